@@ -1,0 +1,51 @@
+# Every target works on a fresh clone: the environment is made when it is missing and brought up to date when
+# pyproject.toml or constraints.txt changed.
+PYTHON ?= python3
+VENV ?= .venv
+DATA ?= ../shared/data
+OUT ?= out
+DEMO ?= examples/photo.png
+FUZZ_SECONDS ?= 300
+PYTEST_ARGS ?=
+
+BIN := $(VENV)/bin
+PY := $(BIN)/python
+READY := $(VENV)/.ready
+
+.PHONY: demo test test-all lint typecheck bench fuzz wheel clean
+
+$(READY): pyproject.toml constraints.txt
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+# torch first and alone: it is by far the largest package, and its index may be another one (CPU or CUDA builds).
+	$(PY) -m pip install --quiet "$$(grep '^torch==' constraints.txt)"
+	$(PY) -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(READY)
+	$(PY) examples/demo.py $(DEMO) --out $(OUT)/demo
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+typecheck: $(READY)
+	$(BIN)/mypy --strict
+
+test: lint typecheck
+	$(PY) -m pytest -m "not slow" $(PYTEST_ARGS)
+
+test-all: lint typecheck
+	$(PY) -m pytest $(PYTEST_ARGS)
+
+bench: $(READY)
+	$(BIN)/licodec bench --images $(DATA)/kodak --out $(OUT)/bench
+
+fuzz: $(READY)
+	LICODEC_FUZZ_SECONDS=$(FUZZ_SECONDS) $(PY) -m pytest -m fuzz $(PYTEST_ARGS)
+
+wheel: $(READY)
+	$(PY) -m build --wheel --no-isolation --outdir dist .
+
+clean:
+	rm -rf $(OUT) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
