@@ -44,8 +44,8 @@ SCALE_MAX: Final = 64.0
 PRECISION: Final = 16  # bits; against 12 bits it saves 0.08 % of the file, 20 bits would save 0.004 % more
 TOTAL: Final = 1 << PRECISION
 LIMIT_MAX: Final = 255  # a cap of 127 costs 0.8 % at large scales, no cap gains 0.3 %
-NOT_CODED: Final = 255  # index of positions that are not in the stream (uint8 index arrays)
-NOT_CODED_WIDE: Final = 65535  # the same in uint16 index arrays, for sets of more than 255 tables
+NOT_CODED: Final = 255  # index of positions that are not in the stream; uint8 index arrays
+NOT_CODED_WIDE: Final = 65535  # the same for sets of more than 255 tables; uint16 index arrays
 COUNT_MAX: Final = NOT_CODED_WIDE
 
 SYMBOL_MAX: Final = 32767  # symbols are sealed as int16; -32768 is left out so that |q| is an int16 too
@@ -58,17 +58,6 @@ def scale_grid() -> npt.NDArray[np.float64]:
     """Standard deviations of scale indices 0..63 (all families), float64 [64], 0.11 to 64."""
     steps = np.arange(SCALES) / (SCALES - 1)
     return SCALE_MIN * np.exp(steps * math.log(SCALE_MAX / SCALE_MIN))
-
-
-def escape_bytes(excess: int, negative: bool = False) -> bytes:
-    """LEB128 of an escaped value: ``excess`` = |q| - L - 1 >= 0, the sign in the lowest bit."""
-    value = excess * 2 + negative
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
 
 
 def quantise(probabilities: npt.ArrayLike) -> npt.NDArray[np.uint32]:
@@ -129,7 +118,7 @@ class TableSet:
     """
 
     __slots__ = (
-        "__weakref__", "_cumulative", "_frequencies", "_limits", "_offsets",
+        "_cumulative", "_frequencies", "_limits", "_offsets",
         "cheapest_bits", "count", "digest", "id",
     )  # fmt: skip
 
@@ -199,6 +188,16 @@ class TableSet:
         """Canonical form: set id u8, count u16, L u8 of each table, all frequencies u16 (little-endian)."""
         head = bytes([self.id]) + self.count.to_bytes(2, "little")
         return head + self._limits.tobytes() + self._frequencies.astype("<u2").tobytes()
+
+    @property
+    def index_dtype(self) -> np.dtype[Any]:
+        """dtype of index arrays for this set: uint8, or uint16 from 256 tables on."""
+        return np.dtype(np.uint8 if self.count <= NOT_CODED else np.uint16)
+
+    @property
+    def not_coded(self) -> int:
+        """Index of positions that are not in the stream: 255, or 65 535 in sets of more than 255 tables."""
+        return NOT_CODED if self.count <= NOT_CODED else NOT_CODED_WIDE
 
     def limit(self, index: int) -> int:
         """L of table ``index``: it codes -L..L directly, larger values by escape."""
@@ -298,7 +297,6 @@ __all__: Sequence[str] = (
     "SYMBOL_MAX",
     "TOTAL",
     "TableSet",
-    "escape_bytes",
     "load_set",
     "quantise",
     "scale_grid",
