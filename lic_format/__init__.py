@@ -1,0 +1,52 @@
+"""The .lic container: bytes <-> records, with the standard library alone.
+
+Knows nothing of codecs, networks or pixels; SPEC.md is the specification. Reading order of the modules:
+errors, limits, fields, header, chunks, metadata, container.
+"""
+
+from .container import LicFile, Unit, join_ans_body, read, read_head, read_stream, split_ans_body, write
+from .errors import (
+    ExactnessError,
+    FormatError,
+    LicError,
+    LicWarning,
+    UnsupportedError,
+    UsageError,
+    UsageTypeError,
+    UsageValueError,
+    WeightsError,
+)
+from .header import ALPHA, HEAD, LOSSLESS, Colour, Depth, Head, Order
+from .metadata import Chunk, pack_metadata, pack_resolution, unpack_metadata, unpack_resolution
+
+__all__ = [
+    "ALPHA",
+    "HEAD",
+    "LOSSLESS",
+    "Chunk",
+    "Colour",
+    "Depth",
+    "ExactnessError",
+    "FormatError",
+    "Head",
+    "LicError",
+    "LicFile",
+    "LicWarning",
+    "Order",
+    "Unit",
+    "UnsupportedError",
+    "UsageError",
+    "UsageTypeError",
+    "UsageValueError",
+    "WeightsError",
+    "join_ans_body",
+    "pack_metadata",
+    "pack_resolution",
+    "read",
+    "read_head",
+    "read_stream",
+    "split_ans_body",
+    "unpack_metadata",
+    "unpack_resolution",
+    "write",
+]
