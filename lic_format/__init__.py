@@ -16,17 +16,16 @@ from .errors import (
     UsageValueError,
     WeightsError,
 )
-from .header import ALPHA, HEAD, LOSSLESS, Colour, Depth, Head, Order
+from .header import HEAD, Colour, Depth, Flag, Head, Order
 from .metadata import Chunk, pack_metadata, pack_resolution, unpack_metadata, unpack_resolution
 
 __all__ = [
-    "ALPHA",
     "HEAD",
-    "LOSSLESS",
     "Chunk",
     "Colour",
     "Depth",
     "ExactnessError",
+    "Flag",
     "FormatError",
     "Head",
     "LicError",

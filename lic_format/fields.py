@@ -21,7 +21,7 @@ from .errors import FormatError, UnsupportedError, UsageTypeError, UsageValueErr
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from enum import IntEnum
+    from enum import IntEnum, IntFlag
     from typing import Any
 
 VARINT_BYTES = 5
@@ -195,19 +195,19 @@ class EnumU8(Field):
 
 
 class FlagsU8(Field):
-    """Eight named bits; an unnamed bit that is set is an UnsupportedError when read."""
+    """Eight bits named by an IntFlag; an unnamed bit that is set is an UnsupportedError when read."""
 
     type_name, max_size = "u8", 1
 
-    def __init__(self, bits: Mapping[int, str]) -> None:
-        self.bits = dict(bits)
-        self.mask = sum(1 << bit for bit in self.bits)
+    def __init__(self, flags: type[IntFlag]) -> None:
+        self.flags = flags
+        self.mask = sum(flags)
 
-    def read(self, data: bytes | memoryview, offset: int) -> tuple[int, int]:
+    def read(self, data: bytes | memoryview, offset: int) -> tuple[IntFlag, int]:
         value = _take(data, offset, 1)[0]
         if value & ~self.mask:
             raise UnsupportedError(f"is {value:#04x}, this version knows {self.range_text()}")
-        return value, offset + 1
+        return self.flags(value), offset + 1
 
     def check(self, value: Any, name: str) -> int:
         number: int = U8().check(value, name)
@@ -219,7 +219,8 @@ class FlagsU8(Field):
         return bytes((value,))
 
     def range_text(self) -> str:
-        return ", ".join(f"bit {bit} {word}" for bit, word in self.bits.items()) + "; others 0"
+        bits = (f"bit {flag.bit_length() - 1} {str(flag.name).lower()}" for flag in self.flags)
+        return ", ".join(bits) + "; others 0"
 
 
 class _Octets(Field):

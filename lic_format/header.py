@@ -8,7 +8,7 @@ True
 
 from __future__ import annotations
 
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 
 from .errors import FormatError, UsageValueError
 from .fields import U8, Bytes, EnumU8, FlagsU8, Table, Token, VarBytes, Varint
@@ -45,11 +45,12 @@ class Order(IntEnum):
     SERIAL = 2
 
 
-ALPHA = 1 << 0
-"""Flag: the file has an ALPH chunk."""
+class Flag(IntFlag):
+    """Bits of HEAD's flags."""
 
-LOSSLESS = 1 << 1
-"""Flag: the decoded samples are those that were encoded."""
+    ALPHA = 1 << 0
+    LOSSLESS = 1 << 1
+
 
 HEAD = Table(
     "HEAD",
@@ -61,7 +62,7 @@ HEAD = Table(
         ("depth", EnumU8({8: "bits", 16: "bits"}), "bits a sample as coded"),
         (
             "flags",
-            FlagsU8({0: "alpha", 1: "lossless"}),
+            FlagsU8(Flag),
             "an ALPH chunk follows; decoding gives the samples encoded",
         ),
         ("rate", U8(), "rate index of the codec; 0 where it has none"),
@@ -93,7 +94,7 @@ class Head:
     side_info: bytes = b""
     colour: Colour = Colour.RGB
     depth: Depth = Depth.BITS_8
-    flags: int = 0
+    flags: Flag = Flag(0)
     rate: int = 0
     order: Order = Order.ONE_STEP
     orientation: int = 1
@@ -102,12 +103,12 @@ class Head:
     @property
     def alpha(self) -> bool:
         """True where the file has an ALPH chunk."""
-        return bool(self.flags & ALPHA)
+        return bool(self.flags & Flag.ALPHA)
 
     @property
     def lossless(self) -> bool:
         """True where the decoded samples are those that were encoded."""
-        return bool(self.flags & LOSSLESS)
+        return bool(self.flags & Flag.LOSSLESS)
 
 
 def read_header(payload: bytes | memoryview, base: int = 0) -> Head:
