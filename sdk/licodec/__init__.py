@@ -1,0 +1,109 @@
+"""licodec: images in the `.lic` format, coded by learned codecs.
+
+    import licodec
+    from PIL import Image
+
+    Image.open("photo.png").save("photo.lic", quality=75)   # the import registered the format with Pillow
+    data = licodec.encode(Image.open("photo.png"), quality=75)
+    image = licodec.decode(data)
+
+Names are loaded when they are first used: `import licodec` loads Pillow, but neither torch nor NumPy.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from licodec.plugins.pillow import register_pillow
+
+if TYPE_CHECKING:
+    from lic_format.errors import (
+        ExactnessError,
+        FormatError,
+        LicError,
+        LicWarning,
+        UnsupportedError,
+        UsageError,
+        WeightsError,
+    )
+    from licodec.api import (
+        CodecInfo,
+        Decoder,
+        Encoder,
+        Info,
+        clear_cache,
+        decode,
+        encode,
+        inspect,
+        list_codecs,
+        load,
+        save,
+    )
+    from licodec.version import __version__
+
+__all__ = [
+    "CodecInfo",
+    "Decoder",
+    "Encoder",
+    "ExactnessError",
+    "FormatError",
+    "Info",
+    "LicError",
+    "LicWarning",
+    "UnsupportedError",
+    "UsageError",
+    "WeightsError",
+    "__version__",
+    "clear_cache",
+    "decode",
+    "encode",
+    "inspect",
+    "list_codecs",
+    "load",
+    "register",
+    "register_pillow",
+    "save",
+]
+
+_ERRORS = {
+    "ExactnessError",
+    "FormatError",
+    "LicError",
+    "LicWarning",
+    "UnsupportedError",
+    "UsageError",
+    "WeightsError",
+}
+
+
+def register() -> None:
+    """Make the hosts that are installed read and write `.lic`: Pillow.
+
+    Importing licodec has done so already. Call it where an import alone would be removed as unused, and in
+    worker processes started by "spawn" or "forkserver" (as `worker_init_fn`, as a pool's initializer): they
+    inherit nothing.
+    """
+    register_pillow()
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'licodec' has no attribute {name!r}")
+    source = (
+        "lic_format.errors"
+        if name in _ERRORS
+        else "licodec.version"
+        if name == "__version__"
+        else "licodec.api"
+    )
+    value = getattr(importlib.import_module(source), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+register()

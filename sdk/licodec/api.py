@@ -1,0 +1,554 @@
+"""Encode, decode, inspect: the way of a picture, one straight line in each direction.
+
+    data = encode(image, quality=75)        # image -> Picture -> codec -> container -> bytes
+    image = decode(data)                    # bytes -> container -> codec -> Picture -> image
+    inspect(data).codec                     # the header alone: no torch, no NumPy, no weights
+
+`encode` and `decode` share a process-wide cache of models. `Encoder` and `Decoder` hold theirs, for servers,
+workers and loops. All are safe in several threads. The same picture, options, weights, device and thread
+count give the same bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import os
+import time
+from collections.abc import Iterator, MutableMapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self, TypeAlias, overload
+
+import lic_format.container
+import lic_format.limits
+from lic_format.container import LicFile
+from lic_format.errors import UnsupportedError, UsageTypeError, UsageValueError, WeightsError
+from lic_format.header import Colour, Depth, Head
+from licodec import options
+from licodec.atomic import write_atomic
+from licodec.codecs.registry import CODECS, CodecEntry
+from licodec.images import Picture, from_picture, to_picture
+from licodec.models import CACHE, Loaded, Request, codec_entry, resolve_device
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import PIL.Image
+    import torch
+
+    from licodec.images import Image
+
+    Array: TypeAlias = npt.NDArray[np.uint8]
+
+Source: TypeAlias = bytes | bytearray | memoryview | str | os.PathLike[str] | BinaryIO
+Stages: TypeAlias = MutableMapping[str, float]
+"""Milliseconds by stage, added to what is there: pixels, network, exact, entropy, container."""
+
+
+# --- encode -------------------------------------------------------------------------------------------------
+
+
+class Encoder:
+    """Encodes pictures with weights that stay loaded.
+
+    Args:
+        codec: token of the codec.
+        quality: 0..100, for calls that name none.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        weights: a weights file or folder to use instead of the installed ones.
+
+    Raises:
+        UsageError: a wrong argument, by name. WeightsError: the weights are not there or damaged.
+
+    Pickles as its configuration: the copy finds the same weights again, by digest.
+    """
+
+    def __init__(
+        self,
+        codec: str = "fhic",
+        *,
+        quality: float = 75,
+        device: str = "auto",
+        weights: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self._request = _encode_request(codec, weights)
+        self._quality: float = options.check("quality", quality)
+        self._device: str = options.check("device", device)
+        self._loaded = CACHE.get(self._request, resolve_device(self._device))
+
+    @overload
+    def __call__(
+        self, image: Image, *, quality: float | None = None, stages: Stages | None = None
+    ) -> bytes: ...
+    @overload
+    def __call__(
+        self, image: Sequence[Image], *, quality: float | None = None, stages: Stages | None = None
+    ) -> list[bytes]: ...
+
+    def __call__(self, image: Any, *, quality: float | None = None, stages: Stages | None = None) -> Any:
+        """The bytes of a picture, or the list of bytes of a list of pictures: the same as of single calls.
+
+        Args:
+            image: as in `encode`, or a list or tuple of such.
+            quality: 0..100; None is the encoder's own.
+            stages: receives milliseconds by stage.
+        """
+        rate = options.rate_index(self._quality if quality is None else options.check("quality", quality))
+        if isinstance(image, list | tuple):
+            return [_encode(self._loaded, _picture(one, stages), rate, stages) for one in image]
+        return _encode(self._loaded, _picture(image, stages), rate, stages)
+
+    def __repr__(self) -> str:
+        ref = self._loaded.ref
+        device = self._loaded.device
+        return f"Encoder({ref.codec!r}, tag={ref.tag!r}, quality={self._quality:g}, device={device!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored_encoder, (
+            self._request.codec,
+            self._quality,
+            self._device,
+            self._request.path,
+            self._loaded.ref.decode_digest,
+        )
+
+
+def _restored_encoder(codec: str, quality: float, device: str, weights: str | None, digest: bytes) -> Encoder:
+    encoder = Encoder(codec, quality=quality, device=device, weights=weights)
+    found = encoder._loaded.ref
+    if found.decode_digest != digest:
+        raise WeightsError(
+            f"weights {codec}/{found.tag} have the decode digest {found.decode_digest.hex()} here, but the "
+            f"encoder that was sent used {digest.hex()}; give both processes the same weights"
+        )
+    return encoder
+
+
+def encode(
+    image: Image,
+    *,
+    codec: str = "fhic",
+    quality: float = 75,
+    device: str = "auto",
+    weights: str | os.PathLike[str] | None = None,
+    stages: Stages | None = None,
+) -> bytes:
+    """A picture as the bytes of a `.lic` file.
+
+    Args:
+        image: a PIL image (L, RGB, or a mode that converts to them without loss of meaning), a uint8 array H
+            x W or H x W x 3, or a tensor C x H x W, uint8 or float in 0..1.
+        codec: token of the codec; `list_codecs` lists them.
+        quality: 0..100, whole or not; 100 is the codec's best, not lossless.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        weights: a weights file or folder to use instead of the installed ones.
+        stages: receives milliseconds by stage.
+
+    Raises:
+        UsageError: a wrong argument, by name (also a ValueError or TypeError).
+        WeightsError: the weights are not there or damaged.
+    """
+    request = _encode_request(codec, weights)
+    rate = options.rate_index(options.check("quality", quality))
+    options.check("device", device)
+    picture = _picture(image, stages)
+    return _encode(CACHE.get(request, resolve_device(device)), picture, rate, stages)
+
+
+def save(
+    image: Image,
+    path: str | os.PathLike[str],
+    *,
+    codec: str = "fhic",
+    quality: float = 75,
+    device: str = "auto",
+    weights: str | os.PathLike[str] | None = None,
+) -> None:
+    """Encode a picture into a file: whole or not at all, whatever happens in between.
+
+    Arguments and errors as of `encode`; OSError where the file can't be written.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise UsageTypeError(f"path: expected a path, got {type(path).__name__}", argument="path")
+    write_atomic(path, encode(image, codec=codec, quality=quality, device=device, weights=weights))
+
+
+def _encode_request(codec: str, weights: str | os.PathLike[str] | None) -> Request:
+    token = options.check("codec", codec)
+    entry = CODECS.get(token)
+    if entry is None:
+        raise UsageValueError(f"codec: expected one of {', '.join(CODECS)}, got {token!r}", argument="codec")
+    return Request(token, entry.default_tag, path=options.check("weights", weights))
+
+
+def _picture(image: Any, stages: Stages | None) -> Picture:
+    with _timed(stages, "pixels"):
+        return to_picture(image)
+
+
+def _encode(loaded: Loaded, picture: Picture, rate: int, stages: Stages | None) -> bytes:
+    CACHE.before_use(loaded.device)
+    coded = loaded.model.encode(picture, rate=rate, stages=stages)
+    ref = loaded.ref
+    head = Head(
+        width=picture.width,
+        height=picture.height,
+        colour=Colour.GREY if picture.grey else Colour.RGB,
+        depth=Depth(picture.depth),
+        orientation=picture.orientation,
+        codec=ref.codec,
+        tag=ref.tag,
+        decode_digest=ref.decode_digest,
+        synthesis_digest=ref.synthesis_digest,
+        **coded.head_fields,
+    )
+    with _timed(stages, "container"):
+        return lic_format.container.write(
+            LicFile(head=head, metadata=picture.metadata, units=tuple(coded.units))
+        )
+
+
+# --- decode -------------------------------------------------------------------------------------------------
+
+
+class Decoder:
+    """Decodes `.lic` files with weights that stay loaded, those of every file it has seen.
+
+    Args:
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        weights: a weights file or folder to use instead of the installed ones.
+
+    Pickles as its configuration.
+    """
+
+    def __init__(self, *, device: str = "auto", weights: str | os.PathLike[str] | None = None) -> None:
+        self._device: str = options.check("device", device)
+        self._weights: str | None = options.check("weights", weights)
+        self._resolved = resolve_device(self._device)
+        # A model outlives its place in the process-wide cache here. As many as there are installed weights.
+        self._held: dict[Request, Loaded] = {}
+
+    @overload
+    def __call__(  # type: ignore[overload-overlap]  # a str is a path, not a list of files
+        self, data: Source, *, output: Literal["pil"] = "pil", max_pixels: int | None = None,
+        max_pixels_per_byte: int | None = None, stages: Stages | None = None,
+    ) -> PIL.Image.Image: ...  # fmt: skip
+    @overload
+    def __call__(  # type: ignore[overload-overlap]  # a str is a path, not a list of files
+        self, data: Source, *, output: Literal["numpy"], max_pixels: int | None = None,
+        max_pixels_per_byte: int | None = None, stages: Stages | None = None,
+    ) -> Array: ...  # fmt: skip
+    @overload
+    def __call__(  # type: ignore[overload-overlap]  # a str is a path, not a list of files
+        self, data: Source, *, output: Literal["torch"], max_pixels: int | None = None,
+        max_pixels_per_byte: int | None = None, stages: Stages | None = None,
+    ) -> torch.Tensor: ...  # fmt: skip
+    @overload
+    def __call__(
+        self, data: Sequence[Source], *, output: Literal["pil"] = "pil", max_pixels: int | None = None,
+        max_pixels_per_byte: int | None = None, stages: Stages | None = None,
+    ) -> list[PIL.Image.Image]: ...  # fmt: skip
+    @overload
+    def __call__(
+        self, data: Sequence[Source], *, output: Literal["numpy"], max_pixels: int | None = None,
+        max_pixels_per_byte: int | None = None, stages: Stages | None = None,
+    ) -> list[Array]: ...  # fmt: skip
+    @overload
+    def __call__(
+        self, data: Sequence[Source], *, output: Literal["torch"], max_pixels: int | None = None,
+        max_pixels_per_byte: int | None = None, stages: Stages | None = None,
+    ) -> list[torch.Tensor]: ...  # fmt: skip
+
+    def __call__(
+        self, data: Any, *, output: str = "pil", max_pixels: int | None = None,
+        max_pixels_per_byte: int | None = None, stages: Stages | None = None,
+    ) -> Any:  # fmt: skip
+        """The picture of a file, or the pictures of a list of files. Arguments and errors as of `decode`."""
+        options.check("output", output)
+        limits = _Limits.checked(max_pixels, max_pixels_per_byte)
+        if isinstance(data, list | tuple):
+            return [self._decode(one, output, limits, stages) for one in data]
+        return self._decode(data, output, limits, stages)
+
+    def _decode(self, data: Any, output: str, limits: _Limits, stages: Stages | None) -> Any:
+        file = _read(data, limits, stages)
+        request = _decode_request(file.head, self._weights)
+        loaded = self._held.get(request)
+        if loaded is None:
+            loaded = self._held.setdefault(request, CACHE.get(request, self._resolved))
+        return _decode(loaded, file, output, stages)
+
+    def __repr__(self) -> str:
+        return f"Decoder(device={self._resolved!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored_decoder, (self._device, self._weights)
+
+
+def _restored_decoder(device: str, weights: str | None) -> Decoder:
+    return Decoder(device=device, weights=weights)
+
+
+@overload
+def decode(
+    data: Source, *, output: Literal["pil"] = "pil", device: str = "auto", weights: str | os.PathLike[str] |
+        None = None,
+    max_pixels: int | None = None, max_pixels_per_byte: int | None = None, stages: Stages | None = None,
+) -> PIL.Image.Image: ...  # fmt: skip
+@overload
+def decode(
+    data: Source, *, output: Literal["numpy"], device: str = "auto", weights: str | os.PathLike[str] | None =
+        None,
+    max_pixels: int | None = None, max_pixels_per_byte: int | None = None, stages: Stages | None = None,
+) -> Array: ...  # fmt: skip
+@overload
+def decode(
+    data: Source, *, output: Literal["torch"], device: str = "auto", weights: str | os.PathLike[str] | None =
+        None,
+    max_pixels: int | None = None, max_pixels_per_byte: int | None = None, stages: Stages | None = None,
+) -> torch.Tensor: ...  # fmt: skip
+
+
+def decode(
+    data: Source,
+    *,
+    output: str = "pil",
+    device: str = "auto",
+    weights: str | os.PathLike[str] | None = None,
+    max_pixels: int | None = None,
+    max_pixels_per_byte: int | None = None,
+    stages: Stages | None = None,
+) -> Any:
+    """The picture of a `.lic` file.
+
+    Args:
+        data: the file's bytes, a path, or a binary file object (read to its end).
+        output: "pil" (mode L or RGB), "numpy" (uint8 H x W or H x W x 3) or "torch" (uint8 C x H x W, on the
+            CPU).
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        weights: a weights file or folder to use instead of the installed ones; its digest must fit.
+        max_pixels: refuse larger pictures; None is LICODEC_MAX_PIXELS, or 2^28.
+        max_pixels_per_byte: refuse files that ask for more pixels per byte of payload; None is 65536.
+        stages: receives milliseconds by stage.
+
+    Raises:
+        FormatError: the bytes are not a valid `.lic` file; says where and what.
+        UnsupportedError: valid, but newer than this version, or of a codec that it doesn't have.
+        WeightsError: the weights that the file names are not there or damaged.
+        UsageError: a wrong argument, by name. OSError: the path can't be read.
+    """
+    options.check("output", output)
+    options.check("device", device)
+    path = options.check("weights", weights)
+    file = _read(data, _Limits.checked(max_pixels, max_pixels_per_byte), stages)
+    loaded = CACHE.get(_decode_request(file.head, path), resolve_device(device))
+    return _decode(loaded, file, output, stages)
+
+
+load = decode
+"""The picture of a file on disk: `decode`, named after its counterpart `save`."""
+
+
+@dataclass(frozen=True)
+class _Limits:
+    max_pixels: int | None
+    max_pixels_per_byte: int | None
+
+    @classmethod
+    def checked(cls, max_pixels: int | None, max_pixels_per_byte: int | None) -> Self:
+        return cls(
+            options.check("max_pixels", max_pixels), options.check("max_pixels_per_byte", max_pixels_per_byte)
+        )
+
+
+def _read(data: Any, limits: _Limits, stages: Stages | None) -> LicFile:
+    """The file, after every check that needs no weights."""
+    with _timed(stages, "container"):
+        file = lic_format.container.read(_bytes_of(data), max_pixels=limits.max_pixels)
+        head = file.head
+        cap = (
+            lic_format.limits.MAX_PIXELS_PER_BYTE
+            if limits.max_pixels_per_byte is None
+            else limits.max_pixels_per_byte
+        )
+        lic_format.limits.check_density(head.width, head.height, file.payload_bytes, cap)
+        if head.alpha or head.depth != Depth.BITS_8:
+            raise UnsupportedError(
+                f"pictures of mode {_mode(head)} are not supported by this version of licodec"
+            )
+        codec_entry(head.codec).precheck(head, file.units)
+    return file
+
+
+def _decode_request(head: Head, path: str | None) -> Request:
+    return Request(head.codec, head.tag, head.decode_digest, head.synthesis_digest, path)
+
+
+def _decode(loaded: Loaded, file: LicFile, output: str, stages: Stages | None) -> Any:
+    CACHE.before_use(loaded.device)
+    picture = loaded.model.decode(file, stages=stages)
+    with _timed(stages, "pixels"):
+        return from_picture(dataclasses.replace(picture, orientation=file.head.orientation), output)
+
+
+def _bytes_of(data: Any) -> bytes | memoryview:
+    if isinstance(data, bytes | memoryview):
+        return data
+    if isinstance(data, bytearray):
+        return bytes(data)
+    if isinstance(data, str | os.PathLike):
+        return Path(data).read_bytes()
+    if callable(getattr(data, "read", None)):
+        content = data.read()
+        if isinstance(content, bytes):
+            return content
+        raise _not_a_source(f"a file object whose read() gives {type(content).__name__}")
+    raise _not_a_source(type(data).__name__)
+
+
+def _not_a_source(found: str) -> UsageTypeError:
+    return UsageTypeError(
+        f"data: expected bytes, a path or a binary file object, got {found}", argument="data"
+    )
+
+
+# --- inspect ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Info:
+    """What a file says about itself before its first byte of payload.
+
+    Attributes:
+        width, height: stored pixels, before orientation.
+        mode: what Pillow calls such pixels: "L", "RGB".
+        depth: bits a sample.
+        orientation: EXIF's 1..8.
+        codec, tag: which codec, and which of its weights.
+        quality: 0..100, to one decimal, as the rate index says it.
+        rate, order: rate index 0..255 and decode order as in the header.
+        lossless, alpha: flags.
+        decode_digest, synthesis_digest: hexadecimal.
+        side_info: the codec's own fields; None where this version doesn't know the codec.
+        metadata: bytes of every metadata chunk, by type.
+        version: of the container.
+    """
+
+    version: int
+    width: int
+    height: int
+    mode: str
+    depth: int
+    orientation: int
+    codec: str
+    tag: str
+    quality: float
+    rate: int
+    order: int
+    lossless: bool
+    alpha: bool
+    decode_digest: str
+    synthesis_digest: str
+    side_info: dict[str, Any] | None
+    metadata: dict[str, int]
+
+    def as_dict(self) -> dict[str, Any]:
+        """All fields, ready for JSON."""
+        return dataclasses.asdict(self)
+
+
+def inspect(data: Source) -> Info:
+    """What the header says, without torch, NumPy, weights or payload.
+
+    Args:
+        data: bytes, a path, or a binary file object; a seekable one is put back where it stood.
+
+    Raises:
+        FormatError: the header is not valid. UnsupportedError: it is newer than this version. OSError: no
+            such file.
+    """
+    if isinstance(data, bytes | bytearray | memoryview):
+        return _info(io.BytesIO(data))
+    if isinstance(data, str | os.PathLike):
+        with open(data, "rb") as file:
+            return _info(file)
+    if not callable(getattr(data, "read", None)):
+        raise _not_a_source(type(data).__name__)
+    position = data.tell() if data.seekable() else None
+    try:
+        return _info(data)
+    finally:
+        if position is not None:
+            data.seek(position)
+
+
+def _info(file: BinaryIO) -> Info:
+    head, metadata = lic_format.container.read_head(file)
+    entry = CODECS.get(head.codec)
+    return Info(
+        version=head.version,
+        width=head.width,
+        height=head.height,
+        mode=_mode(head),
+        depth=int(head.depth),
+        orientation=head.orientation,
+        codec=head.codec,
+        tag=head.tag,
+        quality=options.quality_of(head.rate),
+        rate=head.rate,
+        order=int(head.order),
+        lossless=head.lossless,
+        alpha=head.alpha,
+        decode_digest=head.decode_digest.hex(),
+        synthesis_digest=head.synthesis_digest.hex(),
+        side_info=_side_info(entry, head),
+        metadata={chunk.type: len(chunk.payload) for chunk in metadata},
+    )
+
+
+def _side_info(entry: CodecEntry | None, head: Head) -> dict[str, Any] | None:
+    if entry is None:
+        return None
+    values = entry.side_info.read_whole(head.side_info, where="HEAD")
+    return {name: value.hex() if isinstance(value, bytes) else value for name, value in values.items()}
+
+
+def _mode(head: Head) -> str:
+    """What Pillow calls such pixels; RGB of 16 bits has no name there."""
+    if head.colour == Colour.GREY:
+        return "I;16" if head.depth == Depth.BITS_16 else "LA" if head.alpha else "L"
+    return ("RGBA" if head.alpha else "RGB") + (";16" if head.depth == Depth.BITS_16 else "")
+
+
+# --- codecs, cache, time ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class CodecInfo:
+    """A codec of this version: its token in files, what it is, the tag of the weights it encodes with."""
+
+    token: str
+    title: str
+    tag: str
+
+
+def list_codecs() -> list[CodecInfo]:
+    """The codecs of this version, the default one first; loads none of them."""
+    return [CodecInfo(entry.token, entry.title, entry.default_tag) for entry in CODECS.values()]
+
+
+def clear_cache() -> None:
+    """Forget the models that `encode` and `decode` keep loaded in this process."""
+    CACHE.clear()
+
+
+@contextlib.contextmanager
+def _timed(stages: Stages | None, name: str) -> Iterator[None]:
+    if stages is None:
+        yield
+        return
+    start = time.perf_counter()
+    yield
+    stages[name] = stages.get(name, 0.0) + (time.perf_counter() - start) * 1000.0

@@ -1,0 +1,205 @@
+"""Pictures as people have them (PIL, NumPy, PyTorch) <-> `Picture`, the form that codecs take and give.
+
+Only this module knows host pixel types; PIL, NumPy and PyTorch are imported inside the functions that meet
+them. What a mode or dtype would lose is refused by name, never narrowed silently.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from lic_format.errors import UsageTypeError, UsageValueError
+from lic_format.limits import MAX_SIDE
+from lic_format.metadata import Chunk
+from licodec import orientation
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import PIL.Image
+    import torch
+
+    Pixels: TypeAlias = npt.NDArray[np.uint8]
+    Image: TypeAlias = PIL.Image.Image | npt.NDArray[Any] | torch.Tensor
+
+# PIL modes, and the mode whose 8-bit samples mean the same. What is missing here is refused by name.
+_CODED_MODE = {
+    "L": "L",
+    "RGB": "RGB",
+    "1": "L",
+    "RGBX": "RGB",  # the fourth byte is padding
+    "YCbCr": "RGB",  # what a viewer shows; rounding of the conversion stays below one level
+    "HSV": "RGB",
+    "P": "RGB",  # or L where the palette is grey
+}
+_WHY_REFUSED = {
+    "RGBA": "alpha is not supported yet",
+    "LA": "alpha is not supported yet",
+    "PA": "alpha is not supported yet",
+    "RGBa": "alpha is not supported yet",
+    "La": "alpha is not supported yet",
+    "CMYK": "the conversion to RGB depends on its profile",
+    "LAB": "the conversion to RGB depends on its profile",
+    "I": "samples beyond 8 bits would be cut off",
+    "F": "samples beyond 8 bits would be cut off",
+    "I;16": "samples beyond 8 bits would be cut off",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """Pixels and what belongs to them.
+
+    Attributes:
+        planes: uint8 array H x W x C, C-contiguous; C is 1 (grey) or 3 (RGB).
+        depth: bits a sample; 8.
+        orientation: EXIF's 1..8, how a viewer turns the stored pixels. The pixels themselves are never
+            turned.
+        metadata: the container's chunks between HEAD and the first DATA.
+    """
+
+    planes: Pixels
+    depth: int = 8
+    orientation: int = 1
+    metadata: tuple[Chunk, ...] = ()
+
+    @property
+    def width(self) -> int:
+        return int(self.planes.shape[1])
+
+    @property
+    def height(self) -> int:
+        return int(self.planes.shape[0])
+
+    @property
+    def grey(self) -> bool:
+        return int(self.planes.shape[2]) == 1
+
+
+def to_picture(image: Any) -> Picture:
+    """The `Picture` of a PIL image, a NumPy array or a PyTorch tensor.
+
+    Args:
+        image: a PIL image of a mode that converts to L or RGB without loss of meaning; a uint8 array H x W,
+            H x W x 1 or H x W x 3; or a tensor C x H x W or 1 x C x H x W with C 1 or 3, uint8 or float in
+            0..1. The layout follows from the type, never from the numbers in the shape.
+
+    Raises:
+        UsageTypeError: not such a type, or a mode or dtype that would lose something; names it.
+        UsageValueError: empty, too large, a shape of no picture, floats outside 0..1.
+    """
+    import numpy as np
+
+    if isinstance(image, np.ndarray):
+        return Picture(_from_array(image))
+    if "torch" in sys.modules:
+        import torch
+
+        if isinstance(image, torch.Tensor):
+            return Picture(_from_tensor(image))
+    import PIL.Image
+
+    if isinstance(image, PIL.Image.Image):
+        return _from_pil(image)
+    raise _refuse_type(
+        f"expected a PIL image, a uint8 array H x W x 3 or a tensor C x H x W, got {type(image).__name__}"
+    )
+
+
+def from_picture(picture: Picture, output: str) -> Any:
+    """A picture in the form that was asked for; its memory is its own.
+
+    Returns:
+        "pil": an image of mode L or RGB; an orientation other than 1 is given back in `info["exif"]`, so that
+        `ImageOps.exif_transpose` turns it. "numpy": uint8, H x W (grey) or H x W x 3. "torch": uint8, C x H x
+        W, CPU. Arrays and tensors hold the pixels as stored, not turned.
+    """
+    if output == "numpy":
+        return picture.planes[:, :, 0].copy() if picture.grey else picture.planes.copy()
+    if output == "torch":
+        import torch
+
+        return torch.from_numpy(picture.planes.transpose(2, 0, 1).copy())
+    import PIL.Image
+
+    mode = "L" if picture.grey else "RGB"
+    image = PIL.Image.frombytes(mode, (picture.width, picture.height), picture.planes.tobytes())
+    image.info.update(orientation.as_info(picture.orientation))
+    return image
+
+
+def _refuse_type(message: str) -> UsageTypeError:
+    return UsageTypeError(f"image: {message}", argument="image")
+
+
+def _refuse_value(message: str) -> UsageValueError:
+    return UsageValueError(f"image: {message}", argument="image")
+
+
+def _check_size(width: int, height: int) -> None:
+    if width == 0 or height == 0:
+        raise _refuse_value(f"cannot write an empty image ({width} x {height} pixels)")
+    if max(width, height) > MAX_SIDE:
+        raise _refuse_value(f"{width} x {height} pixels; a side can be at most {MAX_SIDE}")
+
+
+def _from_pil(image: PIL.Image.Image) -> Picture:
+    import numpy as np
+
+    _check_size(*image.size)
+    mode = _CODED_MODE.get(image.mode)
+    if mode is None:
+        why = _WHY_REFUSED.get(image.mode, "its samples are not 8-bit grey or RGB")
+        raise _refuse_type(f'mode {image.mode}: {why}; use image.convert("RGB") or image.convert("L")')
+    if "transparency" in image.info:
+        raise _refuse_type(
+            f'mode {image.mode} with transparency: alpha is not supported yet; use image.convert("RGB")'
+        )
+    if image.mode == "P" and _palette_is_grey(image):
+        mode = "L"
+    coded = image if image.mode == mode else image.convert(mode)
+    planes = np.asarray(coded).reshape(image.height, image.width, -1)
+    return Picture(np.ascontiguousarray(planes), orientation=orientation.of_image(image))
+
+
+def _palette_is_grey(image: PIL.Image.Image) -> bool:
+    palette = bytes(image.getpalette("RGB") or b"")
+    return palette[0::3] == palette[1::3] == palette[2::3]
+
+
+def _from_array(array: npt.NDArray[Any]) -> Pixels:
+    import numpy as np
+
+    if array.dtype != np.uint8:
+        raise _refuse_type(
+            f"dtype {array.dtype}; an array must be uint8 (floats would need a range: scale them yourself)"
+        )
+    if array.ndim == 2:
+        array = array[:, :, None]
+    if array.ndim != 3 or array.shape[2] not in (1, 3):
+        raise _refuse_value(f"shape {array.shape}; an array must be H x W, H x W x 1 or H x W x 3")
+    _check_size(array.shape[1], array.shape[0])
+    return np.ascontiguousarray(array)
+
+
+def _from_tensor(tensor: torch.Tensor) -> Pixels:
+    import numpy as np
+    import torch
+
+    shape = tuple(tensor.shape)
+    if tensor.ndim == 4 and shape[0] == 1:
+        tensor = tensor[0]
+    if tensor.ndim != 3 or tensor.shape[0] not in (1, 3):
+        raise _refuse_value(f"shape {shape}; a tensor must be C x H x W or 1 x C x H x W with C 1 or 3")
+    _check_size(int(tensor.shape[2]), int(tensor.shape[1]))
+    if tensor.dtype != torch.uint8 and not tensor.dtype.is_floating_point:
+        raise _refuse_type(f"dtype {tensor.dtype}; a tensor must be uint8 or float in 0..1")
+    tensor = tensor.detach()
+    if tensor.dtype != torch.uint8:
+        low, high = (float(bound) for bound in torch.aminmax(tensor.float()))
+        if not (low >= 0.0 and high <= 1.0):  # also refuses NaN, which compares false
+            raise _refuse_value(f"floats from {low:g} to {high:g}; a float tensor must be in 0..1")
+        tensor = torch.floor(tensor.float() * 255.0 + 0.5).to(torch.uint8)
+    return np.ascontiguousarray(tensor.permute(1, 2, 0).cpu().numpy())

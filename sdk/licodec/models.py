@@ -1,0 +1,185 @@
+"""Which model answers a request: devices, the process-wide cache of loaded models, and what a fork does to
+them.
+
+    loaded = CACHE.get(Request("fhic", "s-1"), "cpu")
+    loaded.model.encode(picture, rate=191)
+
+Models are immutable and shared by threads; the cache is the only mutable state of the SDK.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import threading
+import warnings
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lic_format.errors import LicWarning, UnsupportedError, UsageValueError
+from licodec import store
+from licodec.codecs.registry import CODECS, CodecEntry
+
+if TYPE_CHECKING:
+    from licodec.codecs.contract import Model
+
+MODELS_KEPT = 4
+"""More than one, so that files of two tags or two devices can be mixed; few, because a model may be large."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """Weights somebody wants; without digests the first ones found (encoding). `path`: see `store.locate`."""
+
+    codec: str
+    tag: str
+    decode_digest: bytes | None = None
+    synthesis_digest: bytes | None = None
+    path: str | None = None
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model ready for use, with the reference that files coded by it carry."""
+
+    model: Model
+    ref: store.WeightsRef
+    device: str
+
+
+_Key = tuple[bytes, bytes, str]
+
+
+class ModelCache:
+    """The models used last, by (decode digest, synthesis digest, device). For many threads, and after a fork."""
+
+    def __init__(self, kept: int) -> None:
+        self._kept = kept
+        self._forked = False
+        self._reset()
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._models: OrderedDict[_Key, Loaded] = OrderedDict()
+        self._answers: dict[tuple[Any, ...], _Key] = {}
+
+    def get(self, request: Request, device: str) -> Loaded:
+        """The model for a request on a resolved device, loaded and verified when it isn't here yet.
+
+        Raises:
+            WeightsError: not found, damaged, wrong digest. UnsupportedError: no such codec in this version.
+        """
+        entry = codec_entry(request.codec)
+        question = (request, device, _identity(request))
+        with self._lock:  # held while loading: two threads that ask for one model load it once
+            key = self._answers.get(question)
+            if key is None or key not in self._models:
+                loaded = _build(entry, request, device)
+                key = (loaded.ref.decode_digest, loaded.ref.synthesis_digest, device)
+                self._answers[question] = key
+                self._models.setdefault(key, loaded)
+            self._models.move_to_end(key)
+            while len(self._models) > self._kept:
+                gone, _ = self._models.popitem(last=False)
+                self._answers = {asked: known for asked, known in self._answers.items() if known != gone}
+            return self._models[key]
+
+    def clear(self) -> None:
+        """Forget all models; those that an `Encoder` or `Decoder` holds live as long as it does."""
+        with self._lock:
+            self._models.clear()
+            self._answers.clear()
+
+    def __len__(self) -> int:
+        return len(self._models)
+
+    def after_fork(self) -> None:
+        """In a forked child: nothing of the parent's, and a lock that no vanished thread holds."""
+        self._forked = "torch" in sys.modules
+        self._reset()
+
+    def before_use(self, device: str) -> None:
+        """Make this process fit to run networks, or say why it is not.
+
+        GNU OpenMP's threads do not survive a fork: a child of a process in which torch ran a parallel region
+        hangs for ever in its first parallel region. One thread never enters one.
+        """
+        if not self._forked:
+            return
+        import torch
+
+        if device.startswith("cuda") and getattr(torch.cuda, "_is_in_bad_fork", bool)():
+            raise UsageValueError(
+                "device: CUDA cannot be used in a process forked after CUDA was initialised; "
+                'start workers with the "spawn" method, or use device="cpu"',
+                argument="device",
+            )
+        if torch.get_num_threads() > 1:
+            torch.set_num_threads(1)
+            warnings.warn(
+                "this process was forked after torch was imported: networks run on one thread here, because "
+                'more would hang; start workers with the "spawn" or "forkserver" method to use more',
+                LicWarning,
+                stacklevel=4,
+            )
+
+
+CACHE = ModelCache(MODELS_KEPT)
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=CACHE.after_fork)
+
+
+def codec_entry(token: str) -> CodecEntry:
+    """The registry's entry of a codec that a file names."""
+    entry = CODECS.get(token)
+    if entry is None:
+        raise UnsupportedError(
+            f"the codec {token!r} is not in this version of licodec; it has {', '.join(CODECS)}"
+        )
+    return entry
+
+
+def resolve_device(device: str) -> str:
+    """`auto` as the device it stands for; others as they are, if they are there.
+
+    Raises:
+        UsageValueError: a CUDA device that this machine or this build of torch doesn't have.
+    """
+    if device == "cpu":
+        return device
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device == "auto":
+        return "cuda" if count else "cpu"
+    index = int(device.partition(":")[2] or 0)
+    if index >= count:
+        raise UsageValueError(
+            f"device: {device} is not there; torch {torch.__version__} sees {count} CUDA devices",
+            argument="device",
+        )
+    return device
+
+
+def _identity(request: Request) -> tuple[Any, ...]:
+    """What else an answer depends on. A digest names a content for ever; else path, time and size do."""
+    if request.decode_digest is not None:
+        return (os.environ.get(store.ENVIRONMENT),)
+    files = store.locate(request.codec, request.tag, path=request.path)
+    stats = [(file, file.stat()) for file in files[:1]]
+    return tuple((str(file), stat.st_mtime_ns, stat.st_size) for file, stat in stats)
+
+
+def _build(entry: CodecEntry, request: Request, device: str) -> Loaded:
+    weights = store.load(
+        request.codec,
+        request.tag,
+        request.decode_digest,
+        synthesis_digest=request.synthesis_digest,
+        path=request.path,
+    )
+    module = importlib.import_module(entry.module)
+    return Loaded(module.build(weights, device), weights.ref, device)

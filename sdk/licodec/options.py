@@ -1,0 +1,226 @@
+"""Every option of encoding and decoding, declared once.
+
+The SDK's signatures, Pillow's `save` and the command line read this table: an option has the same name,
+range, default and error message everywhere. To add one, add an `Option` here and hand its value to the codec
+in `api`.
+
+    >>> check("quality", 75)
+    75.0
+    >>> check("quality", 101)
+    Traceback (most recent call last):
+    ...
+    lic_format.errors.UsageValueError: quality: expected a number from 0 to 100, got 101
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import numbers
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from lic_format.errors import UsageTypeError, UsageValueError
+
+Host = Literal["sdk", "cli", "pillow"]
+Output = Literal["pil", "numpy", "torch"]
+
+RATE_INDICES = 256
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option.
+
+    `check(name, value)` returns the value in its normal form or raises a `UsageError`; `expects` is the range
+    in words, the same words in errors, `--help` and docs. `default` is in normal form; None means "not
+    given".
+    """
+
+    name: str
+    expects: str
+    default: Any
+    check: Callable[[str, Any], Any]
+    doc: str
+    encode: bool = True
+    decode: bool = False
+    hosts: frozenset[Host] = frozenset({"sdk", "cli", "pillow"})
+
+
+def _wrong_value(name: str, expects: str, value: object) -> UsageValueError:
+    return UsageValueError(f"{name}: expected {expects}, got {_shown(value)}", argument=name)
+
+
+def _wrong_type(name: str, expects: str, value: object) -> UsageTypeError:
+    return UsageTypeError(f"{name}: expected {expects}, got {_shown(value)}", argument=name)
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _real(low: float, high: float) -> Callable[[str, Any], float]:
+    def check(name: str, value: Any) -> float:
+        expects = f"a number from {low:g} to {high:g}"
+        # bool is a Real, and True as quality 1 is never what was meant; NumPy's scalars are Reals, its bool
+        # is not.
+        if isinstance(value, bool) or not isinstance(value, numbers.Real):
+            raise _wrong_value(name, expects, value)
+        number = float(value)
+        if math.isnan(number) or not low <= number <= high:
+            raise _wrong_value(name, expects, value)
+        return number
+
+    return check
+
+
+def _whole(low: int) -> Callable[[str, Any], int | None]:
+    def check(name: str, value: Any) -> int | None:
+        expects = f"a whole number of at least {low}, or None"
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+            raise _wrong_type(name, expects, value)
+        if int(value) < low:
+            raise _wrong_value(name, expects, value)
+        return int(value)
+
+    return check
+
+
+def _pattern(expects: str, pattern: str) -> Callable[[str, Any], str]:
+    compiled = re.compile(pattern)
+
+    def check(name: str, value: Any) -> str:
+        if not isinstance(value, str):
+            raise _wrong_type(name, expects, value)
+        if not compiled.fullmatch(value):
+            raise _wrong_value(name, expects, value)
+        return value
+
+    return check
+
+
+def _path_or_none(name: str, value: Any) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str | os.PathLike):
+        raise _wrong_type(name, "a path, or None", value)
+    path = os.fspath(value)
+    if not isinstance(path, str) or not path:
+        raise _wrong_value(name, "a path, or None", value)
+    return path
+
+
+_TOKEN = "a codec's name (`licodec codecs` lists them)"
+_DEVICE = "auto, cpu, cuda or cuda:N"
+
+OPTIONS: Mapping[str, Option] = {
+    option.name: option
+    for option in (
+        Option(
+            name="codec",
+            expects=_TOKEN,
+            default="fhic",
+            check=_pattern(_TOKEN, r"[a-z0-9-]{1,16}"),
+            doc="The codec to encode with. A file names its own codec.",
+        ),
+        Option(
+            name="quality",
+            expects="a number from 0 to 100",
+            default=75.0,
+            check=_real(0.0, 100.0),
+            doc="Higher is larger and closer to the picture. 100 is the codec's best, not lossless.",
+        ),
+        Option(
+            name="weights",
+            expects="a path, or None",
+            default=None,
+            check=_path_or_none,
+            decode=True,
+            doc="A weights file, or a folder of CODEC/TAG/model.safetensors, to use before all others.",
+        ),
+        Option(
+            name="device",
+            expects=_DEVICE,
+            default="auto",
+            check=_pattern(_DEVICE, r"auto|cpu|cuda(:\d{1,3})?"),
+            decode=True,
+            doc="Where the float networks run. auto is CUDA where it is available, else the CPU.",
+        ),
+        Option(
+            name="output",
+            expects="pil, numpy or torch",
+            default="pil",
+            check=_pattern("pil, numpy or torch", r"pil|numpy|torch"),
+            encode=False,
+            decode=True,
+            hosts=frozenset({"sdk"}),
+            doc="The kind of picture to return.",
+        ),
+        Option(
+            name="max_pixels",
+            expects="a whole number of at least 1, or None",
+            default=None,
+            check=_whole(1),
+            encode=False,
+            decode=True,
+            hosts=frozenset({"sdk", "cli"}),
+            doc="Refuse larger pictures. None is LICODEC_MAX_PIXELS from the environment, or 2^28.",
+        ),
+        Option(
+            name="max_pixels_per_byte",
+            expects="a whole number of at least 1, or None",
+            default=None,
+            check=_whole(1),
+            encode=False,
+            decode=True,
+            hosts=frozenset({"sdk", "cli"}),
+            doc="Refuse files that ask for more pixels per byte of payload. None is 65536.",
+        ),
+    )
+}
+
+
+def check(name: str, value: Any) -> Any:
+    """The normal form of `value` for the option `name`; a `UsageError` that names the option otherwise."""
+    return OPTIONS[name].check(name, value)
+
+
+def default(name: str) -> Any:
+    """The default of an option, in normal form."""
+    return OPTIONS[name].default
+
+
+def understood_by(host: Host, direction: Literal["encode", "decode"]) -> tuple[Option, ...]:
+    """The options that `host` takes when it encodes or decodes, in the order of the table."""
+    return tuple(
+        option
+        for option in OPTIONS.values()
+        if host in option.hosts and (option.encode if direction == "encode" else option.decode)
+    )
+
+
+def nearest(name: str, host: Host, direction: Literal["encode", "decode"]) -> str | None:
+    """The option that a mistyped name probably meant, or None."""
+    known = [option.name for option in understood_by(host, direction)]
+    found = difflib.get_close_matches(name, known, n=1)
+    return found[0] if found else None
+
+
+def rate_index(quality: float) -> int:
+    """The rate index 0..255 of a quality 0..100: linear, halves rounded up.
+
+    Training spaces the indices evenly in the logarithm of lambda, so equal steps of quality are equal factors
+    of it.
+    """
+    return math.floor(quality * (RATE_INDICES - 1) / 100.0 + 0.5)
+
+
+def quality_of(rate: int) -> float:
+    """The quality, to one decimal, of a rate index: `rate_index(quality_of(r)) == r` for r in 0..255."""
+    return round(rate * 100.0 / (RATE_INDICES - 1), 1)

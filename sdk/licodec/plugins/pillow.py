@@ -1,0 +1,233 @@
+"""`.lic` as one of Pillow's formats.
+
+    import licodec                       # registers; so does licodec.register_pillow()
+    Image.open("photo.lic").convert("L") # the header on open, the pixels when they are needed
+    image.save("photo.lic", quality=80)
+
+In Pillow's order: accept, open, load, save, register. Registering and opening load neither torch nor NumPy.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, NoReturn, cast
+
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+import lic_format
+from lic_format.chunks import SIGNATURE
+from lic_format.errors import (
+    ExactnessError,
+    FormatError,
+    LicError,
+    LicWarning,
+    UnsupportedError,
+    UsageValueError,
+)
+from lic_format.limits import MAX_SIDE
+from licodec import orientation
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+FORMAT = "LIC"
+EXTENSION = ".lic"
+MIME = "image/x-lic"
+
+_MODES = {(lic_format.Colour.GREY, 8, False): "L", (lic_format.Colour.RGB, 8, False): "RGB"}
+"""Pillow's mode by colour, depth and alpha."""
+
+# Options that programs hand to every format alike. They say nothing to this one, and a warning for each would
+# be noise.
+_OPTIONS_OF_OTHER_FORMATS = frozenset(
+    {
+        "alpha_quality",
+        "append",
+        "append_images",
+        "autotiling",
+        "background",
+        "bitmap_format",
+        "bits",
+        "comment",
+        "compress_level",
+        "compress_type",
+        "compression",
+        "default_image",
+        "disposal",
+        "dpi",
+        "duration",
+        "exact",
+        "exif",
+        "icc_profile",
+        "keep_rgb",
+        "loop",
+        "max_threads",
+        "method",
+        "minimize_size",
+        "optimize",
+        "palette",
+        "pnginfo",
+        "progression",
+        "progressive",
+        "qtables",
+        "range",
+        "speed",
+        "streamtype",
+        "subsampling",
+        "tiffinfo",
+        "transparency",
+        "xmp",
+    }
+)
+
+
+class LicOpenError(FormatError, UnidentifiedImageError):
+    """The header of a `.lic` file lies or is not complete yet. An OSError, as Pillow's callers expect."""
+
+
+class LicDecodeError(FormatError, OSError):
+    """The payload of a `.lic` file is damaged or cut off."""
+
+
+class LicUnsupportedError(UnsupportedError, OSError):
+    """The file is newer than this version of licodec, or of a codec that it doesn't have."""
+
+
+class LicExactnessError(ExactnessError, OSError):
+    """This machine has no exact way to decode the file."""
+
+
+def accept(prefix: bytes) -> bool:
+    """Whether a file begins like ours. Runs for every image that Pillow opens in the process."""
+    return prefix[:8] == SIGNATURE
+
+
+class LicImageFile(ImageFile.ImageFile):
+    """A `.lic` file that was opened: size, mode and info from the header, pixels in `load`."""
+
+    format = FORMAT
+    format_description = "Learned-codec image"
+
+    # Unpickled images don't pass through _open: for them there is nothing left to load, and nothing to lock.
+    _lock: threading.Lock | None = None
+    _start = 0
+
+    def _open(self) -> None:
+        assert self.fp is not None
+        self._start = self.fp.tell()
+        try:
+            # Pillow's own limit is judged here, before anything else is; ours counts when the pixels are
+            # decoded.
+            head, _ = lic_format.read_head(cast("BinaryIO", self.fp), max_pixels=MAX_SIDE**2)
+        except LicError as error:
+            _raise_as_oserror(error, LicOpenError)
+        mode = _MODES.get((head.colour, head.depth, head.alpha))
+        if mode is None:
+            what = f"{head.depth}-bit {'grey' if head.colour == lic_format.Colour.GREY else 'RGB'}"
+            raise LicUnsupportedError(
+                f"{what}{' with alpha' if head.alpha else ''} is not supported by this version"
+            )
+        size = (head.width, head.height)
+        bomb_check = getattr(Image, "_decompression_bomb_check", None)
+        if bomb_check is not None:
+            bomb_check(size, error_only=True)
+        self._size = size
+        self._mode = mode
+        self.info.update(orientation.as_info(head.orientation))
+        self.info["lic"] = {
+            "codec": head.codec,
+            "tag": head.tag,
+            "rate": head.rate,
+            "lossless": head.lossless,
+            "digest": head.decode_digest.hex(),
+        }
+        self._lock = threading.Lock()
+
+    def load(self) -> Any:
+        """Decode the pixels on first use; later calls are free. Several threads may load one image."""
+        if self._lock is not None:
+            with self._lock:
+                # Inside the lock: another thread may just have decoded. close() leaves an error here, not
+                # None.
+                if self._im is None:
+                    self._decode()
+        return super().load()
+
+    def _decode(self) -> None:
+        if self.fp is None:
+            raise ValueError("file is closed: the image was not loaded before its file was closed")
+        from licodec import api
+
+        self.fp.seek(self._start)
+        data = self.fp.read()
+        try:
+            decoded = api.decode(data)
+        except LicError as error:
+            _raise_as_oserror(error, LicDecodeError)
+        if (decoded.size, decoded.mode) != (self.size, self.mode):
+            raise LicDecodeError(f"the file changed since it was opened: it was {self.mode} {self.size}")
+        self.im = decoded.im
+        self.readonly = 0  # the memory is our own: a first write needs no copy
+        if self._exclusive_fp:
+            self.fp.close()
+        self.fp = None
+
+    def verify(self) -> None:
+        """Check signature, header, chunk order and every checksum, without weights. Reopen the image after it."""
+        if self.fp is None:
+            raise RuntimeError("verify must be called directly after open")
+        self.fp.seek(self._start)
+        try:
+            lic_format.read(self.fp.read())
+        except LicError as error:
+            _raise_as_oserror(error, LicDecodeError)
+        super().verify()
+
+
+def _raise_as_oserror(error: LicError, format_error: type[FormatError]) -> NoReturn:
+    """Raise an error of ours as what Pillow's callers catch; the message and the cause stay."""
+    if isinstance(error, OSError):
+        raise error
+    if isinstance(error, FormatError):
+        raise format_error(
+            error.reason, offset=error.offset, chunk=error.chunk, incomplete=error.incomplete
+        ) from error
+    if isinstance(error, UnsupportedError):
+        raise LicUnsupportedError(str(error)) from error
+    if isinstance(error, ExactnessError):
+        raise LicExactnessError(str(error)) from error
+    raise error
+
+
+def _save(image: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
+    """Pillow's save handler: every option and the mode are checked, then one write."""
+    from licodec import api
+
+    # Pillow has opened the file already: a failure from here on leaves an existing file empty. licodec.save
+    # does not.
+    fp.write(api.encode(image, **_encode_options(image.encoderinfo)))
+
+
+def _encode_options(given: Mapping[str, Any]) -> dict[str, Any]:
+    from licodec import options
+
+    known = {option.name for option in options.understood_by("pillow", "encode")}
+    if given.get("lossless"):
+        raise UsageValueError(
+            "lossless: this version has no lossless codec; leave it out", argument="lossless"
+        )
+    for name in given.keys() - known - _OPTIONS_OF_OTHER_FORMATS - {"lossless"}:
+        meant = options.nearest(name, "pillow", "encode")
+        hint = f"; did you mean {meant}?" if meant else ""
+        # The frames between: _encode_options, _save, Image.save.
+        warnings.warn(f"option {name!r} is not known and was ignored{hint}", LicWarning, stacklevel=4)
+    return {name: options.check(name, value) for name, value in given.items() if name in known}
+
+
+def register_pillow() -> None:
+    """Register the format with Pillow in this process; calling it again changes nothing."""
+    Image.register_open(FORMAT, LicImageFile, accept)
+    Image.register_save(FORMAT, _save)
+    Image.register_extension(FORMAT, EXTENSION)
+    Image.register_mime(FORMAT, MIME)

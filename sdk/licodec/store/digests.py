@@ -1,0 +1,80 @@
+"""The digests by which a `.lic` file names its weights; torch-free.
+
+One hash message for each part. Per tensor, in the order of the sorted names:
+
+    name (utf-8) | 00 | dtype (safetensors' word, as "F32") | 00 | dimensions u32 | each dimension u32 | raw
+    bytes
+
+all integers and samples little endian, samples in row-major order. After the tensors of the decode part
+follow the two metadata entries that also fix the decoded latents:
+
+    "architecture" | 00 | value (utf-8) | 00 | "tables" | 00 | value (utf-8) | 00
+
+| names                 | part      | in the file         |
+|-----------------------|-----------|---------------------|
+| begin with synthesis. | synthesis | first 8 bytes       |
+| begin with encoder.   | none      | a decoder needs none |
+| all others            | decode    | first 16 bytes      |
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from lic_format.errors import WeightsError
+
+SYNTHESIS_PREFIX = "synthesis."
+ENCODER_PREFIX = "encoder."
+DECODE_METADATA = ("architecture", "tables")
+
+
+class Digests(NamedTuple):
+    """`decode`: 16 bytes, a mismatch is fatal. `synthesis`: 8 bytes, a mismatch is a warning."""
+
+    decode: bytes
+    synthesis: bytes
+
+
+def digests_of(data: bytes) -> Digests:
+    """The digests of a safetensors file, given its bytes.
+
+    Raises:
+        WeightsError: not a safetensors file, or without the metadata that belongs to the decode digest.
+    """
+    from safetensors import SafetensorError, deserialize
+
+    try:
+        tensors = deserialize(data)  # type: ignore[no-untyped-call]
+    except SafetensorError as error:
+        raise WeightsError(f"not a safetensors file: {error}") from error
+    metadata = read_metadata(data)
+    missing = [key for key in DECODE_METADATA if key not in metadata]
+    if missing:
+        raise WeightsError(f"weights without the metadata {' and '.join(missing)}; export them again")
+    rows = sorted((name, tensor) for name, tensor in tensors if not name.startswith(ENCODER_PREFIX))
+    decode = _hash(row for row in rows if not row[0].startswith(SYNTHESIS_PREFIX))
+    for key in DECODE_METADATA:
+        decode.update(key.encode() + b"\0" + metadata[key].encode() + b"\0")
+    synthesis = _hash(row for row in rows if row[0].startswith(SYNTHESIS_PREFIX))
+    return Digests(decode.digest()[:16], synthesis.digest()[:8])
+
+
+def read_metadata(data: bytes) -> dict[str, str]:
+    """The metadata entries of a safetensors file that `safetensors.deserialize` has accepted."""
+    (length,) = struct.unpack_from("<Q", data)
+    header = json.loads(data[8 : 8 + length])
+    return dict(header.get("__metadata__") or {})
+
+
+def _hash(rows: Iterable[tuple[str, Mapping[str, Any]]]) -> hashlib._Hash:
+    message = hashlib.sha256()
+    for name, tensor in rows:
+        shape = tensor["shape"]
+        message.update(name.encode() + b"\0" + tensor["dtype"].encode() + b"\0")
+        message.update(struct.pack(f"<{1 + len(shape)}I", len(shape), *shape))
+        message.update(tensor["data"])
+    return message
