@@ -12,8 +12,7 @@ import zlib
 
 from .errors import FormatError, UsageTypeError, UsageValueError
 from .fields import VARINT_BYTES, read_varint, write_varint
-from .header import HEAD
-from .limits import MAX_CHUNK, MAX_METADATA, MAX_METADATA_CHUNKS, MAX_PREVIEW
+from .limits import MAX_CHUNK, MAX_HEAD, MAX_METADATA, MAX_METADATA_CHUNKS, MAX_PREVIEW
 from .records import record
 
 TYPE_CHECKING = False
@@ -39,7 +38,7 @@ class ChunkKind:
 CHUNKS = {
     kind.type: kind
     for kind in (
-        ChunkKind("HEAD", "1", 1, HEAD.max_size, "what the picture is"),
+        ChunkKind("HEAD", "1", 1, MAX_HEAD, "what the picture is"),
         ChunkKind("iccp", "0..1", 2, MAX_METADATA + 1, "ICC profile"),
         ChunkKind("exif", "0..1", 2, MAX_METADATA + 1, "EXIF"),
         ChunkKind("xmpd", "0..1", 2, MAX_METADATA + 1, "XMP packet"),

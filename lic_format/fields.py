@@ -168,12 +168,12 @@ class EnumU8(Field):
     type_name, max_size = "u8", 1
 
     def __init__(self, choices: type[IntEnum] | Mapping[int, str]) -> None:
-        members = choices.items() if hasattr(choices, "items") else ((m, m.name) for m in choices)
-        self.members: dict[int, int] = {}
-        self.words: dict[int, str] = {}
-        for value, word in members:
-            self.members[int(value)] = value
-            self.words[int(value)] = word.lower().replace("_", "-")
+        if isinstance(choices, type):
+            self.members: dict[int, int] = {int(member): member for member in choices}
+            self.words = {int(member): member.name.lower().replace("_", "-") for member in choices}
+        else:
+            self.members = {value: value for value in choices}
+            self.words = dict(choices)
 
     def read(self, data: bytes | memoryview, offset: int) -> tuple[int, int]:
         value = _take(data, offset, 1)[0]

@@ -22,6 +22,9 @@ MAX_PIXELS_PER_BYTE = 1 << 16
 """Pixels per coded byte. A flat picture costs learned codecs about one bit per 64 x 64 block (2^15 pixels a
 byte), so twice that refuses no honest file, and a 100-byte file cannot ask for 10^8 pixels of work."""
 
+MAX_HEAD = 65535
+"""Bytes of HEAD: far more than version 1 uses, so that a later version's HEAD reads as newer, not broken."""
+
 MAX_SIDE_INFO = 4096
 """Bytes of a codec's side info in HEAD: it must stay cheap to open a file."""
 
