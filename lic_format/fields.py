@@ -163,14 +163,16 @@ class EnumU8(Field):
     """One byte out of a list; other values are reserved and an UnsupportedError when read.
 
     choices: an IntEnum (the value read is its member) or a mapping of values to words.
+    words: what to call the members of an IntEnum, in order; default their names.
     """
 
     type_name, max_size = "u8", 1
 
-    def __init__(self, choices: type[IntEnum] | Mapping[int, str]) -> None:
+    def __init__(self, choices: type[IntEnum] | Mapping[int, str], *words: str) -> None:
         if isinstance(choices, type):
             self.members: dict[int, int] = {int(member): member for member in choices}
-            self.words = {int(member): member.name.lower().replace("_", "-") for member in choices}
+            words = words or tuple(member.name.lower().replace("_", "-") for member in choices)
+            self.words = dict(zip(self.members, words, strict=True))
         else:
             self.members = {value: value for value in choices}
             self.words = dict(choices)

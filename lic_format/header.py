@@ -33,8 +33,8 @@ class Colour(IntEnum):
 class Depth(IntEnum):
     """Bits a sample as coded; the value is the number of bits."""
 
-    EIGHT = 8
-    SIXTEEN = 16
+    BITS_8 = 8
+    BITS_16 = 16
 
 
 class Order(IntEnum):
@@ -59,7 +59,7 @@ HEAD = Table(
         ("width", Varint(1, MAX_SIDE), "stored pixels a row, before orientation"),
         ("height", Varint(1, MAX_SIDE), "stored rows, before orientation"),
         ("colour", EnumU8(Colour), "what the samples of a pixel are"),
-        ("depth", EnumU8(Depth), "bits a sample as coded"),
+        ("depth", EnumU8(Depth, "bits", "bits"), "bits a sample as coded"),
         (
             "flags",
             FlagsU8(Flag),
@@ -93,7 +93,7 @@ class Head:
     synthesis_digest: bytes
     side_info: bytes = b""
     colour: Colour = Colour.RGB
-    depth: Depth = Depth.EIGHT
+    depth: Depth = Depth.BITS_8
     flags: Flag = Flag(0)
     rate: int = 0
     order: Order = Order.ONE_STEP
