@@ -53,7 +53,7 @@ _Key = tuple[bytes, bytes, str]
 
 
 class ModelCache:
-    """The models used last, by (decode digest, synthesis digest, device). For many threads, and after a fork."""
+    """The models used last, by (decode digest, synthesis digest, device). Safe in threads and forks."""
 
     def __init__(self, kept: int) -> None:
         self._kept = kept

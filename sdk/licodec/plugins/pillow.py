@@ -174,7 +174,7 @@ class LicImageFile(ImageFile.ImageFile):
         self.fp = None
 
     def verify(self) -> None:
-        """Check signature, header, chunk order and every checksum, without weights. Reopen the image after it."""
+        """Check header, chunk order and every checksum, without weights. Reopen the image after it."""
         if self.fp is None:
             raise RuntimeError("verify must be called directly after open")
         self.fp.seek(self._start)

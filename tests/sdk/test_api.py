@@ -1,0 +1,353 @@
+"""The promises of `licodec.api` that hold for every codec, shown with the stand-in codec of this folder."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import threading
+import time
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+
+import lic_format
+import licodec
+from lic_format import FormatError, LicWarning, UnsupportedError, UsageError, WeightsError
+from licodec.models import CACHE
+from tests.sdk.fixtures import pixels
+from tests.sdk.stand_in import write_weights
+
+pytestmark = pytest.mark.usefixtures("stand_in")
+
+
+def encode(image: Any, **options: Any) -> bytes:
+    return licodec.encode(image, **{"codec": "stand-in", "quality": 100, "device": "cpu", **options})
+
+
+def changed(data: bytes, **fields: Any) -> bytes:
+    """The file with other values in its header."""
+    file = lic_format.read(data, max_pixels=1 << 62)
+    return lic_format.write(replace(file, head=replace(file.head, **fields)))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [(1, 1), (17, 23), (40, 56)])
+def test_a_picture_comes_back_in_every_output(size: tuple[int, int], channels: int) -> None:
+    planes = pixels(*size, channels)
+    data = encode(planes)
+    array = licodec.decode(data, output="numpy")
+    np.testing.assert_array_equal(array, planes if channels == 3 else planes[:, :, 0])
+    np.testing.assert_array_equal(np.asarray(licodec.decode(data)), array)
+    assert licodec.decode(data).mode == ("RGB" if channels == 3 else "L")
+    tensor = licodec.decode(data, output="torch")
+    np.testing.assert_array_equal(tensor.permute(1, 2, 0).numpy(), planes)
+
+
+def test_bytes_path_and_file_object_are_the_same_file(lic: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "x.lic"
+    path.write_bytes(lic)
+    pictures = [
+        licodec.decode(source, output="numpy")
+        for source in (lic, bytearray(lic), memoryview(lic), path, str(path), io.BytesIO(lic))
+    ]
+    with path.open("rb") as file:
+        pictures.append(licodec.decode(file, output="numpy"))
+    for picture in pictures:
+        np.testing.assert_array_equal(picture, pictures[0])
+    np.testing.assert_array_equal(np.asarray(licodec.load(path)), pictures[0])
+
+
+def test_the_same_call_gives_the_same_bytes(image: PIL.Image.Image) -> None:
+    assert encode(image) == encode(np.asarray(image)) == encode(image)
+
+
+def test_lists_give_the_bytes_and_pixels_of_single_calls(image: PIL.Image.Image) -> None:
+    pictures = [image, pixels(9, 5), pixels(8, 8, 1)]
+    encoder = licodec.Encoder("stand-in", quality=60, device="cpu")
+    files = encoder(pictures)
+    assert files == [encode(picture, quality=60) for picture in pictures]
+    decoder = licodec.Decoder(device="cpu")
+    for array, file in zip(decoder(files, output="numpy"), files, strict=True):
+        np.testing.assert_array_equal(array, licodec.decode(file, output="numpy"))
+    assert encoder([]) == []
+    assert decoder(()) == []
+
+
+def test_a_call_may_name_another_quality_than_the_encoder(image: PIL.Image.Image) -> None:
+    encoder = licodec.Encoder("stand-in", quality=60)
+    assert encoder(image, quality=100) == encode(image)
+    assert encoder(image, quality=0) == encode(image, quality=0)
+    assert encoder(image) == encode(image, quality=60)
+
+
+def test_encoder_and_decoder_pickle_as_their_configuration(image: PIL.Image.Image) -> None:
+    encoder = licodec.Encoder("stand-in", quality=60, device="cpu")
+    message = pickle.dumps(encoder)
+    assert len(message) < 400, "weights must not travel"
+    assert pickle.loads(message)(image) == encoder(image)
+    decoder = pickle.loads(pickle.dumps(licodec.Decoder(device="cpu")))
+    assert decoder(encoder(image), output="numpy").shape == (40, 56, 3)
+
+
+def test_an_encoder_is_not_restored_with_other_weights(stand_in: Path) -> None:
+    message = pickle.dumps(licodec.Encoder("stand-in"))
+    write_weights(stand_in, decode=2.0)
+    with pytest.raises(WeightsError, match="same weights"):
+        pickle.loads(message)
+
+
+def test_threads_share_one_model_and_get_the_bytes_of_one_thread(image: PIL.Image.Image) -> None:
+    expected = encode(image)
+    licodec.clear_cache()
+    results: list[bytes] = []
+
+    def work() -> None:
+        for _ in range(5):
+            data = encode(image)
+            results.append(data if licodec.decode(data, output="numpy").shape == (40, 56, 3) else b"")
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [expected] * 40
+    assert len(CACHE) == 1
+
+
+def test_the_cache_is_bounded_and_can_be_cleared(stand_in: Path, image: PIL.Image.Image) -> None:
+    files = []
+    for number in range(6):
+        write_weights(stand_in, decode=float(number))
+        files.append(encode(image))
+    assert len({licodec.inspect(file).decode_digest for file in files}) == 6
+    assert len(CACHE) == 4
+    licodec.clear_cache()
+    assert len(CACHE) == 0
+    assert licodec.decode(files[-1]).size == image.size
+    assert len(CACHE) == 1
+
+
+def test_a_decoder_keeps_its_weights_when_the_cache_forgets_them(lic: bytes, stand_in: Path) -> None:
+    decoder = licodec.Decoder(device="cpu")
+    decoder(lic)
+    licodec.clear_cache()
+    (stand_in / "stand-in" / "t-1" / "model.safetensors").unlink()
+    assert decoder(lic).size == (56, 40)
+    with pytest.raises(WeightsError):
+        licodec.decode(lic)
+
+
+def test_stages_add_up_to_no_more_than_the_whole_call(image: PIL.Image.Image) -> None:
+    for call in (
+        lambda stages: encode(image, stages=stages),
+        lambda stages: licodec.decode(encode(image), stages=stages),
+    ):
+        stages: dict[str, float] = {}
+        start = time.perf_counter()
+        call(stages)
+        whole = (time.perf_counter() - start) * 1e3
+        assert set(stages) >= {"pixels", "network", "container"}
+        assert all(value >= 0 for value in stages.values())
+        assert sum(stages.values()) <= whole
+
+
+def test_the_callers_torch_state_stays_as_it_was(image: PIL.Image.Image) -> None:
+    threads, grad, dtype = torch.get_num_threads(), torch.is_grad_enabled(), torch.get_default_dtype()
+    random = torch.random.get_rng_state()
+    licodec.decode(encode(image))
+    assert (torch.get_num_threads(), torch.is_grad_enabled(), torch.get_default_dtype()) == (threads, grad, dtype)
+    assert torch.equal(torch.random.get_rng_state(), random)
+
+
+def test_an_orientation_survives_the_file(image: PIL.Image.Image) -> None:
+    image.getexif()[0x0112] = 6
+    data = encode(image)
+    assert licodec.inspect(data).orientation == 6
+    back = licodec.decode(data)
+    assert back.size == image.size
+    assert back.getexif()[0x0112] == 6
+
+
+# --- what is refused -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("quality", ["x", -1, 101, float("nan"), True, None])
+def test_a_wrong_quality_is_refused_before_anything_else_happens(quality: Any, tmp_path: Path) -> None:
+    target = tmp_path / "x.lic"
+    target.write_bytes(b"old")
+    for call in (
+        lambda: licodec.encode(pixels(), codec="stand-in", quality=quality),
+        lambda: licodec.save(pixels(), target, codec="stand-in", quality=quality),
+        lambda: licodec.Encoder("stand-in", quality=quality),
+    ):
+        with pytest.raises(ValueError, match="quality") as caught:
+            call()
+        assert isinstance(caught.value, UsageError)
+    assert target.read_bytes() == b"old"
+    assert len(CACHE) == 0
+
+
+def test_an_unknown_codec_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(UsageError, match="stand-in") as caught:
+        licodec.encode(pixels(), codec="nonesuch")
+    assert isinstance(caught.value, ValueError)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
+def test_a_device_that_is_not_there_is_refused_by_name(lic: bytes) -> None:
+    for call in (
+        lambda: encode(pixels(), device="cuda"),
+        lambda: licodec.decode(lic, device="cuda:0"),
+        lambda: licodec.Decoder(device="cuda"),
+    ):
+        with pytest.raises(UsageError, match="device: cuda"):
+            call()
+
+
+@pytest.mark.parametrize("data", [None, 3, 1.5, object(), io.StringIO("text"), np.zeros(4, np.uint8)])
+def test_what_is_no_source_is_refused_by_name(data: Any) -> None:
+    with pytest.raises(TypeError, match="data: expected bytes, a path or a binary file object") as caught:
+        licodec.decode(data)
+    assert isinstance(caught.value, UsageError)
+
+
+def test_a_missing_file_is_the_systems_error(tmp_path: Path) -> None:
+    for call in (licodec.decode, licodec.load, licodec.inspect):
+        with pytest.raises(FileNotFoundError):
+            call(tmp_path / "none.lic")
+
+
+def test_a_picture_above_the_limit_is_refused_before_weights_are_touched(lic: bytes) -> None:
+    licodec.clear_cache()
+    with pytest.raises(UnsupportedError, match="limit"):
+        licodec.decode(lic, max_pixels=40 * 56 - 1)
+    assert len(CACHE) == 0
+    assert licodec.decode(lic, max_pixels=40 * 56).size == (56, 40)
+
+
+def test_the_limit_comes_from_the_environment(lic: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LICODEC_MAX_PIXELS", "2000")
+    with pytest.raises(UnsupportedError, match="limit"):
+        licodec.decode(lic)
+    assert licodec.decode(lic, max_pixels=1 << 20).size == (56, 40)
+
+
+def test_a_tiny_file_can_not_ask_for_a_huge_picture(lic: bytes) -> None:
+    licodec.clear_cache()
+    bomb = changed(lic, width=1 << 14, height=1 << 13)
+    small = lic_format.read(bomb)
+    bomb = lic_format.write(replace(small, units=(lic_format.Unit(2, b"", b"12345678"),)))
+    start = time.perf_counter()
+    with pytest.raises(UnsupportedError, match="a byte"):
+        licodec.decode(bomb)
+    assert time.perf_counter() - start < 0.010
+    with pytest.raises(FormatError, match="cheapest"):
+        licodec.decode(bomb, max_pixels_per_byte=1 << 30)
+    assert len(CACHE) == 0
+
+
+def test_an_unknown_codec_in_a_file_is_shown_but_not_decoded(lic: bytes) -> None:
+    other = changed(lic, codec="newer", side_info=b"\x07abc")
+    info = licodec.inspect(other)
+    assert (info.codec, info.side_info, info.width) == ("newer", None, 56)
+    with pytest.raises(UnsupportedError, match="'newer'"):
+        licodec.decode(other)
+
+
+@pytest.mark.parametrize("fields", [{"depth": lic_format.Depth.BITS_16}])
+def test_pictures_of_later_versions_are_refused_by_their_mode(lic: bytes, fields: dict[str, Any]) -> None:
+    with pytest.raises(UnsupportedError, match="RGB;16"):
+        licodec.decode(changed(lic, **fields))
+
+
+def test_other_weights_of_the_same_name_are_refused_with_both_digests(lic: bytes, stand_in: Path) -> None:
+    wanted = licodec.inspect(lic).decode_digest
+    licodec.clear_cache()
+    write_weights(stand_in, decode=2.0)
+    with pytest.raises(WeightsError, match=wanted):
+        licodec.decode(lic)
+
+
+def test_another_synthesis_decodes_and_warns(lic: bytes, stand_in: Path) -> None:
+    licodec.clear_cache()
+    write_weights(stand_in, synthesis=2.0)
+    with pytest.warns(LicWarning, match="synthesis"):
+        assert licodec.decode(lic).size == (56, 40)
+
+
+def test_every_truncation_and_every_single_bit_flip_is_detected() -> None:
+    data = encode(pixels(3, 2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LicWarning)
+        for length in range(len(data)):
+            with pytest.raises(FormatError):
+                licodec.decode(data[:length])
+        for bit in range(8 * len(data)):
+            damaged = bytearray(data)
+            damaged[bit // 8] ^= 1 << bit % 8
+            with pytest.raises((FormatError, UnsupportedError)):
+                licodec.decode(damaged)
+    with pytest.raises(FormatError, match="follow"):
+        licodec.decode(data + b"\0")
+
+
+# --- inspect and codecs ----------------------------------------------------------------------------------------------
+
+
+def test_inspect_tells_what_the_header_says(lic: bytes) -> None:
+    info = licodec.inspect(lic)
+    assert (info.width, info.height, info.mode, info.depth) == (56, 40, "RGB", 8)
+    assert (info.codec, info.tag, info.quality, info.rate) == ("stand-in", "t-1", 100.0, 255)
+    assert (info.lossless, info.alpha, info.orientation, info.version) == (False, False, 1, 1)
+    assert info.side_info == {"layout": 1}
+    assert len(info.decode_digest) == 32
+    assert info.as_dict()["width"] == 56
+
+
+def test_inspect_needs_only_the_header_and_puts_the_file_back(lic: bytes) -> None:
+    start = lic.index(b"DATA") + 4
+    assert licodec.inspect(lic[:start]).width == 56
+    file = io.BytesIO(b"prefix" + lic)
+    file.seek(6)
+    assert licodec.inspect(file).width == 56
+    assert file.tell() == 6
+    assert licodec.decode(file).size == (56, 40)
+
+
+def test_list_codecs_names_the_default_first() -> None:
+    codecs = licodec.list_codecs()
+    assert codecs[0].token == "fhic"
+    assert codecs[-1] == licodec.CodecInfo("stand-in", "stand-in for tests", "t-1")
+
+
+# --- save ------------------------------------------------------------------------------------------------------------
+
+
+def test_save_and_load_are_encode_and_decode_on_disk(image: PIL.Image.Image, tmp_path: Path) -> None:
+    path = tmp_path / "x.lic"
+    licodec.save(image, path, codec="stand-in", quality=100, device="cpu")
+    assert path.read_bytes() == encode(image)
+    assert list(tmp_path.glob("**/*.tmp")) == []
+    np.testing.assert_array_equal(np.asarray(licodec.load(path)), np.asarray(image))
+
+
+def test_a_failed_save_leaves_the_old_file_and_no_other(tmp_path: Path, stand_in: Path) -> None:
+    path = tmp_path / "x.lic"
+    path.write_bytes(b"old")
+    with pytest.raises(UsageError):
+        licodec.save(PIL.Image.new("RGBA", (3, 3)), path, codec="stand-in")
+    assert path.read_bytes() == b"old"
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["weights", "x.lic"]
+
+
+@pytest.mark.parametrize("path", [None, 3, io.BytesIO()])
+def test_save_refuses_what_is_no_path(path: Any) -> None:
+    with pytest.raises(UsageError, match="path: expected a path"):
+        licodec.save(pixels(), path, codec="stand-in")

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+import pytest
+import torch
+
+from lic_format import UsageError, UsageTypeError, UsageValueError
+from licodec.images import from_picture, to_picture
+from tests.sdk.fixtures import pixels
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        pixels(),
+        PIL.Image.fromarray(pixels()),
+        torch.from_numpy(pixels()).permute(2, 0, 1),
+        torch.from_numpy(pixels()).permute(2, 0, 1)[None],
+        torch.from_numpy(pixels()).permute(2, 0, 1).float() / 255,
+        torch.from_numpy(pixels()).permute(2, 0, 1).double() / 255,
+        pixels()[:, ::-1][:, ::-1],
+        (torch.from_numpy(pixels()).permute(2, 0, 1).float() / 255).requires_grad_(),
+    ],
+    ids=["array", "pil", "uint8", "1xCxHxW", "float", "double", "strided", "grad"],
+)
+def test_every_kind_of_rgb_picture_gives_the_same_planes(given: Any) -> None:
+    picture = to_picture(given)
+    assert picture.planes.dtype == np.uint8
+    assert picture.planes.flags.c_contiguous
+    np.testing.assert_array_equal(picture.planes, pixels())
+
+
+@pytest.mark.parametrize(
+    "given",
+    [pixels(channels=1), pixels(channels=1)[:, :, 0], torch.from_numpy(pixels(channels=1)).permute(2, 0, 1)],
+    ids=["HxWx1", "HxW", "1xHxW"],
+)
+def test_grey_stays_grey(given: Any) -> None:
+    assert to_picture(given).grey
+    np.testing.assert_array_equal(to_picture(given).planes, pixels(channels=1))
+
+
+def test_the_layout_follows_the_type_never_the_shape() -> None:
+    narrow = pixels(height=3, width=5)
+    assert to_picture(narrow).planes.shape == (3, 5, 3)
+    assert to_picture(torch.from_numpy(narrow)).planes.shape == (5, 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("mode", "coded"), [("L", "L"), ("RGB", "RGB"), ("1", "L"), ("RGBX", "RGB"), ("YCbCr", "RGB"), ("HSV", "RGB")]
+)
+def test_modes_that_mean_the_same_are_converted(mode: str, coded: str) -> None:
+    image = PIL.Image.fromarray(pixels()).convert(mode)
+    result = from_picture(to_picture(image), "pil")
+    assert result.mode == coded
+    np.testing.assert_array_equal(np.asarray(result), np.asarray(image.convert(coded)))
+
+
+def test_a_palette_becomes_rgb_and_a_grey_palette_grey() -> None:
+    colours = PIL.Image.fromarray(pixels()).quantize(32)
+    np.testing.assert_array_equal(to_picture(colours).planes, np.asarray(colours.convert("RGB")))
+    greys = PIL.Image.fromarray(pixels()[:, :, 0]).convert("P")
+    assert to_picture(greys).grey
+    np.testing.assert_array_equal(to_picture(greys).planes[:, :, 0], np.asarray(greys.convert("L")))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "PA", "CMYK", "LAB", "I", "F", "I;16"])
+def test_modes_that_would_lose_something_are_refused_by_name(mode: str) -> None:
+    with pytest.raises(UsageTypeError, match=f"image: mode {mode}: ") as caught:
+        to_picture(PIL.Image.new(mode, (4, 4)))
+    assert caught.value.argument == "image"
+
+
+@pytest.mark.parametrize("mode", ["P", "L", "RGB"])
+def test_hidden_transparency_is_refused_not_dropped(mode: str) -> None:
+    image = PIL.Image.new(mode, (4, 4))
+    image.info["transparency"] = (1, 2, 3) if mode == "RGB" else 1
+    with pytest.raises(UsageTypeError, match="transparency"):
+        to_picture(image)
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "found"),
+    [
+        (np.zeros((0, 5, 3), np.uint8), UsageValueError, "empty"),
+        (np.zeros((5, 0, 3), np.uint8), UsageValueError, "empty"),
+        (PIL.Image.new("RGB", (0, 5)), UsageValueError, "empty"),
+        (torch.zeros(3, 0, 4), UsageValueError, "empty"),
+        (np.zeros((4, 4, 3), np.float32), UsageTypeError, "float32"),
+        (np.zeros((4, 4, 3), np.uint16), UsageTypeError, "uint16"),
+        (np.zeros((4, 4), bool), UsageTypeError, "bool"),
+        (np.zeros((4, 4, 4), np.uint8), UsageValueError, r"\(4, 4, 4\)"),
+        (np.zeros((4, 4, 2), np.uint8), UsageValueError, r"\(4, 4, 2\)"),
+        (np.zeros(4, np.uint8), UsageValueError, r"\(4,\)"),
+        (np.zeros((1, 4, 4, 3), np.uint8), UsageValueError, r"\(1, 4, 4, 3\)"),
+        (torch.zeros(4, 4), UsageValueError, r"\(4, 4\)"),
+        (torch.zeros(2, 3, 4, 4), UsageValueError, r"\(2, 3, 4, 4\)"),
+        (torch.zeros(3, 4, 4, dtype=torch.int32), UsageTypeError, "int32"),
+        (torch.full((3, 4, 4), 1.01), UsageValueError, "1.01"),
+        (torch.full((3, 4, 4), -0.01), UsageValueError, "-0.01"),
+        (torch.full((3, 4, 4), torch.nan), UsageValueError, "nan"),
+        ("photo.png", UsageTypeError, "str"),
+        (None, UsageTypeError, "NoneType"),
+        ([[1, 2], [3, 4]], UsageTypeError, "list"),
+    ],
+)
+def test_what_is_no_picture_is_refused_and_says_what_was_found(given: Any, error: type, found: str) -> None:
+    with pytest.raises(error, match=f"^image: .*{found}") as caught:
+        to_picture(given)
+    assert isinstance(caught.value, UsageError)
+    assert caught.value.argument == "image"
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_each_output_holds_the_same_pixels_in_memory_of_its_own(channels: int) -> None:
+    picture = to_picture(pixels(channels=channels))
+    array = from_picture(picture, "numpy")
+    assert array.shape == ((40, 56) if channels == 1 else (40, 56, 3))
+    tensor = from_picture(picture, "torch")
+    assert tensor.shape == (channels, 40, 56)
+    assert tensor.dtype == torch.uint8
+    image = from_picture(picture, "pil")
+    assert image.mode == ("L" if channels == 1 else "RGB")
+    np.testing.assert_array_equal(np.asarray(image), array)
+    np.testing.assert_array_equal(tensor.permute(1, 2, 0).numpy().reshape(array.shape), array)
+    array[:] = 0
+    tensor[:] = 0
+    np.testing.assert_array_equal(picture.planes, pixels(channels=channels))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_orientation_is_carried_and_turns_the_picture_exactly_once(orientation: int) -> None:
+    image = PIL.Image.fromarray(pixels())
+    exif = PIL.Image.Exif()
+    exif[0x0112] = orientation
+    image.info["exif"] = exif.tobytes()
+    picture = to_picture(image)
+    assert picture.orientation == orientation
+    np.testing.assert_array_equal(picture.planes, pixels())
+    upright = PIL.ImageOps.exif_transpose(image)
+    back = PIL.ImageOps.exif_transpose(from_picture(picture, "pil"))
+    np.testing.assert_array_equal(np.asarray(back), np.asarray(upright))
+    np.testing.assert_array_equal(np.asarray(PIL.ImageOps.exif_transpose(back)), np.asarray(upright))
+
+
+@pytest.mark.parametrize("nonsense", [0, 9, "6"])
+def test_an_orientation_that_does_not_exist_counts_as_upright(nonsense: Any) -> None:
+    image = PIL.Image.fromarray(pixels())
+    image.getexif()[0x0112] = nonsense
+    assert to_picture(image).orientation == 1

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import hashlib
+import struct
+import warnings
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from lic_format import LicWarning, WeightsError
+from licodec import store
+from tests.sdk.stand_in import write_weights
+
+METADATA = {"architecture": "a", "tables": "t"}
+
+
+def saved(tensors: dict[str, torch.Tensor], **metadata: str) -> bytes:
+    return safetensors.torch.save(tensors, {**METADATA, **metadata})
+
+
+def test_the_digests_are_those_that_the_docstring_describes() -> None:
+    data = saved(
+        {
+            "mean.b": torch.tensor([1.5], dtype=torch.float32),
+            "mean.a": torch.tensor([[1, 2, 3]], dtype=torch.int16),
+            "synthesis.w": torch.tensor([2.0], dtype=torch.float16),
+            "encoder.w": torch.tensor([9.0]),
+        }
+    )
+    decode = (
+        b"mean.a\0I16\0" + struct.pack("<3I3h", 2, 1, 3, 1, 2, 3)
+        + b"mean.b\0F32\0" + struct.pack("<2If", 1, 1, 1.5)
+        + b"architecture\0a\0tables\0t\0"
+    )  # fmt: skip
+    synthesis = b"synthesis.w\0F16\0" + struct.pack("<2Ie", 1, 1, 2.0)
+    found = store.digests_of(data)
+    assert found.decode == hashlib.sha256(decode).digest()[:16]
+    assert found.synthesis == hashlib.sha256(synthesis).digest()[:8]
+
+
+def test_each_part_answers_for_its_own_tensors_alone() -> None:
+    def digests(mean: float = 1.0, synthesis: float = 1.0, encoder: float = 1.0, **metadata: str) -> store.Digests:
+        names = {"mean.w": mean, "synthesis.w": synthesis, "encoder.w": encoder}
+        return store.digests_of(saved({name: torch.tensor([value]) for name, value in names.items()}, **metadata))
+
+    plain = digests()
+    assert digests(encoder=2.0) == plain
+    assert digests(note="other") == plain
+    assert digests(synthesis=2.0).decode == plain.decode
+    assert digests(synthesis=2.0).synthesis != plain.synthesis
+    assert digests(mean=2.0).decode != plain.decode
+    assert digests(mean=2.0).synthesis == plain.synthesis
+    assert digests(tables="other").decode != plain.decode
+    assert digests(architecture="other").decode != plain.decode
+
+
+def test_the_order_of_tensors_in_the_file_does_not_matter() -> None:
+    first = saved({"b": torch.zeros(2), "a": torch.ones(3, dtype=torch.int8)})
+    second = saved({"a": torch.ones(3, dtype=torch.int8), "b": torch.zeros(2)})
+    assert store.digests_of(first) == store.digests_of(second)
+
+
+def test_weights_are_found_in_the_folder_of_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_weights(tmp_path)
+    monkeypatch.setenv("LICODEC_WEIGHTS", str(tmp_path))
+    weights = store.load("stand-in", "t-1")
+    assert weights.path == path
+    assert weights.ref == store.WeightsRef("stand-in", "t-1", weights.decode_digest, weights.synthesis_digest)
+    assert weights.metadata["architecture"] == "unit kernel"
+    assert weights.tensors["decode.kernel"].shape == (1, 1, 3, 3)
+
+
+@pytest.mark.parametrize("part", ["", "stand-in/t-1", "stand-in/t-1/model.safetensors"])
+def test_an_explicit_path_may_be_a_file_its_folder_or_a_folder_of_codecs(tmp_path: Path, part: str) -> None:
+    path = write_weights(tmp_path)
+    assert store.load("stand-in", "t-1", path=tmp_path / part).path == path
+
+
+def test_missing_weights_say_where_they_were_looked_for_and_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LICODEC_WEIGHTS", str(tmp_path))
+    with pytest.raises(WeightsError) as caught:
+        store.load("stand-in", "t-9")
+    message = str(caught.value)
+    assert "stand-in/t-9" in message
+    assert str(tmp_path) in message
+    assert "LICODEC_WEIGHTS" in message
+    assert isinstance(caught.value, OSError)
+
+
+@pytest.mark.parametrize("token", ["..", "../x", "a/b", "", "UPPER", "x" * 17])
+def test_a_name_can_not_leave_the_weights_folder(tmp_path: Path, token: str) -> None:
+    with pytest.raises(WeightsError, match="names no weights"):
+        store.load(token, "t-1", path=tmp_path)
+    with pytest.raises(WeightsError, match="names no weights"):
+        store.load("stand-in", token, path=tmp_path)
+
+
+def test_a_wrong_decode_digest_is_refused_with_both_digests(tmp_path: Path) -> None:
+    write_weights(tmp_path)
+    right = store.load("stand-in", "t-1", path=tmp_path).decode_digest
+    with pytest.raises(WeightsError) as caught:
+        store.load("stand-in", "t-1", bytes(16), path=tmp_path)
+    assert right.hex() in str(caught.value)
+    assert bytes(16).hex() in str(caught.value)
+
+
+def test_a_wrong_synthesis_digest_is_a_warning(tmp_path: Path) -> None:
+    write_weights(tmp_path)
+    wanted = store.load("stand-in", "t-1", path=tmp_path)
+    write_weights(tmp_path, synthesis=2.0)
+    with pytest.warns(LicWarning, match=wanted.synthesis_digest.hex()):
+        found = store.load(
+            "stand-in", "t-1", wanted.decode_digest, synthesis_digest=wanted.synthesis_digest, path=tmp_path
+        )
+    assert found.decode_digest == wanted.decode_digest
+
+
+def test_a_folder_with_other_weights_of_the_same_name_does_not_hide_the_right_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedded = write_weights(tmp_path / "package" / "weights")
+    wanted = store.load("stand-in", "t-1", path=embedded).decode_digest
+    write_weights(tmp_path / "mine", decode=2.0)
+    monkeypatch.setenv("LICODEC_WEIGHTS", str(tmp_path / "mine"))
+    monkeypatch.setattr("licodec.store.weights._PACKAGE", tmp_path / "package")
+    assert store.load("stand-in", "t-1", wanted).path == embedded
+    assert store.load("stand-in", "t-1").path != embedded
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda data: b"", "safetensors"),
+        (lambda data: data[: len(data) // 2], "safetensors"),
+        (lambda data: b"\x80\x04" + data, "safetensors"),
+        (lambda data: struct.pack("<Q", 1 << 60) + data[8:], "safetensors"),
+        (lambda data: safetensors.torch.save({"a": torch.zeros(1)}), "architecture and tables"),
+        (lambda data: saved({"a": torch.tensor([torch.nan])}), "a holds values that are not finite"),
+        (lambda data: saved({"a": torch.tensor([torch.inf])}), "a holds values that are not finite"),
+        (lambda data: saved({"a": torch.zeros(1)}, codec="other"), "'other'"),
+    ],
+    ids=["empty", "cut", "pickle", "huge header", "no metadata", "nan", "inf", "other codec"],
+)
+def test_a_damaged_weights_file_is_a_weights_error_that_names_it(tmp_path: Path, damage, says) -> None:  # type: ignore[no-untyped-def]
+    path = write_weights(tmp_path)
+    path.write_bytes(damage(path.read_bytes()))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(WeightsError, match=says) as caught:
+            store.load("stand-in", "t-1", path=tmp_path)
+    assert str(path) in str(caught.value)
