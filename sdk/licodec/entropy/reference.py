@@ -26,6 +26,7 @@ import struct
 import zlib
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Final
 
 from lic_format.errors import FormatError
@@ -81,7 +82,7 @@ class AnsCoder:
     def encode_reverse(self, symbols: Sequence[int], cumulative: Cumulative) -> None:
         """Push symbols of one table, last first, so that ``decode`` returns them in the given order."""
         state, bulk = self.state, self.bulk
-        widths = [b - a for a, b in zip(cumulative, cumulative[1:], strict=False)]
+        widths = [b - a for a, b in pairwise(cumulative)]
         for symbol in reversed(symbols):  # push(), written over local names
             width = widths[symbol]
             if state >> 40 >= width:
@@ -95,7 +96,7 @@ class AnsCoder:
         """Pop ``count`` symbols of one table."""
         state, bulk, find = self.state, self.bulk, bisect_right
         rights = cumulative[1:]  # so that the search gives the symbol itself
-        widths = [b - a for a, b in zip(cumulative, rights, strict=False)]
+        widths = [b - a for a, b in pairwise(cumulative)]
         out = [0] * count
         for position in range(count):  # pop(), written over local names
             value = state & 0xFFFFFF

@@ -252,7 +252,6 @@ class TableSet:
         return f"TableSet(id={self.id}, count={self.count}, digest={self.digest.hex()[:16]}...)"
 
 
-@functools.cache
 def load_set(set_id: int = 1) -> TableSet:
     """Table set ``set_id`` of the package, validated once and kept.
 
@@ -268,8 +267,12 @@ def load_set(set_id: int = 1) -> TableSet:
         raise UsageValueError(
             f"set_id: the package holds table sets {held}, found {set_id}", argument="set_id"
         )
-    data = (resources.files(__package__) / "tables" / f"set{set_id}.bin").read_bytes()
-    return TableSet.from_bytes(data)
+    return _read_set(set_id)
+
+
+@functools.cache
+def _read_set(set_id: int) -> TableSet:
+    return TableSet.from_bytes((resources.files(__package__) / "tables" / f"set{set_id}.bin").read_bytes())
 
 
 def _integers(values: npt.ArrayLike, where: str) -> npt.NDArray[np.int64]:
