@@ -16,7 +16,7 @@ import dataclasses
 import io
 import os
 import time
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self, TypeAlias, overload
@@ -28,6 +28,7 @@ from lic_format.errors import UnsupportedError, UsageTypeError, UsageValueError,
 from lic_format.header import Colour, Depth, Head
 from licodec import options
 from licodec.atomic import write_atomic
+from licodec.codecs.contract import Stages
 from licodec.codecs.registry import CODECS, CodecEntry
 from licodec.images import Picture, from_picture, to_picture
 from licodec.models import CACHE, Loaded, Request, codec_entry, resolve_device
@@ -43,11 +44,9 @@ if TYPE_CHECKING:
     Array: TypeAlias = npt.NDArray[np.uint8]
 
 Source: TypeAlias = bytes | bytearray | memoryview | str | os.PathLike[str] | BinaryIO
-Stages: TypeAlias = MutableMapping[str, float]
-"""Milliseconds by stage, added to what is there: pixels, network, exact, entropy, container."""
 
 
-# --- encode -------------------------------------------------------------------------------------------------
+# --- encode ---------------------------------------------------------------------------------------
 
 
 class Encoder:
@@ -144,7 +143,8 @@ def encode(
         quality: 0..100, whole or not; 100 is the codec's best, not lossless.
         device: "auto", "cpu", "cuda" or "cuda:N".
         weights: a weights file or folder to use instead of the installed ones.
-        stages: receives milliseconds by stage.
+        stages: a dict that receives milliseconds by stage, added to what is there
+            (pixels, network, exact, entropy, container).
 
     Raises:
         UsageError: a wrong argument, by name (also a ValueError or TypeError).
@@ -205,12 +205,10 @@ def _encode(loaded: Loaded, picture: Picture, rate: int, stages: Stages | None) 
         **coded.head_fields,
     )
     with _timed(stages, "container"):
-        return lic_format.container.write(
-            LicFile(head=head, metadata=picture.metadata, units=tuple(coded.units))
-        )
+        return lic_format.container.write(LicFile(head=head, metadata=picture.metadata, units=coded.units))
 
 
-# --- decode -------------------------------------------------------------------------------------------------
+# --- decode ---------------------------------------------------------------------------------------
 
 
 class Decoder:
@@ -414,7 +412,7 @@ def _not_a_source(found: str) -> UsageTypeError:
     )
 
 
-# --- inspect ------------------------------------------------------------------------------------------------
+# --- inspect --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -522,7 +520,7 @@ def _mode(head: Head) -> str:
     return ("RGBA" if head.alpha else "RGB") + (";16" if head.depth == Depth.BITS_16 else "")
 
 
-# --- codecs, cache, time ------------------------------------------------------------------------------------
+# --- codecs, cache, time --------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

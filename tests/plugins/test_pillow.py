@@ -6,9 +6,9 @@ import copy
 import io
 import pickle
 import random
-import threading
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,12 +41,12 @@ def saved(image: PIL.Image.Image, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-# --- registration ----------------------------------------------------------------------------------------------------
+# --- registration ---------------------------------------------------------------------------------
 
 
 def test_the_format_is_registered_once_however_often_it_is_asked_for() -> None:
     for register in (licodec.register, licodec.register_pillow):
-        assert register() is None  # type: ignore[func-returns-value]
+        assert register() is None
     assert PIL.Image.ID.count("LIC") == 1
     assert PIL.Image.EXTENSION[".lic"] == "LIC"
     assert PIL.Image.MIME["LIC"] == "image/x-lic"
@@ -60,7 +60,9 @@ def test_registering_again_mends_what_someone_removed(monkeypatch: pytest.Monkey
     assert opened(lic).format == "LIC"
 
 
-@pytest.mark.parametrize("prefix", [b"", b"\x89", b"\x89LIC\r\n\x1a", b"\x89PNG\r\n\x1a\n" + bytes(8), bytes(16)])
+@pytest.mark.parametrize(
+    "prefix", [b"", b"\x89", b"\x89LIC\r\n\x1a", b"\x89PNG\r\n\x1a\n" + bytes(8), bytes(16)]
+)
 def test_accept_refuses_other_and_short_prefixes(prefix: bytes) -> None:
     assert plugin.accept(prefix) is False
 
@@ -83,14 +85,19 @@ def test_the_content_decides_not_the_name(lic: bytes, tmp_path: Path) -> None:
         PIL.Image.open(tmp_path / "text.lic")
 
 
-# --- open ------------------------------------------------------------------------------------------------------------
+# --- open -----------------------------------------------------------------------------------------
 
 
 def test_open_reads_the_header_alone(lic: bytes) -> None:
     licodec.clear_cache()
     file = io.BytesIO(lic)
     image = PIL.Image.open(file)
-    assert (image.size, image.mode, image.format, image.get_format_mimetype()) == ((56, 40), "RGB", "LIC", plugin.MIME)  # type: ignore[attr-defined]
+    assert (image.size, image.mode, image.format, image.get_format_mimetype()) == (
+        (56, 40),
+        "RGB",
+        "LIC",
+        plugin.MIME,
+    )
     assert image.info["lic"]["codec"] == "stand-in"
     assert image.info["lic"]["digest"] == licodec.inspect(lic).decode_digest
     assert file.tell() < lic.index(b"DATA") + 16
@@ -135,7 +142,9 @@ def test_a_newer_file_is_refused_when_it_is_opened(lic: bytes) -> None:
     assert isinstance(caught.value, OSError)
 
 
-def test_pillows_limit_holds_before_anything_is_allocated(lic: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pillows_limit_holds_before_anything_is_allocated(
+    lic: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 40 * 56 // 2 - 1)
     with pytest.raises(PIL.Image.DecompressionBombError):
         PIL.Image.open(io.BytesIO(lic))
@@ -153,8 +162,9 @@ def test_the_users_file_stays_open_and_ours_is_closed(lic: bytes, tmp_path: Path
     path = tmp_path / "x.lic"
     path.write_bytes(lic)
     image = PIL.Image.open(path)
-    handle = image.fp  # type: ignore[attr-defined]
+    handle = image.fp
     image.load()
+    assert handle is not None
     assert handle.closed
     path.unlink()
 
@@ -182,7 +192,7 @@ def test_there_is_one_frame(lic: bytes) -> None:
         image.seek(1)
 
 
-# --- load ------------------------------------------------------------------------------------------------------------
+# --- load -----------------------------------------------------------------------------------------
 
 
 def test_loading_twice_is_free_and_writing_needs_no_copy(lic: bytes) -> None:
@@ -197,16 +207,11 @@ def test_loading_twice_is_free_and_writing_needs_no_copy(lic: bytes) -> None:
 
 
 def test_threads_that_load_one_image_all_get_its_pixels(lic: bytes, image: PIL.Image.Image) -> None:
-    expected = image.tobytes()
-    for _ in range(12):
-        shared = opened(lic)
-        results: list[Any] = []
-        threads = [threading.Thread(target=lambda s=shared: results.append(s.tobytes())) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert results == [expected] * 8
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(12):
+            shared = opened(lic)
+            results = list(pool.map(lambda unloaded: unloaded.tobytes(), [shared] * 8))
+            assert results == [image.tobytes()] * 8
 
 
 def test_after_close_and_after_with_the_error_says_so(lic: bytes, tmp_path: Path) -> None:
@@ -302,7 +307,7 @@ def test_the_incremental_parser_knows_the_size_early_and_a_cut_file_is_an_oserro
         parser.close()
 
 
-# --- save ------------------------------------------------------------------------------------------------------------
+# --- save -----------------------------------------------------------------------------------------
 
 
 def test_save_gives_the_bytes_of_encode(image: PIL.Image.Image, lic: bytes, tmp_path: Path) -> None:
@@ -388,7 +393,7 @@ def test_save_all_is_not_pretended(image: PIL.Image.Image) -> None:
 
 def test_save_reads_the_options_set_on_the_image_and_changes_none(image: PIL.Image.Image) -> None:
     given = {"codec": "stand-in", "quality": 0}
-    image.encoderinfo = dict(given)  # type: ignore[attr-defined]
+    image.encoderinfo = dict(given)
     buffer = io.BytesIO()
     image.save(buffer, "LIC")
     assert licodec.inspect(buffer.getvalue()).rate == 0

@@ -1,15 +1,14 @@
 """A codec small enough to be obvious, for tests of everything around a codec.
 
-It stores the samples shifted right by `7 - rate // 32` bits, packed with zlib; a convolution with a unit kernel from
-the weights makes it run torch as a real codec does. Registered by the fixture `stand_in`.
+It stores the samples shifted right by `7 - rate // 32` bits, packed with zlib; a convolution with a unit
+kernel from the weights makes it run torch as a real codec does. Registered by the fixture `stand_in`.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import time
 import zlib
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import torch
 
 from lic_format import FormatError, Head, LicFile, Unit
 from lic_format.fields import EnumU8, Table
+from licodec.codecs.contract import Coded, Model, Stages
 from licodec.codecs.registry import CodecEntry
 from licodec.images import Picture
 from licodec.store import Weights
@@ -27,28 +27,21 @@ SIDE_INFO = Table("stand-in side info", (("layout", EnumU8({1: "the only one"}),
 MOST_PIXELS_PER_BYTE = 1030  # zlib's largest factor
 
 
-@dataclasses.dataclass(frozen=True)
-class StandInCoded:
-    head_fields: dict[str, Any]
-    units: list[Unit]
-
-
 class StandInModel:
     def __init__(self, weights: Weights, device: str) -> None:
         self.kernel = weights.tensors["decode.kernel"].to(device)
         self.device = device
 
     def encode(
-        self, picture: Picture, *, rate: int, stages: MutableMapping[str, float] | None = None, **_: Any
-    ) -> StandInCoded:
+        self, picture: Picture, *, rate: int, order: int | None = None, stages: Stages | None = None
+    ) -> Coded:
         shift = 7 - rate // 32
         samples = self._through_torch(picture.planes, stages) >> shift
         side_info = SIDE_INFO.write({"layout": 1})
-        return StandInCoded(
-            {"rate": rate, "side_info": side_info}, [Unit(2, b"", zlib.compress(samples.tobytes(), 9))]
-        )
+        unit = Unit(2, b"", zlib.compress(samples.tobytes(), 9))
+        return Coded({"rate": rate, "side_info": side_info}, (unit,))
 
-    def decode(self, file: LicFile, *, stages: MutableMapping[str, float] | None = None, **_: Any) -> Picture:
+    def decode(self, file: LicFile, *, stages: Stages | None = None) -> Picture:
         head = file.head
         shape = (head.height, head.width, 1 if head.colour == 0 else 3)
         try:
@@ -62,7 +55,7 @@ class StandInModel:
         samples = np.frombuffer(content, np.uint8).reshape(shape) << shift
         return Picture(self._through_torch(samples, stages))
 
-    def _through_torch(self, planes: Any, stages: MutableMapping[str, float] | None) -> Any:
+    def _through_torch(self, planes: Any, stages: Stages | None) -> Any:
         start = time.perf_counter()
         plane = torch.from_numpy(np.array(planes, np.float32)).permute(2, 0, 1)[:, None].to(self.device)
         with torch.inference_mode():
@@ -73,7 +66,7 @@ class StandInModel:
         return np.ascontiguousarray(result)
 
 
-def build(weights: Weights, device: str, *, exact: str = "auto") -> StandInModel:
+def build(weights: Weights, device: str, *, exact: str = "auto") -> Model:
     return StandInModel(weights, device)
 
 

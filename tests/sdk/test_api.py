@@ -162,7 +162,11 @@ def test_the_callers_torch_state_stays_as_it_was(image: PIL.Image.Image) -> None
     threads, grad, dtype = torch.get_num_threads(), torch.is_grad_enabled(), torch.get_default_dtype()
     random = torch.random.get_rng_state()
     licodec.decode(encode(image))
-    assert (torch.get_num_threads(), torch.is_grad_enabled(), torch.get_default_dtype()) == (threads, grad, dtype)
+    assert (torch.get_num_threads(), torch.is_grad_enabled(), torch.get_default_dtype()) == (
+        threads,
+        grad,
+        dtype,
+    )
     assert torch.equal(torch.random.get_rng_state(), random)
 
 
@@ -175,7 +179,7 @@ def test_an_orientation_survives_the_file(image: PIL.Image.Image) -> None:
     assert back.getexif()[0x0112] == 6
 
 
-# --- what is refused -------------------------------------------------------------------------------------------------
+# --- what is refused ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("quality", ["x", -1, 101, float("nan"), True, None])
@@ -298,7 +302,7 @@ def test_every_truncation_and_every_single_bit_flip_is_detected() -> None:
         licodec.decode(data + b"\0")
 
 
-# --- inspect and codecs ----------------------------------------------------------------------------------------------
+# --- inspect and codecs ---------------------------------------------------------------------------
 
 
 def test_inspect_tells_what_the_header_says(lic: bytes) -> None:
@@ -327,7 +331,7 @@ def test_list_codecs_names_the_default_first() -> None:
     assert codecs[-1] == licodec.CodecInfo("stand-in", "stand-in for tests", "t-1")
 
 
-# --- save ------------------------------------------------------------------------------------------------------------
+# --- save -----------------------------------------------------------------------------------------
 
 
 def test_save_and_load_are_encode_and_decode_on_disk(image: PIL.Image.Image, tmp_path: Path) -> None:

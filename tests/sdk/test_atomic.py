@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from licodec import atomic
 from licodec.atomic import write_atomic
 
 
@@ -46,7 +45,7 @@ def test_an_interrupted_write_leaves_the_old_file_and_no_other(
     def fail(*_: object) -> None:
         raise failure
 
-    monkeypatch.setattr(atomic.os, step, fail)
+    monkeypatch.setattr(os, step, fail)
     with pytest.raises(type(failure)):
         write_atomic(path, b"new")
     monkeypatch.undo()

@@ -51,7 +51,8 @@ def test_the_layout_follows_the_type_never_the_shape() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "coded"), [("L", "L"), ("RGB", "RGB"), ("1", "L"), ("RGBX", "RGB"), ("YCbCr", "RGB"), ("HSV", "RGB")]
+    ("mode", "coded"),
+    [("L", "L"), ("RGB", "RGB"), ("1", "L"), ("RGBX", "RGB"), ("YCbCr", "RGB"), ("HSV", "RGB")],
 )
 def test_modes_that_mean_the_same_are_converted(mode: str, coded: str) -> None:
     image = PIL.Image.fromarray(pixels()).convert(mode)

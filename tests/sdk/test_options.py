@@ -7,19 +7,36 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lic_format import UsageError
 from licodec import options
 from licodec.options import OPTIONS, rate_index
-from lic_format import UsageError
 
 
-@pytest.mark.parametrize("quality", [0, 100, 75.5, np.int64(50), np.float32(12.5), np.uint8(3), Fraction(1, 3)])
+@pytest.mark.parametrize(
+    "quality", [0, 100, 75.5, np.int64(50), np.float32(12.5), np.uint8(3), Fraction(1, 3)]
+)
 def test_quality_takes_every_real_number_in_range(quality: Any) -> None:
     assert options.check("quality", quality) == float(quality)
 
 
 @pytest.mark.parametrize(
     "quality",
-    ["x", "75", -1, 101, 100.001, math.nan, math.inf, True, False, None, np.bool_(True), [75], 1j, np.array([3])],
+    [
+        "x",
+        "75",
+        -1,
+        101,
+        100.001,
+        math.nan,
+        math.inf,
+        True,
+        False,
+        None,
+        np.bool_(True),
+        [75],
+        1j,
+        np.array([3]),
+    ],
 )
 def test_quality_refuses_everything_else_and_names_itself(quality: Any) -> None:
     with pytest.raises(ValueError, match=r"quality: expected a number from 0 to 100, got") as caught:

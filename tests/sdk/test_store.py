@@ -41,9 +41,13 @@ def test_the_digests_are_those_that_the_docstring_describes() -> None:
 
 
 def test_each_part_answers_for_its_own_tensors_alone() -> None:
-    def digests(mean: float = 1.0, synthesis: float = 1.0, encoder: float = 1.0, **metadata: str) -> store.Digests:
+    def digests(
+        mean: float = 1.0, synthesis: float = 1.0, encoder: float = 1.0, **metadata: str
+    ) -> store.Digests:
         names = {"mean.w": mean, "synthesis.w": synthesis, "encoder.w": encoder}
-        return store.digests_of(saved({name: torch.tensor([value]) for name, value in names.items()}, **metadata))
+        return store.digests_of(
+            saved({name: torch.tensor([value]) for name, value in names.items()}, **metadata)
+        )
 
     plain = digests()
     assert digests(encoder=2.0) == plain

@@ -1,0 +1,81 @@
+"""A child forked after torch ran: it must neither hang nor use what belongs to its parent."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+CHILD_CODES = """
+import os, sys, warnings
+from pathlib import Path
+import torch
+import licodec
+from licodec.codecs.registry import CODECS
+from licodec.models import CACHE
+from tests.sdk import stand_in
+from tests.sdk.fixtures import pixels
+
+CODECS["stand-in"] = stand_in.ENTRY
+torch.set_num_threads(2)
+planes = pixels(700, 900)
+encoder = licodec.Encoder("stand-in", device="cpu")
+expected = encoder(planes)
+child = os.fork()
+if child == 0:
+    status = 1
+    try:
+        assert len(CACHE) == 0
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            results = [encoder(planes), licodec.encode(planes, codec="stand-in", device="cpu")]
+        assert results == [expected] * 2
+        said = [warning for warning in caught if issubclass(warning.category, licodec.LicWarning)]
+        assert len(said) == 1 and "spawn" in str(said[0].message), caught
+        assert torch.get_num_threads() == 1
+        status = 0
+    finally:
+        os._exit(status)
+_, status = os.waitpid(child, 0)
+assert torch.get_num_threads() == 2
+assert encoder(planes) == expected
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+FORK_WITHIN_A_LOAD = """
+import os, sys, threading
+from licodec.models import CACHE, Request
+CACHE._lock.acquire()  # as if another thread were loading a model
+child = os.fork()
+if child == 0:
+    CACHE.clear()
+    os._exit(0)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+
+
+def run(code: str, weights: Path) -> None:
+    environment = {
+        **os.environ,
+        "LICODEC_WEIGHTS": str(weights),
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'sdk'}",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_forked_child_codes_on_one_thread_says_so_once_and_gives_the_same_bytes(stand_in: Path) -> None:
+    run(CHILD_CODES, stand_in)
+
+
+def test_a_lock_held_by_a_thread_of_the_parent_does_not_stop_the_child(stand_in: Path) -> None:
+    run(FORK_WITHIN_A_LOAD, stand_in)
