@@ -1,0 +1,117 @@
+"""`licodec bench`: rate, distortion and time of codecs on a set of pictures."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from licodec.cli.batch import progress_bar
+from licodec.cli.declared import Declared, declared_option
+from licodec.options import OPTIONS
+
+_NEEDS = ("matplotlib", "pytorch_msssim", "scipy")
+
+
+class CommaList(click.ParamType[Any]):
+    """Values of another type, separated by commas."""
+
+    name = "list"
+
+    def __init__(self, of: click.ParamType[Any]) -> None:
+        self.of = of
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        return tuple(self.of.convert(part.strip(), param, ctx) for part in value.split(",") if part.strip())
+
+
+@click.command()
+@click.option(
+    "--images", required=True, metavar="DIR|ZIP|FILE", help="The pictures: a folder, a zip or one file."
+)
+@click.option("--codecs", type=CommaList(click.STRING), help="Learned codecs and peers, separated by commas.")
+@click.option(
+    "--qualities", type=CommaList(Declared(OPTIONS["quality"])), help="For learned codecs; 0,5,...,100."
+)
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), help="Write JSON, table, plot and crops here."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
+@click.option("--limit", type=click.IntRange(min=1), help="Only the first so many pictures.")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of torch and of peers that have any.")
+@click.option("--no-ms-ssim", is_flag=True, help="Leave MS-SSIM out.")
+@click.option("--quick", is_flag=True, help="Two pictures and few settings, to see that everything works.")
+@click.option("--quiet", is_flag=True, help="Draw no progress bar.")
+@declared_option("weights")
+@declared_option("device")
+def bench(
+    images: str,
+    codecs: tuple[str, ...] | None,
+    qualities: tuple[float, ...] | None,
+    out: Path | None,
+    as_json: bool,
+    limit: int | None,
+    threads: int | None,
+    no_ms_ssim: bool,
+    quick: bool,
+    quiet: bool,
+    weights: str | None,
+    device: str,
+) -> None:
+    """Compare codecs on a set of pictures.
+
+    Rates are those of whole files, PSNR and MS-SSIM those of 8-bit RGB. Deltas against published curves
+    appear for the 24 Kodak pictures. Peers: jpeg, jpeg444, jpeg2000, webp, avif, avif444, jxl.
+    """
+    _require(_NEEDS)
+    from licodec.evaluation import bench as room
+    from licodec.evaluation import crops, report
+
+    options = room.BenchOptions(
+        images=images,
+        codecs=codecs or room.DEFAULT_CODECS,
+        qualities=qualities,
+        device=device,
+        weights=weights,
+        threads=threads,
+        limit=limit,
+        ms_ssim=not no_ms_ssim,
+        quick=quick,
+    )
+    with _progress(quiet) as progress:
+        result = room.bench(options, progress)
+    if out is not None:
+        report.write(result, out)
+        crops.write_sheet(result, options, out / "crops.png")
+    click.echo(json.dumps(report.to_json(result)) if as_json else report.markdown(result), nl=as_json)
+
+
+def _require(modules: tuple[str, ...]) -> None:
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        raise click.ClickException(f"bench needs {', '.join(missing)}: pip install 'licodec[bench]'")
+
+
+@contextlib.contextmanager
+def _progress(quiet: bool) -> Iterator[Callable[[str, int, int], None] | None]:
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    with contextlib.ExitStack() as bars:
+        drawn: dict[str, Callable[[str], None]] = {}
+
+        def progress(name: str, done: int, total: int) -> None:
+            if name not in drawn:
+                bars.close()  # one codec, one bar
+                drawn[name] = bars.enter_context(progress_bar(total))
+            drawn[name](name)
+
+        yield progress

@@ -1,0 +1,112 @@
+"""`licodec decode`: .lic files to pictures of other formats."""
+
+from __future__ import annotations
+
+import io
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from licodec.cli.batch import Batch
+from licodec.cli.declared import declared_options, shared_options
+from licodec.cli.files import STREAM, Job, plan
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+# Decoding should not lose much once more; who wants small files of another format has better tools for it.
+_SAVE_OPTIONS: dict[str, dict[str, Any]] = {
+    "JPEG": {"quality": 95, "subsampling": "4:4:4"},
+    "WEBP": {"lossless": True},
+}
+_METADATA = ("icc_profile", "exif", "xmp", "dpi")
+
+
+@click.command()
+@click.argument("sources", nargs=-1, required=True, metavar="IN...")
+@click.option(
+    "-o", "--output", metavar="OUT|DIR", help="A file (its suffix names the format), a folder, or -."
+)
+@click.option(
+    "-f", "--format", "suffix", default="png", show_default=True, help="Format without a named file."
+)
+@declared_options("decode")
+@click.option(
+    "--no-overwrite", is_flag=True, help="Leave files that exist as they are; that counts as a failure."
+)
+@shared_options
+def decode(
+    sources: tuple[str, ...],
+    output: str | None,
+    suffix: str,
+    weights: str | None,
+    device: str,
+    max_pixels: int | None,
+    max_pixels_per_byte: int | None,
+    no_overwrite: bool,
+    jobs: int,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    """Decode .lic files into pictures, PNG by default.
+
+    IN is a .lic file, or - for stdin; the result is of any format that Pillow writes. Without -o it lies
+    beside the input.
+    """
+    jobs_planned = plan(sources, output, f".{suffix.lstrip('.')}", overwrite=not no_overwrite)
+    formats = {job: _format(job, suffix) for job in jobs_planned}
+    import licodec
+
+    decoder = licodec.Decoder(device=device, weights=weights)
+
+    def work(job: Job) -> dict[str, Any]:
+        job.check_target()
+        data = job.read()
+        start = time.perf_counter()
+        image = decoder(data, max_pixels=max_pixels, max_pixels_per_byte=max_pixels_per_byte)
+        milliseconds = 1000 * (time.perf_counter() - start)
+        job.write(_saved(image, formats[job]))
+        return {
+            "input": job.source,
+            "output": job.target,
+            "format": formats[job],
+            "width": image.width,
+            "height": image.height,
+            "mode": image.mode,
+            "ms": round(milliseconds, 1),
+        }
+
+    return Batch(_line, jobs, as_json, quiet).run(jobs_planned, work)
+
+
+def _format(job: Job, suffix: str) -> str:
+    """Return Pillow's name of the format that a job writes; click.UsageError for a suffix it can't write."""
+    from PIL import Image
+
+    # The suffix of a stream is the one asked for.
+    wanted = f".{suffix.lstrip('.')}" if job.target == STREAM else Path(str(job.target)).suffix
+    name = Image.registered_extensions().get(wanted.lower())
+    if name is None or name not in Image.SAVE:
+        raise click.UsageError(
+            f"{job.target}: Pillow writes no format with the suffix {wanted!r}; .png always works"
+        )
+    if name == "LIC":
+        raise click.UsageError(
+            f"{job.target}: decoding into a .lic file again only loses quality; copy the file"
+        )
+    return name
+
+
+def _saved(image: Image.Image, name: str) -> bytes:
+    carried = {key: image.info[key] for key in _METADATA if key in image.info}
+    sink = io.BytesIO()
+    image.save(sink, name, **carried, **_SAVE_OPTIONS.get(name, {}))
+    return sink.getvalue()
+
+
+def _line(report: dict[str, Any]) -> str:
+    return (
+        f"{report['output']}: {report['width']}x{report['height']}, {report['mode']}, {report['ms']:.0f} ms"
+    )

@@ -1,0 +1,75 @@
+"""`licodec encode`: pictures to .lic files."""
+
+from __future__ import annotations
+
+import io
+import time
+from typing import Any
+
+import click
+
+from licodec.cli.batch import Batch
+from licodec.cli.declared import declared_options, shared_options
+from licodec.cli.files import Job, plan
+
+
+@click.command()
+@click.argument("sources", nargs=-1, required=True, metavar="IN...")
+@click.option("-o", "--output", metavar="OUT|DIR", help="A file, a folder, or - for stdout.")
+@declared_options("encode")
+@click.option(
+    "--no-overwrite", is_flag=True, help="Leave files that exist as they are; that counts as a failure."
+)
+@shared_options
+def encode(
+    sources: tuple[str, ...],
+    output: str | None,
+    codec: str,
+    quality: float,
+    weights: str | None,
+    device: str,
+    no_overwrite: bool,
+    jobs: int,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    """Encode pictures as .lic files.
+
+    IN is any picture that Pillow reads, or - for stdin. Without -o the result lies beside the input.
+    """
+    jobs_planned = plan(sources, output, ".lic", overwrite=not no_overwrite)
+    import licodec
+
+    encoder = licodec.Encoder(codec, quality=quality, device=device, weights=weights)
+
+    def work(job: Job) -> dict[str, Any]:
+        from PIL import Image
+
+        job.check_target()
+        with Image.open(io.BytesIO(job.read())) as image:
+            image.load()
+            start = time.perf_counter()
+            data = encoder(image)
+            milliseconds = 1000 * (time.perf_counter() - start)
+            width, height = image.size
+        job.write(data)
+        return {
+            "input": job.source,
+            "output": job.target,
+            "bytes": len(data),
+            "bpp": round(8 * len(data) / (width * height), 4),
+            "width": width,
+            "height": height,
+            "codec": codec,
+            "quality": quality,
+            "ms": round(milliseconds, 1),
+        }
+
+    return Batch(_line, jobs, as_json, quiet).run(jobs_planned, work)
+
+
+def _line(report: dict[str, Any]) -> str:
+    size = f"{report['width']}x{report['height']}"
+    return (
+        f"{report['output']}: {size}, {report['bytes']} bytes, {report['bpp']:.3f} bpp, {report['ms']:.0f} ms"
+    )
