@@ -384,6 +384,13 @@ def test_one_wrong_table_index_is_seen() -> None:
             decoder.close()
 
 
+def test_a_copy_of_the_seal_below_the_words_is_seen(each_coder: str) -> None:
+    start = words_at(GOLDEN_STREAM)
+    forged = GOLDEN_STREAM[:start] + GOLDEN_SEAL.to_bytes(4, "little") + GOLDEN_STREAM[start:]
+    with pytest.raises(FormatError, match="do not verify"):
+        decode(forged, golden_passes())
+
+
 def test_symbols_left_undecoded_are_seen() -> None:
     decoder = StreamDecoder(GOLDEN_STREAM, load_set())
     decoder.get(np.array(GOLDEN_PASSES[0][1], np.uint8))
