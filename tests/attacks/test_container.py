@@ -128,11 +128,9 @@ def test_unknown_ancillary_chunks_are_kept_before_the_data_and_refused_after() -
 
 
 def test_an_unknown_critical_chunk_is_named_as_newer_wherever_it_stands() -> None:
-    for at in (1, 2, 3):
-        whole = corpus.join([*PLAIN[:at], ("QQQQ", b"from a later version"), *PLAIN[at:]])
-        if at < 3:
-            error = _refused(whole)
-            assert isinstance(error, UnsupportedError) and "QQQQ" in str(error)
+    for at in (1, 2):
+        error = _refused(corpus.join([*PLAIN[:at], ("QQQQ", b"from a later version"), *PLAIN[at:]]))
+        assert isinstance(error, UnsupportedError) and "QQQQ" in str(error)
 
 
 def test_damage_in_an_unknown_critical_chunk_is_damage() -> None:

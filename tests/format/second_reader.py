@@ -1,7 +1,7 @@
 """A second reader of the container, written from SPEC.md alone.
 
-It shares no line with lic_format. Where the two disagree about any bytes, either
-SPEC.md or lic_format is wrong. `read_file` gives plain dictionaries and lists; the errors are SPEC.md's words.
+It shares no line with lic_format. Where the two disagree about any bytes, SPEC.md or lic_format is wrong.
+`read_file` gives plain dictionaries and lists; the errors are SPEC.md's words.
 """
 
 from __future__ import annotations
