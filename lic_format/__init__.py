@@ -1,7 +1,7 @@
 """The .lic container: bytes <-> records, with the standard library alone.
 
 Knows nothing of codecs, networks or pixels; SPEC.md is the specification. Reading order of the modules:
-errors, limits, fields, header, chunks, metadata, container.
+errors, limits, records, fields, header, chunks, metadata, container.
 """
 
 from .container import LicFile, Unit, join_ans_body, read, read_head, read_stream, split_ans_body, write
