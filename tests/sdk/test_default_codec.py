@@ -81,7 +81,7 @@ def test_stages_are_timed_and_named(coder: tuple[licodec.Encoder, licodec.Decode
         assert set(stages) >= {"pixels", "network", "exact", "entropy", "container"}
 
 
-# --- damaged and lying files ---------------------------------------------------------------------------------
+# --- damaged and lying files ---------------------------------------------------------------
 
 
 def refused(data: bytes, decode: licodec.Decoder) -> None:
