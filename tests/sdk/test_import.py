@@ -13,6 +13,7 @@ import pytest
 
 import licodec
 from lic_format import Head, LicFile, Unit, write
+from lic_format.fields import EnumU8
 from licodec.codecs.registry import CODECS, FHIC_SIDE_INFO
 
 HEAVY = ("torch", "numpy", "imageio", "huggingface_hub", "safetensors", "constriction", "matplotlib", "scipy")
@@ -38,9 +39,8 @@ def run(code: str, *arguments: str) -> str:
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     """A file of the default codec whose payload nobody looks at."""
-    side_info = FHIC_SIDE_INFO.write(
-        {name: 0 if name in ("channel_skip", "tiling") else 1 for name in FHIC_SIDE_INFO.names}
-    )
+    fields = {name: field for name, field, _ in FHIC_SIDE_INFO.rows if isinstance(field, EnumU8)}
+    side_info = FHIC_SIDE_INFO.write({name: min(field.members) for name, field in fields.items()})
     head = Head(17, 23, "fhic", "s-1", bytes(range(16)), bytes(8), side_info, rate=128)
     file = tmp_path / "x.lic"
     file.write_bytes(write(LicFile(head, units=(Unit(2, b"", b"payload"),))))
