@@ -1,7 +1,7 @@
 """The order of passes over a latent: one description for encoder, decoder and tests.
 
-A latent [M, h, w] is coded in passes. A pass takes a range of channels at some cells of the grid; its symbols stand in
-channel, row, column order.
+A latent [M, h, w] is coded in passes. A pass takes a range of channels at some cells of the grid; its symbols
+stand in channel, row, column order.
 
     one_step(M)             one pass over everything
     checkerboard(groups)    for each group of channels: anchors, then the others
@@ -50,7 +50,7 @@ def checkerboard(groups: Sequence[int]) -> tuple[Pass, ...]:
     passes, first = [], 0
     for group, width in enumerate(groups):
         for cells in ("anchors", "others"):
-            passes.append(Pass(group, first, first + width, cells))  # type: ignore[arg-type]
+            passes.append(Pass(group, first, first + width, cells))
         first += width
     return tuple(passes)
 
@@ -59,7 +59,8 @@ class Direction(Protocol):
     """Where symbols go to or come from. One codec loop serves both ways, so the two can't drift apart."""
 
     def exchange(self, symbols: npt.NDArray[Any], index: Indices, where: npt.NDArray[np.bool_]) -> None:
-        """Code the positions `where` of `symbols` (all arrays of one shape): read from it, or write into it."""
+        """Code the positions `where` of `symbols` (all arrays of one shape): read from it, or write into
+        it."""
 
 
 class Writer:

@@ -1,0 +1,1 @@
+"""Codecs, one file per published system; `registry` says which there are without loading any."""

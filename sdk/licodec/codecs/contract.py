@@ -1,0 +1,45 @@
+"""What a codec is, for those who call one.
+
+A codec's module gives `build(weights, device, *, exact="auto") -> Model`. A model is immutable and may be
+used by several threads at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from lic_format.container import LicFile, Unit
+
+if TYPE_CHECKING:
+    from licodec.images import Picture
+
+Stages = MutableMapping[str, float]
+
+
+@dataclass(frozen=True)
+class Coded:
+    """What encoding gives the container: HEAD fields that the codec decides (rate, order, side_info), and its
+    units."""
+
+    head_fields: Mapping[str, Any]
+    units: tuple[Unit, ...]
+
+
+class Model(Protocol):
+    """Loaded weights of one codec on one device."""
+
+    def encode(
+        self, picture: Picture, *, rate: int, order: int | None = None, stages: Stages | None = None
+    ) -> Coded:
+        """Code a picture (planes uint8 H x W x 1 or 3) at rate index 0..255; `order` None is the codec's
+        default.
+
+        `stages` receives milliseconds by stage, and the model's own estimate as `estimated_bits`.
+        """
+        ...
+
+    def decode(self, file: LicFile, *, stages: Stages | None = None) -> Picture:
+        """The picture of a file coded with these weights; FormatError where its payload isn't valid."""
+        ...

@@ -1,0 +1,138 @@
+"""Integer convolutions computed in float arithmetic that cannot round, and the arithmetic rules they follow.
+
+Weights are int8, activations 0..127 (first inputs -127..127), sums stay below 2^24 in magnitude, so float32
+represents every partial sum exactly in whatever order a library adds. After the sum comes the one rule of
+requantisation, `floor(acc * m / 2^s + 1/2)`, in float64, where it is exact too. SPEC.md, "Integer nets",
+states the rules; the proof duty is `check_bounds`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lic_format.errors import WeightsError
+
+KNOTS = 17
+"""Rate knots: rate index r lies between knots r // 16 and r // 16 + 1."""
+ACTIVATION_MAX = 127
+ACCUMULATOR_LIMIT = 2**24
+TABLE_INDEX_MAX = 63
+
+
+@dataclass(frozen=True)
+class LayerSpec:
+    """One layer as the topology declares it: names and sizes, no numbers that training finds.
+
+    `in_unit` and `out_unit` matter to training and conversion only; the integer arithmetic never sees them.
+    `signed`: inputs are -127..127, otherwise 0..127.
+    """
+
+    name: str
+    inp: int
+    out: int
+    kernel: int
+    in_unit: float = 1 / 16
+    out_unit: float = 1 / 16
+    last: bool = False
+    signed: bool = False
+    in_max: int = 127
+
+
+@dataclass(frozen=True)
+class StoredLayer:
+    """The integers of one layer: weight int8 [out, in, k, k]; bias int32 [17, out]; multiplier, shift int32
+    [out]."""
+
+    spec: LayerSpec
+    weight: Tensor
+    bias: Tensor
+    multiplier: Tensor
+    shift: Tensor
+
+    @property
+    def high(self) -> int:
+        """Largest output value; the smallest is 0."""
+        return TABLE_INDEX_MAX if self.spec.last else ACTIVATION_MAX
+
+    def tensors(self, prefix: str) -> dict[str, Tensor]:
+        return {
+            f"{prefix}{self.spec.name}.{part}": getattr(self, part)
+            for part in ("weight", "bias", "multiplier", "shift")
+        }
+
+    @classmethod
+    def from_tensors(cls, spec: LayerSpec, prefix: str, tensors: Mapping[str, Tensor]) -> StoredLayer:
+        """Read and check one layer; WeightsError names the tensor and what is wrong with it."""
+        shapes = {
+            "weight": ((spec.out, spec.inp, spec.kernel, spec.kernel), torch.int8),
+            "bias": ((KNOTS, spec.out), torch.int32),
+            "multiplier": ((spec.out,), torch.int32),
+            "shift": ((spec.out,), torch.int32),
+        }
+        parts: dict[str, Tensor] = {}
+        for part, (shape, dtype) in shapes.items():
+            name = f"{prefix}{spec.name}.{part}"
+            tensor = tensors.get(name)
+            if tensor is None:
+                raise WeightsError(f"weights hold no tensor {name!r}, which the integer net needs")
+            if tuple(tensor.shape) != shape or tensor.dtype != dtype:
+                raise WeightsError(
+                    f"tensor {name!r} is {tensor.dtype} {tuple(tensor.shape)}, expected {dtype} {shape}"
+                )
+            parts[part] = tensor
+        layer = cls(spec=spec, **parts)
+        check_bounds(layer, prefix)
+        return layer
+
+
+def check_bounds(layer: StoredLayer, prefix: str = "") -> None:
+    """Refuse a layer whose sums could leave the range in which float32 is exact, or whose multipliers break
+    the rule."""
+    name = f"{prefix}{layer.spec.name}"
+    weight, bias = layer.weight.to(torch.int64), layer.bias.to(torch.int64)
+    if int(weight.min()) < -127:
+        raise WeightsError(f"tensor '{name}.weight' holds -128; integer weights are -127..127")
+    bound = layer.spec.in_max * weight.abs().sum(dim=(1, 2, 3)) + bias.abs().amax(dim=0)
+    worst = int(bound.max())
+    if worst >= ACCUMULATOR_LIMIT:
+        raise WeightsError(
+            f"integer layer {name!r}: output channel {int(bound.argmax())} can reach {worst}, "
+            f"the limit is {ACCUMULATOR_LIMIT} (2^24); these weights can't be run exactly"
+        )
+    m, s = layer.multiplier, layer.shift
+    if int(m.min()) < 2**14 or int(m.max()) >= 2**15 or int(s.min()) < 0 or int(s.max()) > 30:
+        raise WeightsError(
+            f"integer layer {name!r}: multipliers {int(m.min())}..{int(m.max())} (expected 16384..32767), "
+            f"shifts {int(s.min())}..{int(s.max())} (expected 0..30)"
+        )
+
+
+def dyadic(real: Tensor) -> tuple[Tensor, Tensor]:
+    """Positive real multipliers [n] as (m, s), m * 2^-s with m in [2^14, 2^15) and s in 0..30, both int32."""
+    mantissa, exponent = torch.frexp(real.double())
+    m = torch.floor(mantissa * 2**15 + 0.5).to(torch.int64)
+    s = 15 - exponent.to(torch.int64)
+    carried = m == 2**15
+    m, s = torch.where(carried, m // 2, m), torch.where(carried, s - 1, s)
+    # Outside the range of shifts a multiplier is too large or too small to matter: keep the nearest one that
+    # is legal.
+    m = torch.where(s > 30, torch.full_like(m, 2**14), m)
+    return m.to(torch.int32), s.clamp(0, 30).to(torch.int32)
+
+
+def interpolate_knots(table: Tensor, rate: Tensor) -> Tensor:
+    """Float table [17, n] at rate indices [B] in 0..255, linear between knots: [B, n]."""
+    knot = torch.div(rate, 16, rounding_mode="floor")
+    fraction = ((rate - 16 * knot).to(table.dtype) / 16).unsqueeze(1)
+    return table[knot] * (1 - fraction) + table[knot + 1] * fraction
+
+
+def integer_knots(table: Tensor, rate: int) -> Tensor:
+    """Integer table [17, n] at one rate index, floored: (b0 * (16 - f) + b1 * f) >> 4, int64 [n]."""
+    knot, f = divmod(rate, 16)
+    low, high = table[knot].to(torch.int64), table[knot + 1].to(torch.int64)
+    return (low * (16 - f) + high * f) >> 4

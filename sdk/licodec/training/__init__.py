@@ -1,0 +1,1 @@
+"""Training: data shards, the loop, the codec's objective, conversion to integer nets, export to weights/."""

@@ -1,0 +1,93 @@
+"""Training pictures: zip shards of crops, decoded once to uint8 and drawn from as random crops.
+
+A data folder holds `index.jsonl` (one line a crop: shard, name, width, height, ...), the zip shards it names
+and, for validation, `val.zip` with `val.jsonl`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Pixels = NDArray[np.uint8]
+
+
+def read_crops(folder: Path, index: str) -> list[Pixels]:
+    """Decode all crops of one index file, each uint8 [H, W, 3]."""
+    rows: list[dict[str, Any]] = [json.loads(line) for line in (folder / index).read_text().splitlines()]
+    shards = {name: zipfile.ZipFile(folder / name) for name in sorted({row["shard"] for row in rows})}
+    try:
+        return [
+            np.asarray(Image.open(io.BytesIO(shards[row["shard"]].read(row["name"]))).convert("RGB"))
+            for row in rows
+        ]
+    finally:
+        for shard in shards.values():
+            shard.close()
+
+
+def halved(picture: Pixels) -> Pixels:
+    """Half size by averaging 2x2: removes most of the traces of the crops' own coding, for high-rate
+    training."""
+    h, w = picture.shape[0] // 2 * 2, picture.shape[1] // 2 * 2
+    cells = picture[:h, :w].astype(np.uint16).reshape(h // 2, 2, w // 2, 2, 3).sum(axis=(1, 3))
+    out: Pixels = ((cells + 2) // 4).astype(np.uint8)
+    return out
+
+
+@dataclass(frozen=True)
+class Crops:
+    """All crops of a folder in memory: as stored, and at half size."""
+
+    full: list[Pixels]
+    half: list[Pixels]
+
+    @classmethod
+    def load(cls, folder: Path, cache: Path, limit: int | None = None) -> Crops:
+        """Decode the folder's training crops, or read them back from `cache`, a folder that may be deleted
+        any time."""
+        key = hashlib.sha256((folder / "index.jsonl").read_bytes()).hexdigest()[:16]
+        stored = cache / f"crops-{key}.npz"
+        if stored.exists():
+            with np.load(stored) as archive:
+                flat, shapes = archive["pixels"], archive["shapes"]
+            ends = np.cumsum(shapes.prod(axis=1))
+            full = [
+                flat[end - shape.prod() : end].reshape(shape) for end, shape in zip(ends, shapes, strict=True)
+            ]
+        else:
+            full = read_crops(folder, "index.jsonl")
+            cache.mkdir(parents=True, exist_ok=True)
+            partial = stored.with_suffix(".partial.npz")
+            np.savez(
+                partial,
+                pixels=np.concatenate([c.reshape(-1) for c in full]),
+                shapes=np.array([c.shape for c in full]),
+            )
+            partial.replace(stored)
+        full = full[:limit]
+        return cls(full, [halved(c) for c in full])
+
+    def draw(self, rng: np.random.Generator, size: int, half: NDArray[np.bool_]) -> Pixels:
+        """Random crops, flips and quarter turns: uint8 [B, size, size, 3]; `half[i]` says from which set."""
+        out = np.empty((len(half), size, size, 3), np.uint8)
+        for i, small in enumerate(half):
+            pool = self.half if small else self.full
+            while True:
+                picture = pool[int(rng.integers(len(pool)))]
+                if min(picture.shape[:2]) >= size:
+                    break
+            top = int(rng.integers(picture.shape[0] - size + 1))
+            left = int(rng.integers(picture.shape[1] - size + 1))
+            crop = np.rot90(picture[top : top + size, left : left + size], int(rng.integers(4)))
+            out[i] = crop[:, ::-1] if rng.integers(2) else crop
+        return out

@@ -1,0 +1,306 @@
+"""From a training folder to weights/<codec>/<tag>/: integer nets, table choices, storage types, model card;
+and back.
+
+    python -m licodec.training.export checkpoints/fhic-s weights/fhic/s-1
+
+What only measuring can decide is measured here on training crops, with the exported nets themselves: the
+table of every hyper-latent channel at each rate knot, and the table family of every latent channel (with the
+shift of the scale index that suits that family best, folded into the last layer's bias).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lic_format.header import Order
+from licodec.codecs import checkerboard as cb
+from licodec.entropy.tables import load_set
+from licodec.exact.layers import KNOTS, StoredLayer
+from licodec.exact.paths import ExactNet
+from licodec.exact.trainable import TrainableConv, convert
+from licodec.store import Weights, load
+from licodec.training.data import Crops
+from licodec.training.objective import TrainingModel
+
+KNOT_RATES = tuple(min(255, 16 * k) for k in range(KNOTS))
+CROPS_MEASURED = 24
+CROP = 512
+INDEX_SHIFTS = range(-4, 5)
+OFFSETS = range(-2, 3)
+Z_SPAN = 64
+TAG_FILE = "model.safetensors"
+
+
+# --- Storage ------------------------------------------------------------------------------------------------
+
+
+def float_tensors(model: TrainingModel) -> dict[str, Tensor]:
+    """Float nets in storage types: bfloat16, but int8 with a step per output channel inside residual blocks,
+    which only add corrections, and float32 for small vectors."""
+    out: dict[str, Tensor] = {}
+    nets = {
+        "encoder.analysis.": model.analysis,
+        "encoder.hyper.": model.hyper_analysis,
+        "synthesis.": model.synthesis,
+        "means.": model.means,
+    }
+    for prefix, net in nets.items():
+        for name, tensor in net.state_dict().items():
+            value = tensor.detach().float().contiguous()
+            if value.ndim == 4 and "_blocks." in name:
+                step = (value.abs().amax(dim=(1, 2, 3)) / 127).clamp_min(1e-12)
+                out[prefix + name] = torch.round(value / step.view(-1, 1, 1, 1)).to(torch.int8)
+                out[prefix + name + "_step"] = step
+            else:
+                out[prefix + name] = value.to(torch.bfloat16) if value.ndim == 4 else value
+    out["gain"] = model.gain.detach().float()
+    out["synthesis.inverse_gain"] = model.inverse_gain.detach().float()
+    return out
+
+
+def weights_metadata(preset: cb.Preset, tag: str, layers: list[StoredLayer]) -> dict[str, str]:
+    net = ExactNet(layers, None, paths=("int64",))
+    answers = {name: net.known_answer(name, "int64") for name in net.layers}
+    return {
+        "codec": "fhic",
+        "tag": tag,
+        "architecture": json.dumps(asdict(preset), sort_keys=True, separators=(",", ":")),
+        "tables": load_set(1).digest.hex(),
+        "known_answers": json.dumps(answers, sort_keys=True, separators=(",", ":")),
+        "format": "pt",
+    }
+
+
+def write_weights(tensors: Mapping[str, Tensor], metadata: dict[str, str], folder: Path) -> Weights:
+    """Write `folder`/model.safetensors whole or not at all, and read it back through the store."""
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / (TAG_FILE + ".partial")
+    save_file({name: tensor.contiguous() for name, tensor in sorted(tensors.items())}, partial, metadata)
+    partial.replace(folder / TAG_FILE)
+    return load("fhic", metadata["tag"], path=folder / TAG_FILE)
+
+
+# --- Measuring ----------------------------------------------------------------------------------------------
+
+
+class Counts:
+    """Histograms of what passes between codec and stream, by (channel, scale index or table, symbol)."""
+
+    def __init__(self, preset: cb.Preset) -> None:
+        self.z = np.zeros((KNOTS, preset.hyper, 2 * Z_SPAN + 1))
+        self.q = {
+            order: np.zeros((preset.latents, 64, 511)) for order in (Order.ONE_STEP, Order.CHECKERBOARD)
+        }
+
+
+@dataclass
+class _Tally:
+    """A direction that only counts. The first exchange is the hyper-latents, counted by the caller."""
+
+    counts: npt.NDArray[np.float64]
+    first: int = -1
+
+    def exchange(
+        self, symbols: npt.NDArray[Any], index: npt.NDArray[np.uint8], where: npt.NDArray[np.bool_]
+    ) -> None:
+        if self.first < 0:
+            self.first = 0
+            return
+        channel = np.broadcast_to(np.arange(symbols.shape[0])[:, None, None] + self.first, symbols.shape)
+        coded = np.broadcast_to(where, symbols.shape)
+        value = np.clip(symbols[coded].astype(np.int64), -255, 255) + 255
+        np.add.at(self.counts, (channel[coded], index[coded] % 64, value), 1)
+        if not where.all() and where[0, 0, 0]:
+            return  # anchors: the others of the same channels follow
+        self.first += symbols.shape[0]
+
+
+def measure(weights: Weights, crops: Crops, seed: int = 3) -> Counts:
+    """Code training crops at every rate knot under both orders and count."""
+    model = cb.build(weights, "cpu")
+    counts = Counts(model.preset)
+    rng = np.random.default_rng(seed)
+    large = [c for c in crops.full if min(c.shape[:2]) >= CROP]
+    chosen = rng.choice(len(large), min(CROPS_MEASURED, len(large)), replace=False)
+    timer = cb.Timer(None)
+    for knot, rate in enumerate(KNOT_RATES):
+        for i in chosen:
+            with torch.inference_mode():
+                z, q = model._symbols(model._to_input(large[i][:CROP, :CROP].copy()), rate)
+            value = np.clip(z.astype(np.int64), -Z_SPAN, Z_SPAN) + Z_SPAN
+            np.add.at(counts.z[knot], (np.arange(z.shape[0])[:, None, None], value), 1)
+            for order, table in counts.q.items():
+                model._code(_Tally(table), z, q, rate, order, model.exact.path, timer)
+    return counts
+
+
+def choose_priors(counts: npt.NDArray[np.float64]) -> tuple[Tensor, Tensor]:
+    """Cheapest (table, offset) for each knot and hyper-latent channel: uint8 [17, Z], int16 [17, Z].
+
+    A few pseudo-counts keep a channel that never moved in the sample from a table in which moving is ruinous.
+    """
+    bits = load_set(1).bits()[:, 255 - Z_SPAN - 2 - Z_SPAN : 255 + Z_SPAN + 3 + Z_SPAN]
+    knots, channels, width = counts.shape
+    index = np.zeros((knots, channels), np.uint8)
+    offset = np.zeros((knots, channels), np.int16)
+    for k in range(knots):
+        for c in range(channels):
+            h = counts[k, c].copy()
+            mode = int(h.argmax())
+            for distance, pseudo in ((1, 0.5), (2, 0.1), (3, 0.05)):
+                for at in (mode - distance, mode + distance):
+                    if 0 <= at < width:
+                        h[at] += pseudo
+            centre = round(float((h * np.arange(width)).sum() / h.sum()))
+            best = math.inf
+            for middle in sorted({mode, *(centre + d for d in OFFSETS)}):
+                if not 0 <= middle < width:
+                    continue
+                start = bits.shape[1] // 2 - middle
+                cost = bits[:, start : start + width] @ h
+                if cost.min() < best:
+                    best = float(cost.min())
+                    index[k, c], offset[k, c] = int(cost.argmin()), middle - Z_SPAN
+    return torch.from_numpy(index), torch.from_numpy(offset)
+
+
+def choose_families(counts: npt.NDArray[np.float64]) -> tuple[Tensor, npt.NDArray[np.int64], float]:
+    """Cheapest (family, shift of the scale index) for each channel: uint8 [M], int64 [M]; and the share of
+    bits saved against Gaussian tables without a shift."""
+    bits = load_set(1).bits().reshape(3, 64, 511).astype(np.float64)
+    costs = np.empty((3, len(INDEX_SHIFTS), len(counts)))
+    for j, shift in enumerate(INDEX_SHIFTS):
+        rows = np.clip(np.arange(64) + shift, 0, 63)
+        for family in range(3):
+            costs[family, j] = np.einsum("ciq,iq->c", counts, bits[family][rows])
+    flat = costs.reshape(-1, len(counts))
+    best = flat.argmin(axis=0)
+    plain = costs[0, list(INDEX_SHIFTS).index(0)]
+    saved = 1 - flat.min(axis=0).sum() / plain.sum()
+    shifts = np.array(INDEX_SHIFTS)[best % len(INDEX_SHIFTS)]
+    return torch.from_numpy((best // len(INDEX_SHIFTS)).astype(np.uint8)), shifts, float(saved)
+
+
+def shift_index(layer: StoredLayer, shifts: npt.NDArray[np.int64]) -> StoredLayer:
+    """Add whole table indices to a last layer's outputs through its bias."""
+    unit = torch.pow(2.0, layer.shift.double()) / layer.multiplier.double()
+    added = torch.floor(torch.from_numpy(shifts).double() * unit + 0.5).to(torch.int64)
+    bias = (layer.bias.to(torch.int64) + added).to(torch.int32)
+    return StoredLayer(layer.spec, layer.weight, bias, layer.multiplier, layer.shift)
+
+
+# --- Export and restore -------------------------------------------------------------------------------------
+
+
+def export(model: TrainingModel, crops: Crops, folder: Path, tag: str, order: Order) -> dict[str, Any]:
+    """Write the weights of a trained model; returns what was measured on the way, for the model card."""
+    preset = model.preset
+    layers = {spec.name: convert(model.twin(spec.name)) for spec in cb.exact_layers(preset)}
+    tensors = float_tensors(model)
+    tensors["order"] = torch.tensor([int(order)], dtype=torch.uint8)
+    tensors["prior.index"] = torch.zeros(KNOTS, preset.hyper, dtype=torch.uint8)
+    tensors["prior.offset"] = torch.zeros(KNOTS, preset.hyper, dtype=torch.int16)
+    for name in ("direct", "context"):
+        tensors[f"family.{name}"] = torch.zeros(preset.latents, dtype=torch.uint8)
+
+    def write() -> Weights:
+        exact = {k: v for layer in layers.values() for k, v in layer.tensors("exact.").items()}
+        return write_weights(
+            {**tensors, **exact}, weights_metadata(preset, tag, list(layers.values())), folder
+        )
+
+    counts = measure(write(), crops)
+    tensors["prior.index"], tensors["prior.offset"] = choose_priors(counts.z)
+    facts: dict[str, Any] = {}
+    for name, each in (("direct", Order.ONE_STEP), ("context", Order.CHECKERBOARD)):
+        family, shifts, saved = choose_families(counts.q[each])
+        tensors[f"family.{name}"] = family
+        facts[f"families_{name}"] = {
+            "gauss_t8_laplace": np.bincount(family.numpy(), minlength=3).tolist(),
+            "bits_saved": round(saved, 5),
+        }
+        if each == Order.ONE_STEP:
+            layers["direct.1"] = shift_index(layers["direct.1"], shifts)
+        else:
+            first = 0
+            for g, m in enumerate(preset.groups):
+                for last in (f"anchor.{g}.1", f"other.{g}.1"):
+                    layers[last] = shift_index(layers[last], shifts[first : first + m])
+                first += m
+    weights = write()
+    facts["decode_digest"] = weights.decode_digest.hex()
+    facts["synthesis_digest"] = weights.synthesis_digest.hex()
+    facts["bytes"] = (folder / TAG_FILE).stat().st_size
+    return facts
+
+
+@torch.no_grad()
+def restore(model: TrainingModel, codec: str, tag: str, path: Path | None = None) -> None:
+    """Load exported weights into a training model: the start of a further run (`licodec train --init TAG`).
+
+    Integer layers come back as the real numbers they stand for; the hyper prior as the spread of its tables.
+    """
+    weights = load(codec, tag, path=path)
+    read = cb._Tensors(weights)
+    nets = {
+        "encoder.analysis.": model.analysis,
+        "encoder.hyper.": model.hyper_analysis,
+        "synthesis.": model.synthesis,
+        "means.": model.means,
+    }
+    for prefix, net in nets.items():
+        net.load_state_dict({k: read.floats(prefix + k, tuple(t.shape)) for k, t in net.state_dict().items()})
+    model.gain.copy_(read.floats("gain", tuple(model.gain.shape)))
+    model.inverse_gain.copy_(read.floats("synthesis.inverse_gain", tuple(model.gain.shape)))
+    for spec in cb.exact_layers(model.preset):
+        layer = StoredLayer.from_tensors(spec, "exact.", weights.tensors)
+        twin = model.twin(spec.name)
+        unit = 1.0 if spec.last else spec.out_unit
+        step = layer.multiplier.double() * torch.pow(2.0, -layer.shift.double()) * unit / spec.in_unit
+        twin.weight.copy_(layer.weight.double() * step.view(-1, 1, 1, 1))
+        twin.bias.copy_(layer.bias.double() * step * spec.in_unit)
+    index = weights.tensors["prior.index"].long() % 64
+    spread = cb.SCALE_MIN * torch.exp(index * (math.log(cb.SCALE_MAX / cb.SCALE_MIN) / (cb.SCALES - 1)))
+    model.prior_scale.copy_(torch.log(spread * math.sqrt(3) / math.pi))
+    model.prior_mean.copy_(weights.tensors["prior.offset"].float())
+
+
+def load_average(checkpoint: Path, preset: str) -> TrainingModel:
+    """The averaged weights of a training folder's `last.pt`."""
+    model = TrainingModel(cb.PRESETS[preset])
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    model.load_state_dict(state["average"])
+    model.quantise_twins(True)
+    return model.requires_grad_(False)
+
+
+def main(arguments: list[str]) -> None:
+    """`RUN FOLDER [DATA] [ORDER]`: export RUN/last.pt into FOLDER (weights/fhic/TAG)."""
+    run, folder = Path(arguments[0]), Path(arguments[1])
+    data = Path(arguments[2]) if len(arguments) > 2 else Path("data/train")
+    order = Order(int(arguments[3])) if len(arguments) > 3 else Order.CHECKERBOARD
+    crops = Crops.load(data, Path("checkpoints/cache"))
+    facts = export(load_average(run / "last.pt", "s"), crops, folder, folder.name, order)
+    (folder / "export.json").write_text(json.dumps(facts, indent=1) + "\n")
+    log = run / "log.jsonl"
+    if log.exists():
+        (folder / "training.jsonl").write_text(log.read_text())
+    print(json.dumps(facts, indent=1))
+
+
+__all__ = ["TrainableConv", "export", "load_average", "measure", "restore"]
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

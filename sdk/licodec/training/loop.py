@@ -1,0 +1,297 @@
+"""The training loop: time-driven, resumable at any second, the same on a CPU and on a GPU.
+
+Progress is elapsed / minutes, over all the runs that a folder has seen; it drives learning rate, crop size
+and the quantisation stages, so every run that reaches its end is annealed. The folder holds `last.pt`
+(everything needed to go on) and `log.jsonl` (one object a line).
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from licodec.codecs.checkerboard import PRESETS
+from licodec.exact.trainable import TrainableConv
+from licodec.training.data import Crops, Pixels, read_crops
+from licodec.training.klt import block_klt
+from licodec.training.objective import TrainingModel, rate_lambda
+
+CHECKPOINT_MINUTES = 5.0
+VALIDATION_RATES = (32, 96, 160, 224)
+
+
+@dataclass
+class TrainOptions:
+    """What `licodec train` takes. `minutes` is the length of the whole schedule, earlier runs of a resumed
+    folder included."""
+
+    codec: str = "fhic"
+    preset: str = "s"
+    minutes: float = 60.0
+    out: Path = Path("checkpoints/fhic-s")
+    data: Path = Path("data/train")
+    resume: bool = False
+    init: str | None = None
+    device: str = "cpu"
+    threads: int | None = None
+    seed: int = 1
+    learning_rate: float = 1.0e-3
+    limit: int | None = None
+    cache: Path = Path("checkpoints/cache")
+    stages: tuple[tuple[float, int, int], ...] = field(
+        default=((0.40, 128, 8), (0.85, 192, 8), (1.01, 256, 6))
+    )
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What progress in 0..1 decides."""
+
+    progress: float
+    options: TrainOptions
+
+    @property
+    def crop(self) -> tuple[int, int]:
+        """(side in pixels, batch)."""
+        for until, side, batch in self.options.stages:
+            if self.progress < until:
+                return side, batch
+        return self.options.stages[-1][1:]
+
+    def learning_rate(self, step: int) -> float:
+        top = self.options.learning_rate
+        warm = min(1.0, (step + 1) / 300)
+        return warm * (1e-5 + (top - 1e-5) * 0.5 * (1 + math.cos(math.pi * min(1.0, self.progress))))
+
+    @property
+    def quantise_twins(self) -> bool:
+        return self.progress >= 0.67
+
+    def rounded(self, rate: Tensor) -> Tensor:
+        """Which pictures have rounded symbols in their rate: low rates first, where noise overstates the rate
+        most."""
+        return self.progress >= 0.25 + 0.4 * rate.float() / 255
+
+    @property
+    def ema_decay(self) -> float:
+        return 0.999 + 0.0008 * min(1.0, 2 * self.progress)
+
+
+def parameter_groups(model: TrainingModel) -> list[dict[str, Any]]:
+    """Learning-rate factors: straight paths hold the KLT and move slowly, table-index outputs count in larger
+    units."""
+    factors: dict[float, list[nn.Parameter]] = {}
+    indices = {id(p) for p in model.twins.parameters()}
+    last_weights, last_biases = set(), set()
+    for module in model.twins.values():
+        assert isinstance(module, TrainableConv)
+        if module.spec.last:
+            last_weights.add(id(module.weight))
+            last_biases.add(id(module.bias))
+    for name, parameter in model.named_parameters():
+        factor = 1.0
+        if name.endswith(("linear.weight", "linear.bias", ".stem.weight", ".stem.bias")):
+            factor = 0.1
+        elif id(parameter) in last_biases:
+            factor = 10.0
+        elif id(parameter) in last_weights:
+            factor = 2.0
+        elif name.startswith("prior_") or (id(parameter) in indices and parameter.ndim == 2):
+            factor = 3.0
+        factors.setdefault(factor, []).append(parameter)
+    return [{"params": params, "factor": factor} for factor, params in factors.items()]
+
+
+class Trainer:
+    """Model, optimiser, average and clock of one run."""
+
+    def __init__(self, options: TrainOptions) -> None:
+        self.options = options
+        if options.threads:
+            torch.set_num_threads(options.threads)
+        torch.manual_seed(options.seed)
+        self.rng = np.random.default_rng(options.seed)
+        self.crops = Crops.load(options.data, options.cache, options.limit)
+        self.model = TrainingModel(PRESETS[options.preset])
+        self.step, self.elapsed, self.pixels = 0, 0.0, 0
+        options.out.mkdir(parents=True, exist_ok=True)
+        self.last = options.out / "last.pt"
+        resuming = options.resume and self.last.exists()
+        if options.init and not resuming:
+            from licodec.training.export import restore
+
+            restore(self.model, options.codec, options.init)
+        elif not resuming:
+            preset = self.model.preset
+            self.model.start_from_klt(block_klt(self.crops, preset.stem, preset.latents))
+        self.model.to(device=options.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = copy.deepcopy(self.model).requires_grad_(False)
+        self.optimiser = torch.optim.AdamW(
+            parameter_groups(self.model),
+            lr=options.learning_rate,
+            betas=(0.9, 0.98),
+            weight_decay=0.0,
+            fused=True,
+        )
+        self.halvings = 0
+        if resuming:
+            self.restore()
+
+    @property
+    def schedule(self) -> Schedule:
+        return Schedule(min(1.0, self.elapsed / (60 * self.options.minutes)), self.options)
+
+    def save(self) -> None:
+        state = {
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "step": self.step,
+            "elapsed": self.elapsed,
+            "pixels": self.pixels,
+            "halvings": self.halvings,
+            "rng": self.rng.bit_generator.state,
+            "torch_rng": torch.get_rng_state(),
+        }
+        partial = self.last.with_suffix(".partial")
+        torch.save(state, partial)
+        partial.replace(self.last)
+
+    def restore(self) -> None:
+        state = torch.load(self.last, map_location=self.options.device, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.average.load_state_dict(state["average"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.step, self.elapsed, self.pixels = state["step"], state["elapsed"], state["pixels"]
+        self.halvings = state["halvings"]
+        self.rng.bit_generator.state = state["rng"]
+        torch.set_rng_state(state["torch_rng"].cpu())
+
+    def log(self, **row: Any) -> None:
+        row = {"step": self.step, "minutes": round(self.elapsed / 60, 2), **row}
+        with (self.options.out / "log.jsonl").open("a") as stream:
+            stream.write(json.dumps(row) + "\n")
+        if sys.stderr.isatty() or self.step == 0:
+            print(row, file=sys.stderr)
+
+    def draw(self, schedule: Schedule) -> tuple[Tensor, Tensor]:
+        """A batch: pixels minus 0.5 [B, 3, s, s] and rate indices [B], the two ends drawn more often."""
+        side, batch = schedule.crop
+        rate = self.rng.integers(0, 256, batch)
+        end = self.rng.random(batch)
+        rate = np.where(end < 0.05, 0, np.where(end > 0.95, 255, rate))
+        half = (self.rng.random(batch) < 0.2) | ((rate > 190) & (self.rng.random(batch) < 0.7))
+        pixels = self.crops.draw(self.rng, side, half if side <= 240 else np.zeros_like(half))
+        return to_input(pixels, self.options.device), torch.from_numpy(rate).to(self.options.device)
+
+    def train_step(self) -> float:
+        schedule = self.schedule
+        self.model.quantise_twins(schedule.quantise_twins)
+        x, rate = self.draw(schedule)
+        loss = self.model(x, rate, schedule.rounded(rate)).loss(rate)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        value = float(loss.detach())
+        if not (math.isfinite(value) and math.isfinite(float(norm))):
+            raise FloatingPointError(f"loss {value}, gradient norm {float(norm)}")
+        for group in self.optimiser.param_groups:
+            group["lr"] = schedule.learning_rate(self.step) * group["factor"] * 0.5**self.halvings
+        self.optimiser.step()
+        self.step += 1
+        self.pixels += x.shape[0] * x.shape[2] * x.shape[3]
+        if self.step % 4 == 0:
+            decay = min(schedule.ema_decay, (1 + self.step) / (30 + self.step)) ** 4
+            with torch.no_grad():
+                torch._foreach_lerp_(
+                    list(self.average.parameters()), list(self.model.parameters()), 1 - decay
+                )
+        return value
+
+    def run(self) -> None:
+        """Train until the schedule's end; raises KeyboardInterrupt through after saving."""
+        validation = [crop[:512, :512] for crop in read_crops(self.options.data, "val.jsonl")[::4]]
+        validation = [crop for crop in validation if crop.shape == (512, 512, 3)]
+        saved, clock, losses = time.monotonic(), time.monotonic(), [0.0]
+        window = (self.elapsed, self.pixels)
+        try:
+            while self.elapsed < 60 * self.options.minutes:
+                try:
+                    losses.append(self.train_step())
+                except FloatingPointError as error:
+                    self.back_off(str(error))
+                now = time.monotonic()
+                self.elapsed, clock = self.elapsed + now - clock, now
+                if now - saved > 60 * CHECKPOINT_MINUTES:
+                    rate = (self.pixels - window[1]) / max(1e-9, self.elapsed - window[0]) / 1e6
+                    self.log(
+                        loss=round(float(np.mean(losses)), 5),
+                        mpix_s=round(rate, 3),
+                        **self.validate(validation),
+                    )
+                    self.save()
+                    saved = clock = time.monotonic()
+                    losses, window = [], (self.elapsed, self.pixels)
+        finally:
+            self.save()
+        self.log(loss=round(float(np.mean(losses or [0.0])), 5), end=True, **self.validate(validation))
+
+    def back_off(self, why: str) -> None:
+        """Step back to the last checkpoint with half the learning rate."""
+        if not self.last.exists() or self.halvings >= 6:
+            raise FloatingPointError(f"training diverged at step {self.step}: {why}")
+        elapsed, halvings = self.elapsed, self.halvings
+        self.restore()
+        self.elapsed, self.halvings = elapsed, halvings + 1
+        self.log(diverged=why, halvings=self.halvings)
+
+    @torch.no_grad()
+    def validate(self, pictures: list[Pixels]) -> dict[str, Any]:
+        """Averaged weights on fixed validation crops with rounded symbols: bpp of both orders, hyper bpp,
+        PSNR, loss."""
+        model = self.average
+        model.quantise_twins(self.schedule.quantise_twins)
+        rows: dict[str, Any] = {}
+        total = 0.0
+        for value in VALIDATION_RATES:
+            sums = np.zeros(5)
+            for first in range(0, len(pictures), 4):
+                x = to_input(np.stack(pictures[first : first + 4]), self.options.device)
+                rate = torch.full((len(x),), value, device=self.options.device)
+                terms = model(x, rate, torch.ones_like(rate, dtype=torch.bool))
+                psnr = -10 * torch.log10(terms.mse)
+                parts = (terms.direct, terms.context, terms.hyper, psnr, terms.loss(rate).expand(len(x)))
+                sums += np.array([float(part.sum()) for part in parts])
+            direct, context, hyper, psnr_mean, loss = (sums / len(pictures)).tolist()
+            rows[f"r{value}"] = {
+                "bpp0": round(direct + hyper, 4),
+                "bpp1": round(context + hyper, 4),
+                "z": round(hyper, 4),
+                "psnr": round(psnr_mean, 3),
+            }
+            total += loss
+        return {"val_loss": round(total / len(VALIDATION_RATES), 5), **rows}
+
+
+def to_input(pixels: Pixels, device: str) -> Tensor:
+    """uint8 [B, H, W, 3] -> float [B, 3, H, W] minus 0.5 in channels_last memory."""
+    return torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float() / 255 - 0.5
+
+
+def train(options: TrainOptions) -> None:
+    """Train until `options.minutes` are used up, then stop; export is a separate step
+    (`licodec.training.export`)."""
+    Trainer(options).run()
+
+
+__all__ = ["TrainOptions", "Trainer", "rate_lambda", "train"]
