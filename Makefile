@@ -42,6 +42,7 @@ bench: $(READY)
 	$(BIN)/licodec bench --images $(DATA)/kodak --out $(OUT)/bench
 
 fuzz: $(READY)
+	$(PY) tests/fuzz/fuzz_container.py --seconds $(FUZZ_SECONDS)
 	LICODEC_FUZZ_SECONDS=$(FUZZ_SECONDS) $(PY) -m pytest -m fuzz $(PYTEST_ARGS)
 
 wheel: $(READY)

@@ -248,10 +248,10 @@ def test_a_tiny_file_can_not_ask_for_a_huge_picture(lic: bytes) -> None:
     bomb = changed(lic, width=1 << 14, height=1 << 13)
     small = lic_format.read(bomb)
     bomb = lic_format.write(replace(small, units=(lic_format.Unit(2, b"", b"12345678"),)))
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(UnsupportedError, match="a byte"):
         licodec.decode(bomb)
-    assert time.perf_counter() - start < 0.010
+    assert time.process_time() - start < 0.010
     with pytest.raises(FormatError, match="cheapest"):
         licodec.decode(bomb, max_pixels_per_byte=1 << 30)
     assert len(CACHE) == 0

@@ -140,10 +140,10 @@ def test_a_100_byte_file_can_not_ask_for_millions_of_pixels(small: bytes, side: 
     licodec.clear_cache()
     times = []
     for _ in range(5):
-        start = time.perf_counter()
+        start = time.process_time()
         with pytest.raises((FormatError, UnsupportedError)):
             licodec.decode(bomb, device="cpu")
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
     assert min(times) < 0.010
     assert len(CACHE) == 0
 

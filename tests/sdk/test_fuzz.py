@@ -87,7 +87,7 @@ def test_any_bytes_give_a_picture_or_an_error_of_ours() -> None:
         warnings.simplefilter("ignore", licodec.LicWarning)
         while time.monotonic() < end:
             data = mutated(rng.choice(files), rng)
-            start = time.monotonic()
+            start = time.process_time()
             for call in (licodec.inspect, lambda data: decoder(data, max_pixels=1 << 20), lic_format.read):
                 try:
                     call(data)
@@ -97,5 +97,5 @@ def test_any_bytes_give_a_picture_or_an_error_of_ours() -> None:
                 except BaseException:
                     print(f"found by seed {seed}: {data.hex()}")
                     raise
-            assert time.monotonic() - start < 2.0, f"slow: {data.hex()}"
+            assert time.process_time() - start < 2.0, f"slow: {data.hex()}"
     assert min(outcomes.values()) > 0, outcomes

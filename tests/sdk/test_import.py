@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import PIL.Image
@@ -53,14 +52,11 @@ def test_import_loads_neither_torch_nor_numpy() -> None:
 
 
 def test_import_costs_at_most_150_milliseconds() -> None:
-    def seconds(code: str) -> float:
-        start = time.perf_counter()
-        subprocess.run([sys.executable, "-c", code], check=True)
-        return time.perf_counter() - start
-
-    seconds("import licodec")
-    pairs = [(seconds("pass"), seconds("import licodec")) for _ in range(7)]
-    assert min(full for _, full in pairs) - min(bare for bare, _ in pairs) <= 0.15
+    """Processor time of the whole process, so that a busy machine does not count."""
+    used = "import time; print(time.process_time())"
+    bare = min(float(run(used)) for _ in range(3))
+    full = min(float(run(f"import licodec; {used}")) for _ in range(5))
+    assert full - bare <= 0.15
 
 
 def test_open_and_inspect_work_without_torch_and_numpy(path: Path) -> None:
