@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ from PIL import Image
 
 from licodec.evaluation.bench import BenchOptions, BenchResult, Classical, CodecResult, Subject, Trial, run
 from licodec.evaluation.crops import CROP, crop_sheet, equal_bytes, setting_near, spread
+from licodec.evaluation.environments import Row
 from licodec.evaluation.metrics import Pixels
 from licodec.evaluation.pictures import KODAK, Source
 from licodec.evaluation.rate_distortion import anchor
@@ -84,6 +86,14 @@ def test_equal_pictures_leave_json_valid(make_source: Make) -> None:
     text = json.dumps(to_json(result), allow_nan=False)
     assert json.loads(text)["codecs"]["raw"]["psnr"] == [None]
     assert "Raw" in markdown(result)
+
+
+def test_environments_appear_in_table_and_json() -> None:
+    row = Row("oneDNN off", 6, 5, (), 71.0, float("inf"), 60.0)
+    run = dataclasses.replace(as_kodak("webp-m6"), across={"ours": [row]})
+    assert "| oneDNN off | 6 | 5 | identical | 71.0 | equal | yes |" in markdown(run)
+    found = json.loads(json.dumps(to_json(run), allow_nan=False))["environments"]["ours"][0]
+    assert found["holds"] is True and found["back"] is None and found["there"] == 71.0
 
 
 def test_write_leaves_json_table_and_a_plot_that_opens(result: BenchResult, tmp_path: Path) -> None:

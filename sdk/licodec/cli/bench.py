@@ -49,6 +49,7 @@ class CommaList(click.ParamType[Any]):
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of torch and of peers that have any.")
 @click.option("--no-ms-ssim", is_flag=True, help="Leave MS-SSIM out.")
 @click.option("--quick", is_flag=True, help="Two pictures and few settings, to see that everything works.")
+@click.option("--environments", is_flag=True, help="Also exchange files with differently set up processes.")
 @click.option("--quiet", is_flag=True, help="Draw no progress bar.")
 @declared_option("weights")
 @declared_option("device")
@@ -62,6 +63,7 @@ def bench(
     threads: int | None,
     no_ms_ssim: bool,
     quick: bool,
+    environments: bool,
     quiet: bool,
     weights: str | None,
     device: str,
@@ -85,6 +87,7 @@ def bench(
         limit=limit,
         ms_ssim=not no_ms_ssim,
         quick=quick,
+        environments=environments,
     )
     with _progress(quiet) as progress:
         result = room.bench(options, progress)

@@ -14,6 +14,7 @@ weights and lets libraries plan. A median and a minimum are taken over at least 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import math
 import os
@@ -28,6 +29,7 @@ from typing import Literal, Protocol
 
 from lic_format.errors import UsageValueError
 
+from .environments import Row, compare
 from .metrics import Pixels, bits_per_pixel, ms_ssim, psnr
 from .peers import PEERS
 from .pictures import Source, is_kodak, open_pictures
@@ -54,7 +56,8 @@ class BenchOptions:
     `images` is a folder, a zip archive or a file. `codecs` are tokens of learned codecs and names of peers.
     `qualities` (0..100) are for the learned codecs; peers keep their own settings. `threads` sets the threads
     of this process, None leaves them. `quick` takes two pictures, five qualities and a third of the peers'
-    settings: enough to see that everything works, not for figures.
+    settings: enough to see that everything works, not for figures. `environments` also codes and decodes in
+    differently set up processes (see `environments`), which takes longer than all the rest.
     """
 
     images: str | Path
@@ -66,6 +69,7 @@ class BenchOptions:
     limit: int | None = None
     ms_ssim: bool = True
     quick: bool = False
+    environments: bool = False
 
 
 class Subject(Protocol):
@@ -212,7 +216,11 @@ class CodecResult:
 
 @dataclass(frozen=True)
 class BenchResult:
-    """One run: where it ran, on which pictures, and what every codec did. `kodak`: published curves apply."""
+    """One run: where it ran, on which pictures, and what every codec did.
+
+    `kodak`: published curves apply. `left_out`: peers that need what is not installed. `across`: for every
+    learned codec, its files in other environments, where asked for.
+    """
 
     environment: Mapping[str, str | int | float]
     images: str
@@ -220,6 +228,7 @@ class BenchResult:
     kodak: bool
     codecs: tuple[CodecResult, ...]
     left_out: Mapping[str, str] = field(default_factory=dict)
+    across: Mapping[str, Sequence[Row]] = field(default_factory=dict)
 
 
 def bench(options: BenchOptions, progress: Progress | None = None) -> BenchResult:
@@ -234,7 +243,15 @@ def bench(options: BenchOptions, progress: Progress | None = None) -> BenchResul
         missing = {name: PEERS[name].missing() for name in names if name in PEERS}
         left_out = {name: f"needs {need}" for name, need in missing.items() if need}
         subjects = [_subject(name, options, threads) for name in names if name not in left_out]
-        return run(subjects, pictures, options, progress, threads=threads, left_out=left_out)
+        result = run(subjects, pictures, options, progress, threads=threads, left_out=left_out)
+    if options.environments:
+        learned = [codec.name for codec in result.codecs if codec.kind == "learned"]
+        across = {
+            name: compare(pictures, codec=name, weights=options.weights, progress=progress)
+            for name in learned
+        }
+        result = dataclasses.replace(result, across=across)
+    return result
 
 
 def run(

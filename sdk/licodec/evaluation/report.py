@@ -18,8 +18,10 @@ from typing import Any
 
 from licodec.atomic import write_atomic
 
+from . import environments
 from .bench import DIRECTIONS, BenchResult, CodecResult, Direction
 from .checks import checks
+from .environments import Row
 from .rate_distortion import (
     DEFAULT_ANCHOR,
     MS_SSIM_ANCHOR,
@@ -87,6 +89,7 @@ def to_json(result: BenchResult) -> dict[str, Any]:
         "conventions": CONVENTIONS,
         "left_out": dict(result.left_out),
         "codecs": {codec.name: _codec_json(result, codec) for codec in result.codecs},
+        "environments": {name: [_row_json(row) for row in rows] for name, rows in result.across.items()},
     }
 
 
@@ -112,6 +115,11 @@ def _codec_json(result: BenchResult, codec: CodecResult) -> dict[str, Any]:
             for picture, trials in _by_picture(codec)
         },
     }
+
+
+def _row_json(row: Row) -> dict[str, Any]:
+    there, back = _rounded((row.there, row.back), 2)
+    return {**asdict(row), "there": there, "back": back, "holds": row.holds}
 
 
 def _times_json(codec: CodecResult, direction: Direction) -> dict[str, Any]:
@@ -152,6 +160,8 @@ def markdown(result: BenchResult) -> str:
     parts.append(_time_table(result))
     for codec in learned:
         parts += [_points_table(codec), _checks_text(codec)]
+        if rows := result.across.get(codec.name):
+            parts.append(environments.markdown(rows))
     return "\n\n".join(parts) + "\n"
 
 
@@ -302,6 +312,7 @@ def plot(result: BenchResult, path: Path) -> None:
         axes.set_ylabel("PSNR, dB" if metric == "psnr" else "MS-SSIM, dB")
         ticks = [0.05, 0.1, 0.2, 0.5, 1, 2, 4]
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.minorticks_off()
         axes.set_xlim(*_rate_limits(result))
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
