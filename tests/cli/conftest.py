@@ -46,7 +46,7 @@ class FakeDecoder:
         return image
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def fake_sdk(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Put the fakes in the SDK's place; the value lists the options of every encoder made."""
     FakeEncoder.made.clear()

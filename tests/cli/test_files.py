@@ -17,6 +17,8 @@ import licodec
 
 from .conftest import SIGNATURE, picture
 
+pytestmark = pytest.mark.usefixtures("fake_sdk")
+
 Command = Callable[..., tuple[int, bytes, str]]
 
 

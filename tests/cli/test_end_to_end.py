@@ -1,0 +1,103 @@
+"""The command line with the real codec and its installed weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from licodec.evaluation.metrics import psnr
+
+Command = Callable[..., tuple[int, bytes, str]]
+
+
+@pytest.fixture
+def slope(tmp_path: Path) -> Path:
+    """A smooth picture, which every quality renders well."""
+    y, x = np.mgrid[0:70, 0:100]
+    pixels = np.stack([x * 2, y * 3, 120 + x - y], axis=2).clip(0, 255).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "slope.png")
+    return tmp_path / "slope.png"
+
+
+def read(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def test_a_picture_survives_encode_inspect_decode(licodec_command: Command, slope: Path) -> None:
+    coded, decoded = slope.with_suffix(".lic"), slope.with_name("decoded.png")
+    status, out, err = licodec_command("encode", slope, "-q", "60", "--device", "cpu", "--json")
+    assert (status, err) == (0, "")
+    report = json.loads(out)
+    status, out, _ = licodec_command("inspect", coded, "--json")
+    header = json.loads(out)
+    assert (header["width"], header["height"], header["codec"]) == (100, 70, "fhic")
+    assert header["bytes"] == report["bytes"] == coded.stat().st_size
+    assert header["quality"] == pytest.approx(60, abs=0.3)
+    assert licodec_command("decode", coded, "-o", decoded, "--device", "cpu")[0] == 0
+    assert psnr(read(slope), read(decoded)) > 28
+
+
+def test_several_jobs_write_the_bytes_that_one_writes(licodec_command: Command, slope: Path) -> None:
+    others = [slope.with_name(f"{name}.png") for name in "abc"]
+    for turn, other in enumerate(others):
+        Image.fromarray(np.roll(read(slope), 20 * turn, axis=1)).save(other)
+    for folder, jobs in (("one", "1"), ("three", "3")):
+        arguments = ("-o", f"{slope.parent / folder}/", "-j", jobs, "--device", "cpu")
+        assert licodec_command("encode", *others, *arguments)[0] == 0
+    for name in "abc":
+        first, second = (slope.parent / folder / f"{name}.lic" for folder in ("one", "three"))
+        assert first.read_bytes() == second.read_bytes()
+
+
+def test_what_the_codec_does_not_take_is_one_line_and_stops_no_other(
+    licodec_command: Command, slope: Path
+) -> None:
+    Image.new("RGBA", (8, 8), (1, 2, 3, 100)).save(slope.with_name("alpha.png"))
+    status, _, err = licodec_command("encode", slope.with_name("alpha.png"), slope, "--device", "cpu")
+    assert status == 1 and err.count("\n") == 1 and "alpha.png: " in err
+    assert slope.with_suffix(".lic").exists() and not slope.with_name("alpha.lic").exists()
+
+
+def test_a_truncated_file_is_refused_by_decode_and_leaves_no_output(
+    licodec_command: Command, slope: Path
+) -> None:
+    assert licodec_command("encode", slope, "--device", "cpu")[0] == 0
+    cut = slope.with_name("cut.lic")
+    cut.write_bytes(slope.with_suffix(".lic").read_bytes()[:-20])
+    status, out, err = licodec_command("decode", cut, "--device", "cpu")
+    assert (status, out) == (1, b"") and err.startswith(f"licodec: {cut}: ") and err.count("\n") == 1
+    assert not cut.with_suffix(".png").exists()
+
+
+def test_an_unknown_codec_is_a_usage_error(licodec_command: Command, slope: Path) -> None:
+    status, _, err = licodec_command("encode", slope, "-c", "nonsense")
+    assert status == 2 and "fhic" in err and err.count("\n") == 1
+
+
+def test_bench_measures_the_codec_and_draws_crops(licodec_command: Command, slope: Path) -> None:
+    out = slope.parent / "out"
+    arguments = (
+        "--codecs",
+        "fhic,webp",
+        "--qualities",
+        "20,50,80",
+        "--device",
+        "cpu",
+        "--quick",
+        "--out",
+        out,
+    )
+    status, table, err = licodec_command("bench", "--images", slope, *arguments)
+    assert (status, err) == (0, "")
+    assert "| fhic s-" in table.decode() and "decode by stage" in table.decode()
+    found = json.loads((out / "bench.json").read_text())["codecs"]["fhic"]
+    assert found["settings"] == [20, 50, 80] and found["bpp"] == sorted(found["bpp"])
+    assert set(found["times_ms"]["decode"]["stages_median"]) >= {"network", "exact", "entropy"}
+    assert found["checks"]["bits_against_estimate"]["holds"]
+    assert (out / "crops.png").stat().st_size > 1000
