@@ -774,8 +774,9 @@ def round_half_up(x: Tensor) -> Tensor:
 @functools.lru_cache(maxsize=8)
 def anchor_mask(h: int, w: int, device: str) -> Tensor:
     """bool [h, w], true at anchors: (row + column) even."""
-    even = (torch.arange(h)[:, None] + torch.arange(w)[None]) % 2 == 0
-    return even.to(device)
+    with torch.inference_mode(False):  # kept for later callers, who may want gradients through a selection
+        even = (torch.arange(h)[:, None] + torch.arange(w)[None]) % 2 == 0
+        return even.to(device)
 
 
 def _index(scale: Tensor, family: Tensor) -> npt.NDArray[np.uint8]:

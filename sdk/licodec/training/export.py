@@ -35,12 +35,14 @@ from licodec.training.data import Crops
 from licodec.training.objective import TrainingModel
 
 KNOT_RATES = tuple(min(255, 16 * k) for k in range(KNOTS))
-CROPS_MEASURED = 24
+CROPS_MEASURED = 12
 CROP = 512
 INDEX_SHIFTS = range(-4, 5)
 OFFSETS = range(-2, 3)
 Z_SPAN = 64
 TAG_FILE = "model.safetensors"
+DEFAULT_ORDER = Order.CHECKERBOARD
+"""What encoders write unless told otherwise; docs/training.md has the comparison that chose it."""
 
 
 # --- Storage ------------------------------------------------------------------------------------------------
@@ -121,7 +123,8 @@ class _Tally:
         channel = np.broadcast_to(np.arange(symbols.shape[0])[:, None, None] + self.first, symbols.shape)
         coded = np.broadcast_to(where, symbols.shape)
         value = np.clip(symbols[coded].astype(np.int64), -255, 255) + 255
-        np.add.at(self.counts, (channel[coded], index[coded] % 64, value), 1)
+        cell = (channel[coded] * 64 + index[coded] % 64) * 511 + value
+        np.add.at(self.counts.reshape(-1), cell, 1)
         if not where.all() and where[0, 0, 0]:
             return  # anchors: the others of the same channels follow
         self.first += symbols.shape[0]
@@ -240,6 +243,8 @@ def export(model: TrainingModel, crops: Crops, folder: Path, tag: str, order: Or
                     layers[last] = shift_index(layers[last], shifts[first : first + m])
                 first += m
     weights = write()
+    facts["parameters"] = sum(p.numel() for p in model.parameters())
+    facts["exact_parameters"] = sum(p.numel() for p in model.twins.parameters())
     facts["decode_digest"] = weights.decode_digest.hex()
     facts["synthesis_digest"] = weights.synthesis_digest.hex()
     facts["bytes"] = (folder / TAG_FILE).stat().st_size
@@ -286,18 +291,22 @@ def load_average(checkpoint: Path, preset: str) -> TrainingModel:
     return model.requires_grad_(False)
 
 
-def main(arguments: list[str]) -> None:
-    """`RUN FOLDER [DATA] [ORDER]`: export RUN/last.pt into FOLDER (weights/fhic/TAG)."""
-    run, folder = Path(arguments[0]), Path(arguments[1])
-    data = Path(arguments[2]) if len(arguments) > 2 else Path("data/train")
-    order = Order(int(arguments[3])) if len(arguments) > 3 else Order.CHECKERBOARD
-    crops = Crops.load(data, Path("checkpoints/cache"))
-    facts = export(load_average(run / "last.pt", "s"), crops, folder, folder.name, order)
+def export_run(run: Path, folder: Path, crops: Crops, preset: str, order: Order) -> dict[str, Any]:
+    """Export a training folder's averaged weights into `folder` (.../CODEC/TAG), with log, facts and card."""
+    from licodec.training.card import card
+
+    facts = export(load_average(run / "last.pt", preset), crops, folder, folder.name, order)
     (folder / "export.json").write_text(json.dumps(facts, indent=1) + "\n")
-    log = run / "log.jsonl"
-    if log.exists():
-        (folder / "training.jsonl").write_text(log.read_text())
-    print(json.dumps(facts, indent=1))
+    (folder / "training.jsonl").write_text((run / "log.jsonl").read_text())
+    (folder / "card.md").write_text(card(folder, ()))
+    return facts
+
+
+def main(arguments: list[str]) -> None:
+    """`RUN FOLDER DATA`: export RUN/last.pt into FOLDER (weights/fhic/TAG), measuring on crops of DATA."""
+    run, folder, data = (Path(argument) for argument in arguments)
+    crops = Crops.load(data, Path("checkpoints/cache"))
+    print(json.dumps(export_run(run, folder, crops, "s", DEFAULT_ORDER), indent=1))
 
 
 __all__ = ["TrainableConv", "export", "load_average", "measure", "restore"]

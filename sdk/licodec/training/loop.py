@@ -42,14 +42,15 @@ class TrainOptions:
     data: Path = Path("data/train")
     resume: bool = False
     init: str | None = None
+    tag: str | None = None
     device: str = "cpu"
     threads: int | None = None
     seed: int = 1
-    learning_rate: float = 1.0e-3
+    learning_rate: float = 1.2e-3
     limit: int | None = None
     cache: Path = Path("checkpoints/cache")
     stages: tuple[tuple[float, int, int], ...] = field(
-        default=((0.40, 128, 8), (0.85, 192, 8), (1.01, 256, 6))
+        default=((0.35, 128, 8), (0.85, 192, 8), (1.01, 256, 6))
     )
 
 
@@ -101,7 +102,7 @@ def parameter_groups(model: TrainingModel) -> list[dict[str, Any]]:
     for name, parameter in model.named_parameters():
         factor = 1.0
         if name.endswith(("linear.weight", "linear.bias", ".stem.weight", ".stem.bias")):
-            factor = 0.1
+            factor = 0.02
         elif id(parameter) in last_biases:
             factor = 10.0
         elif id(parameter) in last_weights:

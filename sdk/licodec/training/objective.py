@@ -7,6 +7,7 @@ sqrt(lambda(r)) so that high rates do not drown low ones.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -77,9 +78,6 @@ class TrainingModel(nn.Module):
         self.inverse_gain = nn.Parameter(torch.zeros(KNOTS, m))
         self.prior_mean = nn.Parameter(torch.zeros(KNOTS, preset.hyper))
         self.prior_scale = nn.Parameter(torch.full((KNOTS, preset.hyper), -1.4))
-        self.checker: Tensor
-        checker = (torch.arange(512).view(-1, 1) + torch.arange(512).view(1, -1)) % 2 == 0
-        self.register_buffer("checker", checker, persistent=False)
 
     @torch.no_grad()
     def start_from_klt(self, klt: BlockKLT) -> None:
@@ -143,7 +141,7 @@ class TrainingModel(nn.Module):
         choose = rounded.view(-1, 1, 1, 1)
         z_hat = round_through(z)
         z_bits = logistic_bits(torch.where(choose, z_hat, self._noisy(z)) - mean, scale)
-        mu, y_hat = self._means(y, z_hat, gain)
+        mu, y_hat = self.walk_means(y, z_hat, gain)
         q_hat = round_through(y - mu)
         v = torch.where(choose, q_hat, self._noisy(y - mu))
         with bf16:
@@ -151,7 +149,7 @@ class TrainingModel(nn.Module):
                 z_hat.clamp(-cb.HYPER_LIMIT, cb.HYPER_LIMIT) * cb.HYPER_UNIT
             )
             direct = self.scale_nets(rate).direct(features)
-            context = self._context_indices(features, q_hat.detach(), rate)
+            context = context_indices(self.scale_nets(rate), self.preset.groups, features, q_hat.detach())
             decoded = self.synthesis(y_hat * inverse, rate)
         area = x.shape[2] * x.shape[3]
         return Terms(
@@ -168,10 +166,10 @@ class TrainingModel(nn.Module):
     def scale_nets(self, rate: Tensor) -> cb.ScaleNets:
         return cb.ScaleNets(lambda name, x: self.twin(name)(x, rate))
 
-    def _means(self, y: Tensor, z: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
+    def walk_means(self, y: Tensor, z: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
         """Means of all steps and y^ = round(y - mu) + mu, both [B, M, h, w] in y's units."""
         h, w = y.shape[2:]
-        mask = self.checker[:h, :w]
+        mask = cb.anchor_mask(h, w, str(y.device))
         with torch.autocast(y.device.type, torch.bfloat16):
             features = self.means.hyper(z)
         groups = list(self.preset.groups)
@@ -182,20 +180,20 @@ class TrainingModel(nn.Module):
             )
         return means * gain, decoded * gain
 
-    def _context_indices(self, features: Tensor, q: Tensor, rate: Tensor) -> Tensor:
-        """Scale indices of decode order 1 for all symbols."""
-        nets = self.scale_nets(rate)
-        mask = self.checker[: q.shape[2], : q.shape[3]]
-        magnitude = (round_log(q) * cb.MAGNITUDE_UNIT).clamp(max=127 * cb.MAGNITUDE_UNIT)
-        projected: list[Tensor] = []
-        out = []
-        for g, part in enumerate(torch.split(magnitude, list(self.preset.groups), 1)):
-            base = nets.base(g, features, projected)
-            anchors = nets.project(g, torch.where(mask, part, 0))
-            out.append(torch.where(mask, nets.anchors(g, base), nets.others(g, base, anchors)))
-            if g + 1 < len(self.preset.groups):
-                projected.append(nets.project(g, part))
-        return torch.cat(out, 1)
+
+def context_indices(nets: cb.ScaleNets, groups: Sequence[int], features: Tensor, q: Tensor) -> Tensor:
+    """Scale indices of decode order 1 for all symbols q [B, M, h, w], as a decoder finds them step by step."""
+    mask = cb.anchor_mask(q.shape[2], q.shape[3], str(q.device))
+    magnitude = (round_log(q) * cb.MAGNITUDE_UNIT).clamp(max=127 * cb.MAGNITUDE_UNIT)
+    projected: list[Tensor] = []
+    out = []
+    for g, part in enumerate(torch.split(magnitude, list(groups), 1)):
+        base = nets.base(g, features, projected)
+        anchors = nets.project(g, torch.where(mask, part, 0))
+        out.append(torch.where(mask, nets.anchors(g, base), nets.others(g, base, anchors)))
+        if g + 1 < len(groups):
+            projected.append(nets.project(g, part))
+    return torch.cat(out, 1)
 
 
 def round_log(q: Tensor) -> Tensor:

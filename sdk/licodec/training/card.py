@@ -1,0 +1,131 @@
+"""The model card of a weights folder: written from what was measured, never by hand.
+
+    python -m licodec.training.card weights/fhic/s-1 out/bench/bench.json out/bench-val/bench.json
+
+Reads `export.json`, `training.jsonl` and `bench.json` files made by `licodec bench`; writes `card.md`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+INTRODUCTION = """\
+One model for all rates of the codec `{codec}` ({title}), preset `{preset}`. Its integer networks choose
+probability tables, the same on every machine; the rest is floating point. Files name these weights by the
+decode digest.
+"""
+
+LIMITS = """\
+Trained for PSNR on photographs. Screenshots, text and drawings cost more bits than they should. Not lossless
+at any quality.
+"""
+
+
+def card(folder: Path, benches: Sequence[Path]) -> str:
+    """Markdown of the card, with front matter that model hubs read."""
+    facts = json.loads((folder / "export.json").read_text())
+    rows = [json.loads(line) for line in (folder / "training.jsonl").read_text().splitlines()]
+    parts = [_front_matter(), f"# fhic / {folder.name}\n"]
+    parts.append(
+        INTRODUCTION.format(codec="fhic", title="checkerboard context, exact scale nets", preset="s")
+    )
+    parts.append(_facts(facts))
+    for bench in benches:
+        parts.append(_bench(json.loads(bench.read_text())))
+    parts += ["## Training\n", _training(rows), "## Limits\n", LIMITS]
+    return "\n".join(parts)
+
+
+def _front_matter() -> str:
+    return "---\nlicense: apache-2.0\nlibrary_name: licodec\ntags: [image-compression, learned-codec]\n---\n"
+
+
+def _facts(facts: dict[str, Any]) -> str:
+    exact, total = facts["exact_parameters"] / 1e6, facts["parameters"] / 1e6
+    return _table(
+        ("", ""),
+        [
+            ("decode digest", f"`{facts['decode_digest']}`"),
+            ("synthesis digest", f"`{facts['synthesis_digest']}`"),
+            ("bytes", f"{facts['bytes']:,}"),
+            ("parameters", f"{total:.2f} M, of which {exact:.2f} M in integer networks"),
+            ("table families, one step (Gauss, t8, Laplace)", _families(facts["families_direct"])),
+            ("table families, checkerboard", _families(facts["families_context"])),
+        ],
+    )
+
+
+def _families(row: dict[str, Any]) -> str:
+    return f"{row['gauss_t8_laplace']} channels, {100 * row['bits_saved']:.1f} % smaller than Gauss alone"
+
+
+def _bench(report: dict[str, Any]) -> str:
+    """Points of the learned codec, and the deltas of all codecs of the run against its first reference."""
+    codecs = report["codecs"]
+    learned = next(codec for codec in codecs.values() if codec["kind"] == "learned")
+    rows = []
+    for codec in codecs.values():
+        for reference, deltas in codec["bd_rate"].items():
+            rows.append((codec["title"], reference, _percent(deltas["psnr"]), _percent(deltas["psnr_30_38"])))
+    points = [
+        (f"{setting:g}", f"{bpp:.3f}", f"{psnr:.2f}")
+        for setting, bpp, psnr in zip(learned["settings"], learned["bpp"], learned["psnr"], strict=True)
+    ]
+    return "\n".join(
+        [
+            f"## Whole files: {report['images']['source']}, {len(report['images']['pictures'])} pictures\n",
+            _table(("codec", "BD-rate against", "whole overlap", "30-38 dB"), rows),
+            _table(("quality", "bpp", "PSNR dB"), points[:: max(1, len(points) // 10)]),
+        ]
+    )
+
+
+def _percent(delta: dict[str, Any] | float | None) -> str:
+    value = delta.get("rate") if isinstance(delta, dict) else delta
+    return "-" if value is None else f"{value:+.1f} %"
+
+
+def _training(rows: Sequence[dict[str, Any]]) -> str:
+    points = [row for row in rows if "val_loss" in row]
+    chosen = points[:: max(1, len(points) // 12)]
+    if points and chosen[-1] is not points[-1]:
+        chosen.append(points[-1])
+    lines = [
+        "Validation crops (never trained on), rounded symbols, averaged weights: model bits per pixel in "
+        "decode order 1 and PSNR at rate index 96.\n"
+    ]
+    lines.append(
+        _table(
+            ("minutes", "steps", "loss", "bpp", "PSNR dB"),
+            [
+                (
+                    f"{r['minutes']:.0f}",
+                    str(r["step"]),
+                    f"{r['val_loss']:.4f}",
+                    f"{r['r96']['bpp1']:.3f}",
+                    f"{r['r96']['psnr']:.2f}",
+                )
+                for r in chosen
+            ],
+        )
+    )
+    return "\n".join(lines)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: list[str]) -> None:
+    folder, *benches = (Path(argument) for argument in arguments)
+    (folder / "card.md").write_text(card(folder, benches))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
