@@ -21,6 +21,7 @@ import pytest
 
 import lic_format
 import licodec
+import licodec.api
 from lic_format import LicWarning, UnsupportedError, UsageError, WeightsError
 from licodec.models import CACHE
 from licodec.plugins import pillow as plugin
@@ -212,6 +213,22 @@ def test_threads_that_load_one_image_all_get_its_pixels(lic: bytes, image: PIL.I
             shared = opened(lic)
             results = list(pool.map(lambda unloaded: unloaded.tobytes(), [shared] * 8))
             assert results == [image.tobytes()] * 8
+
+
+def test_threads_that_load_one_image_decode_it_once(lic: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    decode = licodec.api.decode
+
+    def slow(data: bytes) -> PIL.Image.Image:
+        calls.append(len(data))
+        time.sleep(0.05)
+        return decode(data)
+
+    monkeypatch.setattr(licodec.api, "decode", slow)
+    shared = opened(lic)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda unloaded: unloaded.load(), [shared] * 8))
+    assert calls == [len(lic)]
 
 
 def test_after_close_and_after_with_the_error_says_so(lic: bytes, tmp_path: Path) -> None:

@@ -34,6 +34,12 @@ def test_every_kind_of_rgb_picture_gives_the_same_planes(given: Any) -> None:
     np.testing.assert_array_equal(picture.planes, pixels())
 
 
+def test_floats_are_rounded_to_the_nearest_level() -> None:
+    levels = torch.tensor([0.0, 0.4, 0.6, 99.4, 99.6, 254.4, 254.6, 255.0])
+    planes = to_picture((levels / 255).reshape(1, 1, 8)).planes
+    assert planes.reshape(-1).tolist() == [0, 0, 1, 99, 100, 254, 255, 255]
+
+
 @pytest.mark.parametrize(
     "given",
     [pixels(channels=1), pixels(channels=1)[:, :, 0], torch.from_numpy(pixels(channels=1)).permute(2, 0, 1)],
