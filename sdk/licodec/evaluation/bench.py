@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from lic_format.errors import UsageValueError
+from licodec.models import resolve_device
 
 from .environments import Row, compare
 from .metrics import Pixels, bits_per_pixel, ms_ssim, psnr
@@ -273,7 +274,7 @@ def run(
             CodecResult(subject.name, subject.title, subject.kind, subject.settings, tuple(trials))
         )
     return BenchResult(
-        environment(threads, options.device),
+        environment(threads, resolve_device(options.device)),
         Path(options.images).name,
         shapes,
         is_kodak(tuple(shapes), tuple(shapes.values())),
