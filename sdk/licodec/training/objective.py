@@ -182,7 +182,7 @@ class TrainingModel(nn.Module):
 
 
 def context_indices(nets: cb.ScaleNets, groups: Sequence[int], features: Tensor, q: Tensor) -> Tensor:
-    """Scale indices of decode order 1 for all symbols q [B, M, h, w], as a decoder finds them step by step."""
+    """Scale indices of order 1 for all symbols q [B, M, h, w], as a decoder finds them step by step."""
     mask = cb.anchor_mask(q.shape[2], q.shape[3], str(q.device))
     magnitude = (round_log(q) * cb.MAGNITUDE_UNIT).clamp(max=127 * cb.MAGNITUDE_UNIT)
     projected: list[Tensor] = []
