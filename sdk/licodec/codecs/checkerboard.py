@@ -39,7 +39,7 @@ from lic_format.container import SEALED_ANS, LicFile, Unit
 from lic_format.errors import FormatError, UsageValueError, WeightsError
 from lic_format.header import Colour, Order
 from licodec.codecs.contract import Coded, Stages
-from licodec.codecs.registry import FHIC_SIDE_INFO
+from licodec.codecs.registry import FHIC_ORDERS, FHIC_SIDE_INFO
 from licodec.entropy.coder import StreamDecoder, StreamEncoder
 from licodec.entropy.schedule import Direction, Reader, Writer, checkerboard
 from licodec.entropy.tables import TableSet, load_set
@@ -75,6 +75,8 @@ class Preset:
         return sum(self.groups)
 
 
+SIZE_MAX = 4096
+"""No width of a net is larger; a weights file that says so is damaged."""
 PRESETS = {"s": Preset(groups=(48, 272))}
 
 
@@ -356,6 +358,9 @@ class ScaleNets:
 # --- Coding -------------------------------------------------------------------------------------------------
 
 SYMBOL_MAX = 32767
+Z_OFFSET_MAX = 1024
+Z_MAX = SYMBOL_MAX - Z_OFFSET_MAX
+"""Hyper-latents are coded with an offset taken off, which must not leave 16 bits."""
 HALO = 8
 """Latent positions of context around a tile of analysis or synthesis: both see 6.5 at most."""
 TILE_PIXELS = 1 << 21
@@ -424,7 +429,9 @@ class Checkerboard:
         self.prior_index = read.integers(
             "prior.index", (KNOTS, z), torch.uint8, 0, self.tables.count - 1
         ).numpy()
-        self.prior_offset = read.integers("prior.offset", (KNOTS, z), torch.int16, -1024, 1024).numpy()
+        self.prior_offset = read.integers(
+            "prior.offset", (KNOTS, z), torch.int16, -Z_OFFSET_MAX, Z_OFFSET_MAX
+        ).numpy()
         self.gain = read.floats("gain", (KNOTS, m))
         self.inverse_gain = read.floats("synthesis.inverse_gain", (KNOTS, m))
         self.default_order = Order(int(read.integers("order", (1,), torch.uint8, 0, 1)[0]))
@@ -446,7 +453,7 @@ class Checkerboard:
         self, picture: Picture, *, rate: int, order: int | None = None, stages: Stages | None = None
     ) -> Coded:
         """See `contract.Model`. The float nets choose the symbols; the stream holds whatever they chose."""
-        chosen = self.default_order if order is None else Order(order)
+        chosen = self.default_order if order is None else _order(order)
         timer = Timer(stages)
         with torch.inference_mode(), _no_autocast(self.device):
             with timer("pixels"):
@@ -484,12 +491,18 @@ class Checkerboard:
         at = torch.tensor([rate], device=self.device)
         gain = torch.exp(interpolate_knots(self.gain, at.cpu())).to(self.device)[:, :, None, None]
         h, w = x.shape[2] // CELL, x.shape[3] // CELL
-        y = torch.empty((1, self.preset.latents, h, w), device=self.device, memory_format=torch.channels_last)
+        # Dtype said: the caller's default may be another one.
+        y = torch.empty(
+            (1, self.preset.latents, h, w),
+            dtype=torch.float32,
+            device=self.device,
+            memory_format=torch.channels_last,
+        )
         for tile in tiles(h, w):
             part = self.analysis(x[:, :, tile.outer_pixel_rows, tile.outer_pixel_columns], at)
             y[:, :, tile.rows, tile.columns] = part[:, :, tile.inner_rows, tile.inner_columns]
         padded = F.pad(y * gain, (0, -w % HYPER, 0, -h % HYPER), mode="replicate")
-        z = round_half_up(self.hyper_analysis(padded)).clamp_(-SYMBOL_MAX, SYMBOL_MAX)
+        z = round_half_up(self.hyper_analysis(padded)).clamp_(-Z_MAX, Z_MAX)
         parts, gains = (
             torch.split(y, list(self.preset.groups), 1),
             torch.split(gain, list(self.preset.groups), 1),
@@ -572,8 +585,10 @@ class Checkerboard:
     ) -> Tensor:
         """Compressed magnitudes float32 [1, M_g, h, w] holding 0..127; zero where a symbol isn't known
         yet."""
-        level = self.magnitudes[np.minimum(np.abs(symbols.astype(np.int32)), 255)]
-        return torch.from_numpy(level if known is None else level * known).unsqueeze(0)
+        level = self.magnitudes[np.minimum(np.abs(symbols), 255).astype(np.uint8)]
+        if known is not None:
+            level *= known
+        return torch.from_numpy(level).unsqueeze(0)
 
     # Decoder
 
@@ -767,6 +782,13 @@ def _table_bits(tables: TableSet) -> npt.NDArray[np.float32]:
     return tables.bits()
 
 
+def _order(order: int) -> Order:
+    if order not in FHIC_ORDERS:
+        listed = " or ".join(str(int(known)) for known in FHIC_ORDERS)
+        raise UsageValueError(f"order: fhic codes in order {listed}, got {order!r}", argument="order")
+    return Order(order)
+
+
 def round_half_up(x: Tensor) -> Tensor:
     return torch.floor(x + 0.5)
 
@@ -856,6 +878,9 @@ def _preset(weights: Weights) -> Preset:
     try:
         values = json.loads(weights.metadata["architecture"])
         values["groups"] = tuple(values["groups"])
+        for size in (*values["groups"], *(size for name, size in values.items() if name != "groups")):
+            if type(size) is not int or not 1 <= size <= SIZE_MAX:
+                raise ValueError(f"{size!r} is no size")
         return Preset(**values)
     except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(

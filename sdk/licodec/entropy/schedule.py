@@ -59,8 +59,11 @@ class Direction(Protocol):
     """Where symbols go to or come from. One codec loop serves both ways, so the two can't drift apart."""
 
     def exchange(self, symbols: npt.NDArray[Any], index: Indices, where: npt.NDArray[np.bool_]) -> None:
-        """Code the positions `where` of `symbols` (all arrays of one shape): read from it, or write into
-        it."""
+        """Code the positions `where` of `symbols`, both ways in place.
+
+        symbols, index: [C, h, w]. where: a mask of that shape that is the same for every channel, or one true
+        value for everything.
+        """
 
 
 class Writer:
@@ -73,7 +76,8 @@ class Writer:
         if where.all():
             self.stream.put(symbols.reshape(-1), index.reshape(-1))
         else:
-            self.stream.put(symbols[where], index[where])
+            cells = _cells(where)
+            self.stream.put(_gather(symbols, cells), _gather(index, cells))
 
 
 class Reader:
@@ -86,4 +90,17 @@ class Reader:
         if where.all():
             symbols[...] = self.stream.get(index.reshape(-1)).reshape(symbols.shape)
         else:
-            symbols[where] = self.stream.get(index[where])
+            cells = _cells(where)
+            found = self.stream.get(_gather(index, cells)).reshape(symbols.shape[0], -1)
+            symbols.reshape(symbols.shape[0], -1)[:, cells] = (
+                found  # a view: slices of channels are contiguous
+            )
+
+
+def _cells(where: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
+    """Grid positions of a mask, row by row; one plane serves all channels."""
+    return np.flatnonzero(where[0])
+
+
+def _gather(values: npt.NDArray[Any], cells: npt.NDArray[np.intp]) -> npt.NDArray[Any]:
+    return np.take(values.reshape(values.shape[0], -1), cells, axis=1).reshape(-1)

@@ -20,6 +20,7 @@ never batched here); autocast rounds results to bfloat16.
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -205,9 +206,9 @@ class ExactNet:
         key = (layer.spec.name, path)
         prepared = self._prepared.get(key)
         if prepared is None:
-            scale = layer.multiplier.double() * torch.pow(
-                torch.tensor(2.0, dtype=torch.float64), -layer.shift.double()
-            )
+            # ldexp is exact by definition; a vectorised pow need not be.
+            pairs = zip(layer.multiplier.tolist(), layer.shift.tolist(), strict=True)
+            scale = torch.tensor([math.ldexp(m, -s) for m, s in pairs], dtype=torch.float64)
             weight = layer.weight.to(self.device, _DTYPES[path])
             if layer.spec.kernel > 1 and path != "int64":
                 weight = weight.contiguous(memory_format=torch.channels_last)

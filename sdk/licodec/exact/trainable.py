@@ -2,8 +2,8 @@
 
 A twin computes in *units*: an integer activation `a` in 0..127 stands for the real number `a * unit`. While
 `quantise` is off the twin is an ordinary convolution whose output is clipped to the range that the integers
-can hold; with `quantise` on weights, biases and activations are rounded as the integer layer will round them
-(straight-through gradients).
+can hold; with `quantise` on weights and activations are rounded as the integer layer will round them
+(straight-through gradients). Biases are not: their rounding to accumulator units is too fine to matter.
 """
 
 from __future__ import annotations

@@ -178,7 +178,8 @@ class TrainingModel(nn.Module):
             means, decoded = self.means.walk(
                 features, mask, lambda g, mean: _quantised(parts[g], mean, gains[g])
             )
-        return means * gain, decoded * gain
+        # Rounding errors stay constants in y's units: the gain must not look as if it could shrink them.
+        return means * gain, y + (decoded * gain - y).detach()
 
 
 def context_indices(nets: cb.ScaleNets, groups: Sequence[int], features: Tensor, q: Tensor) -> Tensor:
