@@ -1,0 +1,320 @@
+"""A second decoder of fhic's symbols, written from SPEC.md alone: NumPy in int64 and plain Python.
+
+It reads the container with the second reader of tests/format and shares no line with licodec; the only files
+of the project that it opens are the two that SPEC.md names, the table set and the weights. Names and order
+follow SPEC.md: "Entropy stream", then "Codec fhic" up to "From symbols to pixels".
+
+    q, z = Decoder(weights_file.read_bytes(), tables_file.read_bytes()).decode(lic_bytes)
+"""
+
+from __future__ import annotations
+
+import bisect
+import hashlib
+import json
+import re
+import zlib
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tests.format.second_reader import Cursor, InvalidFile, NewerFile, read_file
+
+Integers = npt.NDArray[np.int64]
+NOT_CODED = 255
+
+
+# --- Entropy stream
+
+
+@dataclass(frozen=True)
+class Table:
+    """L, and C of every entry with 2^24 at the end."""
+
+    limit: int
+    cumulative: list[int]
+
+
+def read_table_set(data: bytes) -> list[Table]:
+    """A table set in its canonical form."""
+    cursor = Cursor(data, InvalidFile)
+    cursor.fixed(1)
+    limits = [0] * cursor.fixed(2)
+    limits = [cursor.fixed(1) for _ in limits]
+    tables = []
+    for limit in limits:
+        frequencies = [cursor.fixed(2) for _ in range(2 * limit + 2)]
+        assert min(frequencies) >= 1 and sum(frequencies) == 65536
+        tables.append(Table(limit, [256 * c for c in accumulate(frequencies, initial=0)]))
+    assert not cursor.rest()
+    return tables
+
+
+class Stream:
+    """A body of kind 0: `pop` gives the symbols in decoding order, `finish` checks the seal."""
+
+    def __init__(self, body: bytes, tables: list[Table]) -> None:
+        cursor = Cursor(body, InvalidFile)
+        self.escapes = Cursor(cursor.octets(cursor.varint()), InvalidFile)
+        words = cursor.rest()
+        self.words = [int.from_bytes(words[i : i + 4], "little") for i in range(0, len(words), 4)]
+        self.tables, self.state, self.coded = tables, 0, bytearray()
+        self.refill()
+
+    def refill(self) -> None:
+        while self.words and self.state < 2**32:
+            self.state = self.state * 2**32 + self.words.pop()
+
+    def pass_(self, index: list[int]) -> list[int]:
+        """Symbols of one pass, 0 where the index says not coded."""
+        symbols = [0] * len(index)
+        grouped = sorted((table, position) for position, table in enumerate(index) if table != NOT_CODED)
+        for table, position in grouped:
+            symbols[position] = self.pop(self.tables[table])
+            self.coded += symbols[position].to_bytes(2, "little", signed=True)
+        return symbols
+
+    def pop(self, table: Table) -> int:
+        v = self.state % 2**24
+        entry = bisect.bisect_right(table.cumulative, v) - 1
+        low, high = table.cumulative[entry : entry + 2]
+        self.state = (self.state // 2**24) * (high - low) + v - low
+        self.refill()
+        return entry - table.limit if entry <= 2 * table.limit else self.escape(table.limit)
+
+    def escape(self, limit: int) -> int:
+        before = self.escapes.at
+        number = self.escapes.varint()
+        size = number // 2 + limit + 1
+        if self.escapes.at - before > 3 or size > 32767:
+            raise InvalidFile("escape")
+        return -size if number % 2 else size
+
+    def finish(self) -> None:
+        if self.escapes.rest() or self.words or self.state != 2**32 + zlib.crc32(bytes(self.coded)):
+            raise InvalidFile("the stream does not verify")
+
+
+# --- Weights
+
+
+@dataclass(frozen=True)
+class Tensor:
+    dtype: str
+    values: Any
+    raw: bytes
+
+
+def read_safetensors(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors by name, integers as int64 arrays and floats left as they are; and the metadata."""
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    metadata = header.pop("__metadata__")
+    forms = {"I8": "<i1", "U8": "<u1", "I16": "<i2", "I32": "<i4"}
+    tensors = {}
+    for name, row in header.items():
+        start, end = row["data_offsets"]
+        raw = data[8 + length + start : 8 + length + end]
+        form = forms.get(row["dtype"])
+        values = np.zeros(row["shape"], np.int8)  # floats: the shape alone
+        if form:
+            values = np.frombuffer(raw, form).astype(np.int64).reshape(row["shape"])
+        tensors[name] = Tensor(row["dtype"], values, raw)
+    return tensors, metadata
+
+
+def decode_digest(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
+    """SPEC.md, Digests: the decode part."""
+    message = hashlib.sha256()
+    for name in sorted(tensors, key=lambda name: name.encode()):
+        if not name.startswith(("synthesis.", "encoder.")):
+            tensor = tensors[name]
+            message.update(name.encode() + b"\0" + tensor.dtype.encode() + b"\0")
+            for number in (tensor.values.ndim, *tensor.values.shape):
+                message.update(number.to_bytes(4, "little"))
+            message.update(tensor.raw)
+    for key in ("architecture", "tables"):
+        message.update(key.encode() + b"\0" + metadata[key].encode() + b"\0")
+    return message.digest()[:16]
+
+
+# --- Integer networks
+
+
+@dataclass(frozen=True)
+class Layer:
+    name: str
+    weight: Integers
+    bias: Integers
+    multiplier: Integers
+    shift: Integers
+
+    def check_bound(self) -> None:
+        bound = 127 * np.abs(self.weight).sum(axis=(1, 2, 3)) + np.abs(self.bias).max(axis=0)
+        assert bound.max() < 2**24 and np.abs(self.weight).max() <= 127
+        assert self.multiplier.min() >= 16384 and self.multiplier.max() <= 32767
+        assert self.shift.min() >= 0 and self.shift.max() <= 30
+
+    @property
+    def top(self) -> int:
+        scale_index = self.name == "direct.1" or re.fullmatch(r"(anchor|other)\.\d+\.1", self.name)
+        return 63 if scale_index else 127
+
+    def acc(self, x: Integers, rate: int) -> Integers:
+        """Sums [out, h, w] of integers [in, h, w]."""
+        j, f = rate // 16, rate % 16
+        bias = (self.bias[j] * (16 - f) + self.bias[j + 1] * f) // 16
+        k = self.weight.shape[2]
+        padded = np.pad(x, ((0, 0), (k // 2, k // 2), (k // 2, k // 2)))
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (k, k), axis=(1, 2))
+        columns = windows.transpose(0, 3, 4, 1, 2).reshape(-1, x.shape[1] * x.shape[2])
+        sums = self.weight.reshape(len(self.weight), -1) @ columns
+        result: Integers = sums.reshape(-1, *x.shape[1:]) + bias[:, None, None]
+        return result
+
+    def __call__(self, x: Integers, rate: int) -> Integers:
+        scaled = self.acc(x, rate) * self.multiplier[:, None, None]
+        shift = self.shift[:, None, None]
+        half = np.where(shift > 0, 2 ** np.maximum(shift - 1, 0), 0)
+        result: Integers = ((scaled + half) // 2**shift).clip(0, self.top)
+        return result
+
+
+def shuffle(x: Integers) -> Integers:
+    """4 C channels into C channels at twice the height and width."""
+    c, h, w = x.shape[0] // 4, x.shape[1], x.shape[2]
+    out = np.empty((c, 2 * h, 2 * w), np.int64)
+    for dy in range(2):
+        for dx in range(2):
+            out[:, dy::2, dx::2] = x[(2 * dy + dx) * c : (2 * dy + dx + 1) * c]
+    return out
+
+
+def level_of(magnitude: int) -> int:
+    """The level of a symbol of this magnitude."""
+    n, v = 1 + min(magnitude, 255), 0
+    while v < 127 and 2 ** (2 * v + 1) <= n**32:
+        v += 1
+    return v
+
+
+LEVELS = np.array([level_of(magnitude) for magnitude in range(256)], np.int64)
+
+
+def known_inputs(channels: int, low: int) -> list[Integers]:
+    x, values = 2026, []
+    for _ in range(channels * 24 * 16):
+        x = (6364136223846793005 * x + 1442695040888963407) % 2**64
+        values.append(low + x // 2**33 % (128 - low))
+    mixed = np.array(values, np.int64).reshape(channels, 24, 16)
+    return [mixed, np.full((channels, 6, 6), 127), np.full((channels, 6, 6), low)]
+
+
+# --- Codec fhic
+
+
+class Decoder:
+    """Symbols of files coded with these weights."""
+
+    def __init__(self, weights: bytes, tables: bytes) -> None:
+        self.tensors, self.metadata = read_safetensors(weights)
+        assert self.metadata["tables"] == hashlib.sha256(tables).hexdigest()
+        self.tables = read_table_set(tables)
+        sizes = json.loads(self.metadata["architecture"])
+        self.groups, self.hyper = sizes["groups"], sizes["hyper"]
+        names = sorted({name.rpartition(".")[0] for name in self.tensors if name.startswith("exact.")})
+        self.layers = {}
+        for name in names:
+            parts = [
+                self.tensors[f"{name}.{part}"].values for part in ("weight", "bias", "multiplier", "shift")
+            ]
+            self.layers[name.removeprefix("exact.")] = Layer(name.removeprefix("exact."), *parts)
+        for layer in self.layers.values():
+            layer.check_bound()
+
+    def check_known_answers(self) -> None:
+        answers = json.loads(self.metadata["known_answers"])
+        assert set(answers) == set(self.layers)
+        for name, layer in self.layers.items():
+            crc = 0
+            for x in known_inputs(layer.weight.shape[1], -127 if name == "hyper.0" else 0):
+                crc = zlib.crc32(layer.acc(x, 137).astype("<i4").tobytes(), crc)
+            assert crc == answers[name], name
+
+    def decode(self, data: bytes) -> tuple[Integers, Integers]:
+        """(z, q) of a file; InvalidFile or NewerFile where it is not one."""
+        file = read_file(data)
+        head, units = file["head"], file["units"]
+        assert head["codec"] == "fhic"
+        assert head["decode_digest"] == decode_digest(self.tensors, self.metadata)
+        if head["side_info"] != bytes([1, 1, 0, 0, 0]) or head["order"] > 1:
+            raise NewerFile("a layout, order or mode that is reserved")
+        if len(units) != 1 or units[0][:2] != (0, b""):
+            raise InvalidFile("not one unit of kind 0 without side info")
+        self.rate, self.order = head["rate"], head["order"]
+        stream = Stream(units[0][2], self.tables)
+        h, w = -(-head["height"] // 16), -(-head["width"] // 16)
+        z = self.hyper_latents(stream, -(-h // 4), -(-w // 4))
+        q = self.latents(stream, self.features(z)[:, :h, :w])
+        stream.finish()
+        return z, q
+
+    def run(self, name: str, x: Integers) -> Integers:
+        return self.layers[name](x, self.rate)
+
+    def hyper_latents(self, stream: Stream, rows: int, columns: int) -> Integers:
+        k = (self.rate + 8) // 16
+        index = self.tensors["prior.index"].values[k]
+        coded = stream.pass_([int(i) for i in np.repeat(index, rows * columns)])
+        offset = self.tensors["prior.offset"].values[k]
+        z: Integers = np.array(coded, np.int64).reshape(self.hyper, rows, columns) + offset[:, None, None]
+        return z
+
+    def features(self, z: Integers) -> Integers:
+        f = self.run("hyper.0", z.clip(-127, 127))
+        f = shuffle(self.run("hyper.1", f))
+        return shuffle(self.run("hyper.2", f))
+
+    def latents(self, stream: Stream, features: Integers) -> Integers:
+        h, w = features.shape[1:]
+        q = np.zeros((sum(self.groups), h, w), np.int64)
+        if self.order == 0:
+            scale = self.run("direct.1", self.run("direct.0", features))
+            self.fill(stream, q, slice(None), np.ones((h, w), bool), scale)
+            return q
+        even = np.array([[(row + column) % 2 == 0 for column in range(w)] for row in range(h)])
+        first = 0
+        for g, width in enumerate(self.groups):
+            part = slice(first, first + width)
+            first += width
+            base = self.base(g, features, q)
+            scale = self.run(f"anchor.{g}.1", self.run(f"anchor.{g}.0", base))
+            self.fill(stream, q, part, even, scale)
+            taps = self.run(f"taps.{g}", self.projection(g, q, even))
+            seen = np.concatenate([base, taps])
+            scale = self.run(f"other.{g}.1", self.run(f"other.{g}.0", seen))
+            self.fill(stream, q, part, ~even, scale)
+        return q
+
+    def base(self, g: int, features: Integers, q: Integers) -> Integers:
+        if g == 0:
+            return features
+        known = np.concatenate([self.projection(i, q, np.ones(q.shape[1:], bool)) for i in range(g)])
+        return np.concatenate([features, self.run(f"context.{g}", known)])
+
+    def projection(self, g: int, q: Integers, where: npt.NDArray[np.bool_]) -> Integers:
+        first = sum(self.groups[:g])
+        level = LEVELS[np.minimum(np.abs(q[first : first + self.groups[g]]), 255)]
+        return self.run(f"project.{g}", level * where)
+
+    def fill(
+        self, stream: Stream, q: Integers, part: slice, where: npt.NDArray[np.bool_], scale: Integers
+    ) -> None:
+        """Read one pass of the latents into q; `scale` holds the scale indices of these channels."""
+        family = self.tensors["family.context" if self.order else "family.direct"].values[part]
+        index = np.where(where, scale + 64 * family[:, None, None], NOT_CODED)
+        symbols = np.array(stream.pass_([int(i) for i in index.reshape(-1)]), np.int64)
+        q[part] = np.where(where, symbols.reshape(index.shape), q[part])

@@ -1,0 +1,286 @@
+"""fhic by itself: round trips in both orders, the same bytes every time, bits as estimated, retries."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import lic_format
+import licodec
+from lic_format.errors import FormatError, UsageValueError
+from lic_format.header import Colour, Order
+from licodec import store
+from licodec.codecs import checkerboard as cb
+from licodec.codecs.registry import fhic_symbols
+from licodec.entropy.coder import StreamDecoder, StreamEncoder
+from licodec.entropy.schedule import Pass, Reader, Writer, checkerboard, one_step
+from licodec.entropy.tables import load_set
+from licodec.exact.paths import SAFE_PATH
+from tests.codecs.fixtures import ORDERS, encoded, pixels, psnr
+
+SIZES = [(1, 1), (1, 40), (17, 23), (65, 64)]
+
+
+# --- round trips
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", SIZES)
+def test_a_picture_of_any_size_comes_back_in_both_orders(
+    size: tuple[int, int], channels: int, order: int, model: cb.Checkerboard, weights: store.Weights
+) -> None:
+    planes = pixels(*size, channels)
+    file = encoded(model, weights.ref, planes, rate=250, order=order)
+    assert file.head.order == order
+    found = model.decode(file).planes
+    assert found.shape == planes.shape and found.dtype == np.uint8
+    assert psnr(found, planes) > 24
+
+
+def test_symbols_read_are_the_symbols_written(model: cb.Checkerboard, weights: store.Weights) -> None:
+    planes = pixels(50, 70)
+    with torch.inference_mode():
+        z, q = model._symbols(model._to_input(planes), 180)
+    for order in ORDERS:
+        found_z, found_q = model.read_symbols(encoded(model, weights.ref, planes, rate=180, order=order))
+        assert np.array_equal(found_z, z) and np.array_equal(found_q, q)
+    assert z.size + q.size == fhic_symbols(70, 50)
+
+
+def test_both_orders_give_the_same_picture(model: cb.Checkerboard, weights: store.Weights) -> None:
+    planes = pixels(50, 70)
+    first, second = (
+        model.decode(encoded(model, weights.ref, planes, rate=120, order=order)).planes for order in ORDERS
+    )
+    assert np.array_equal(first, second)
+
+
+def test_without_an_order_the_weights_say_which(model: cb.Checkerboard, weights: store.Weights) -> None:
+    file = encoded(model, weights.ref, pixels(20, 20), rate=99)
+    assert file.head.order == model.default_order == Order(int(weights.tensors["order"][0]))
+
+
+@pytest.mark.parametrize("order", [2, 3, -1])
+def test_an_order_that_is_reserved_is_refused(order: int, model: cb.Checkerboard) -> None:
+    with pytest.raises(UsageValueError, match="order") as caught:
+        model.encode(licodec.images.Picture(pixels(8, 8)), rate=3, order=order)
+    assert caught.value.argument == "order"
+
+
+def test_a_grey_picture_is_the_rounded_mean_of_the_three_colours(
+    model: cb.Checkerboard, weights: store.Weights
+) -> None:
+    file = encoded(model, weights.ref, pixels(33, 20, 1), rate=128)
+    grey = model.decode(file).planes
+    colours = model.decode(replace(file, head=replace(file.head, colour=Colour.RGB))).planes
+    assert np.array_equal(grey[:, :, 0], np.floor(colours.mean(axis=2) + 0.5).astype(np.uint8))
+
+
+def test_the_callers_array_is_left_as_it_was(model: cb.Checkerboard, weights: store.Weights) -> None:
+    planes = pixels(32, 32)
+    before = planes.copy()
+    planes.setflags(write=False)
+    encoded(model, weights.ref, planes, rate=128)
+    assert np.array_equal(planes, before)
+
+
+# --- the same bytes
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_picture_gives_the_same_bytes_every_time_and_in_every_python_thread(
+    order: int, model: cb.Checkerboard, weights: store.Weights
+) -> None:
+    planes = [pixels(40, 56, seed=seed) for seed in range(3)]
+    first = [encoded(model, weights.ref, p, rate=140, order=order).units for p in planes]
+    pictures = [model.decode(encoded(model, weights.ref, p, rate=140, order=order)).planes for p in planes]
+    same: list[bool] = []
+
+    def work(i: int) -> None:
+        for _ in range(3):
+            file = encoded(model, weights.ref, planes[i], rate=140, order=order)
+            same.append(file.units == first[i] and np.array_equal(model.decode(file).planes, pictures[i]))
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in (0, 1, 2, 0)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert same == [True] * 12
+
+
+def test_lists_give_the_bytes_and_pictures_of_single_calls() -> None:
+    encode, decode = licodec.Encoder(device="cpu"), licodec.Decoder(device="cpu")
+    pictures = [pixels(40, 56), pixels(17, 23, 1), pixels(40, 56, seed=9)]
+    files = encode(pictures, quality=60)
+    assert files == [encode(picture, quality=60) for picture in pictures]
+    found = decode(files, output="numpy")
+    assert all(np.array_equal(a, decode(b, output="numpy")) for a, b in zip(found, files, strict=True))
+
+
+def test_what_the_caller_switched_on_does_not_matter(model: cb.Checkerboard, weights: store.Weights) -> None:
+    planes = pixels(40, 56)
+    file = encoded(model, weights.ref, planes, rate=140)
+    picture = model.decode(file).planes
+    try:
+        torch.set_default_dtype(torch.float64)
+        with torch.autocast("cpu", torch.bfloat16), torch.enable_grad():
+            assert encoded(model, weights.ref, planes, rate=140) == file
+            assert np.array_equal(model.decode(file).planes, picture)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+# --- bits
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("rate", [0, 128, 255])
+def test_real_bits_are_the_models_own_estimate(
+    rate: int, order: int, model: cb.Checkerboard, weights: store.Weights
+) -> None:
+    stages: dict[str, float] = {}
+    file = encoded(model, weights.ref, pixels(96, 96, seed=4), rate=rate, order=order, stages=stages)
+    estimate = stages["estimated_bits"] / 8
+    size = len(lic_format.write(file))
+    assert estimate - 1 <= size <= estimate * 1.003 + 100
+
+
+def test_the_estimate_changes_no_byte(model: cb.Checkerboard, weights: store.Weights) -> None:
+    planes = pixels(40, 56)
+    assert encoded(model, weights.ref, planes, rate=140, stages={}) == encoded(
+        model, weights.ref, planes, rate=140
+    )
+
+
+# --- schedule
+
+
+@given(
+    groups=st.lists(st.integers(1, 5), min_size=1, max_size=4),
+    h=st.integers(1, 9),
+    w=st.integers(1, 9),
+)
+def test_the_passes_of_a_schedule_partition_the_latent(groups: list[int], h: int, w: int) -> None:
+    for schedule in (one_step(sum(groups)), checkerboard(groups)):
+        seen = np.zeros((sum(groups), h, w), int)
+        for step in schedule:
+            seen[step.first : step.last] += step.mask(h, w)
+        assert (seen == 1).all()
+
+
+def test_a_checkerboard_codes_the_anchors_of_each_group_before_its_others() -> None:
+    schedule = checkerboard((2, 3))
+    assert [(step.group, step.first, step.last, step.cells) for step in schedule] == [
+        (0, 0, 2, "anchors"),
+        (0, 0, 2, "others"),
+        (1, 2, 5, "anchors"),
+        (1, 2, 5, "others"),
+    ]
+    anchors = schedule[0].mask(2, 3)[0]
+    assert anchors.tolist() == [[True, False, True], [False, True, False]]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    groups=st.lists(st.integers(1, 4), min_size=1, max_size=3),
+    h=st.integers(1, 6),
+    w=st.integers(1, 6),
+)
+def test_a_reader_finds_what_a_writer_put_into_the_same_schedule(
+    seed: int, groups: list[int], h: int, w: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    symbols = rng.integers(-40, 41, (sum(groups), h, w)).astype(np.int16)
+    index = rng.integers(0, 192, symbols.shape).astype(np.uint8)
+    for schedule in (one_step(sum(groups)), checkerboard(groups)):
+        stream = StreamEncoder(load_set())
+        _exchange(Writer(stream), schedule, symbols, index)
+        found = np.zeros_like(symbols)
+        source = StreamDecoder(stream.finish(), load_set())
+        _exchange(Reader(source), schedule, found, index)
+        source.close()
+        assert np.array_equal(found, symbols)
+
+
+def _exchange(direction: Writer | Reader, schedule: tuple[Pass, ...], symbols: Any, index: Any) -> None:
+    for step in schedule:
+        part = slice(step.first, step.last)
+        direction.exchange(symbols[part], index[part], step.mask(*symbols.shape[1:]))
+
+
+# --- a machine that leaves the integers
+
+
+@pytest.fixture
+def paths_read(model: cb.Checkerboard, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The exact paths on which streams are read from here on."""
+    used: list[str] = []
+    read: Callable[..., Any] = cb.Checkerboard._read_symbols
+
+    def spy(self: cb.Checkerboard, file: Any, path: str, timer: Any) -> Any:
+        used.append(path)
+        return read(self, file, path, timer)
+
+    monkeypatch.setattr(cb.Checkerboard, "_read_symbols", spy)
+    return used
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_wrong_integers_at_one_shape_are_caught_by_the_seal_and_read_again_on_the_safe_path(
+    order: int,
+    model: cb.Checkerboard,
+    weights: store.Weights,
+    paths_read: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file = encoded(model, weights.ref, pixels(80, 48), rate=200, order=order)
+    expected = model.read_symbols(file)
+    right: Callable[..., Tensor] = torch.nn.functional.conv2d
+
+    def wrong_at_5_by_3(x: Tensor, *args: Any, **named: Any) -> Tensor:
+        y = right(x, *args, **named)
+        return y + 50_000 if y.dtype == torch.float32 and x.shape[2:] == (5, 3) else y
+
+    monkeypatch.setattr(torch.nn.functional, "conv2d", wrong_at_5_by_3)
+    found = model.read_symbols(file)
+    assert paths_read == ["float32", "float32", SAFE_PATH]
+    assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_fractions_at_one_shape_are_left_for_the_safe_path_at_once(
+    weights: store.Weights, model: cb.Checkerboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planes = pixels(80, 48)
+    file = encoded(model, weights.ref, planes, rate=200)
+    fresh = cb.build(weights, "cpu")
+    right: Callable[..., Tensor] = torch.nn.functional.conv2d
+
+    def winograd_at_5_by_3(x: Tensor, *args: Any, **named: Any) -> Tensor:
+        y = right(x, *args, **named)
+        return y + 0.25 if y.dtype == torch.float32 and x.shape[1:] == (64, 5, 3) else y
+
+    monkeypatch.setattr(torch.nn.functional, "conv2d", winograd_at_5_by_3)
+    found = fresh.read_symbols(file)
+    assert fresh.exact.path == SAFE_PATH
+    assert all(np.array_equal(a, b) for a, b in zip(found, model.read_symbols(file), strict=True))
+
+
+def test_a_damaged_stream_is_tried_on_the_safe_path_before_it_is_called_damaged(
+    model: cb.Checkerboard, weights: store.Weights, paths_read: list[str]
+) -> None:
+    file = encoded(model, weights.ref, pixels(20, 20), rate=200)
+    with pytest.raises(FormatError, match="do not verify"):
+        model.read_symbols(replace(file, head=replace(file.head, rate=60)))
+    assert paths_read == ["float32", SAFE_PATH]
