@@ -15,7 +15,8 @@ from licodec.codecs import checkerboard as cb
 from licodec.codecs.registry import FHIC_SIDE_INFO
 from licodec.exact.layers import TABLE_INDEX_MAX
 from tests.codecs.fixtures import ORDERS, TABLES, coded, encoded, pixels
-from tests.codecs.second_decoder import LEVELS, Decoder, InvalidFile, decode_digest
+from tests.codecs.second_decoder import LEVELS, Decoder, decode_digest
+from tests.format.second_reader import InvalidFile
 
 SPEC = (Path(__file__).parents[2] / "SPEC.md").read_text(encoding="utf-8")
 CHAPTER = SPEC.split("\n## Codec fhic\n")[1].split("\n## ")[0]
