@@ -361,6 +361,8 @@ SYMBOL_MAX = 32767
 Z_OFFSET_MAX = 1024
 Z_MAX = SYMBOL_MAX - Z_OFFSET_MAX
 """Hyper-latents are coded with an offset taken off, which must not leave 16 bits."""
+ZERO_BELOW = 0.6
+"""A residual of 0.5..0.6 costs more bits as 1 than its distortion is worth (figures: docs/training.md)."""
 HALO = 8
 """Latent positions of context around a tile of analysis or synthesis: both see 6.5 at most."""
 TILE_PIXELS = 1 << 21
@@ -510,7 +512,7 @@ class Checkerboard:
         found: list[Tensor] = [torch.empty(0)] * len(self.preset.groups)
 
         def settle(g: int, mean: Tensor) -> Tensor:
-            found[g] = round_half_up((parts[g] - mean) * gains[g]).clamp_(-SYMBOL_MAX, SYMBOL_MAX)
+            found[g] = quantised((parts[g] - mean) * gains[g])
             return found[g] / gains[g] + mean
 
         self.means.walk(self.means.hyper(z)[:, :, :h, :w], anchor_mask(h, w, self.device), settle)
@@ -791,6 +793,11 @@ def _order(order: int) -> Order:
 
 def round_half_up(x: Tensor) -> Tensor:
     return torch.floor(x + 0.5)
+
+
+def quantised(x: Tensor) -> Tensor:
+    """The encoder's choice of symbols: rounded, but zero for all that is nearer to zero than `ZERO_BELOW`."""
+    return torch.where(x.abs() < ZERO_BELOW, 0, round_half_up(x)).clamp_(-SYMBOL_MAX, SYMBOL_MAX)
 
 
 @functools.lru_cache(maxsize=8)

@@ -81,7 +81,7 @@ class Schedule:
     def rounded(self, rate: Tensor) -> Tensor:
         """Which pictures have rounded symbols in their rate: low rates first, where noise overstates the rate
         most."""
-        return self.progress >= 0.25 + 0.4 * rate.float() / 255
+        return self.progress >= 0.08 + 0.25 * rate.float() / 255
 
     @property
     def ema_decay(self) -> float:
@@ -212,7 +212,7 @@ class Trainer:
         self.step += 1
         self.pixels += x.shape[0] * x.shape[2] * x.shape[3]
         if self.step % 4 == 0:
-            decay = min(schedule.ema_decay, (1 + self.step) / (30 + self.step)) ** 4
+            decay = min(schedule.ema_decay, (1 + self.step) / (10 + self.step)) ** 4
             with torch.no_grad():
                 torch._foreach_lerp_(
                     list(self.average.parameters()), list(self.model.parameters()), 1 - decay
