@@ -46,7 +46,7 @@ class TrainOptions:
     device: str = "cpu"
     threads: int | None = None
     seed: int = 1
-    learning_rate: float = 1.2e-3
+    learning_rate: float = 1.0e-3
     limit: int | None = None
     cache: Path = Path("checkpoints/cache")
     stages: tuple[tuple[float, int, int], ...] = field(
