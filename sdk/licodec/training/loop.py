@@ -50,7 +50,7 @@ class TrainOptions:
     limit: int | None = None
     cache: Path = Path("checkpoints/cache")
     stages: tuple[tuple[float, int, int], ...] = field(
-        default=((0.35, 128, 8), (0.85, 192, 8), (1.01, 256, 6))
+        default=((0.9, 256, 4), (1.01, 384, 2))
     )
 
 
@@ -192,7 +192,7 @@ class Trainer:
         end = self.rng.random(batch)
         rate = np.where(end < 0.05, 0, np.where(end > 0.95, 255, rate))
         half = (self.rng.random(batch) < 0.2) | ((rate > 190) & (self.rng.random(batch) < 0.7))
-        pixels = self.crops.draw(self.rng, side, half if side <= 240 else np.zeros_like(half))
+        pixels = self.crops.draw(self.rng, side, half if side <= 256 else np.zeros_like(half))
         return to_input(pixels, self.options.device), torch.from_numpy(rate).to(self.options.device)
 
     def train_step(self) -> float:

@@ -44,7 +44,7 @@ class Terms:
 
 
 TAIL = 2.0**-12
-"""Weight of a wide component in the training likelihood. It stands for escapes: an outlier costs some 20 bits,
+"""Weight of a wide component in the training likelihood. It stands for escapes: an outlier costs some 20 bits
 as in the coder, instead of hundreds, and its gradient neither explodes nor vanishes."""
 
 
