@@ -122,9 +122,9 @@ def test_a_body_cut_at_any_byte_is_refused(small: LicFile, model: cb.Checkerboar
         refused(with_body(small, body[:length]), model)
 
 
-def test_500_bit_flips_in_the_body_are_all_detected(small: LicFile, model: cb.Checkerboard) -> None:
+def test_bit_flips_in_the_body_are_all_detected(small: LicFile, model: cb.Checkerboard) -> None:
     body, rng = small.units[0].body, random.Random(5)
-    for bit in rng.sample(range(8 * len(body)), min(8 * len(body), 250)):  # for each of the two orders
+    for bit in rng.sample(range(8 * len(body)), min(8 * len(body), 500)):
         damaged = bytearray(body)
         damaged[bit // 8] ^= 1 << bit % 8
         refused(with_body(small, bytes(damaged)), model)

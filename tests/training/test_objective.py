@@ -1,0 +1,136 @@
+"""What training prices is what the codec will code."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from licodec.codecs import checkerboard as cb
+from licodec.entropy.tables import load_set
+from licodec.exact.paths import ExactNet, exact_section
+from licodec.exact.trainable import convert
+from licodec.training.klt import block_klt
+from licodec.training.objective import (
+    LAMBDA_MIN,
+    TrainingModel,
+    context_indices,
+    index_bits,
+    logistic_bits,
+    rate_lambda,
+    round_log,
+)
+from tests.training.conftest import Start
+
+
+def twins(seed: int = 0) -> TrainingModel:
+    """A training model whose scale nets depend on all they see, with indices over the whole range."""
+    torch.manual_seed(seed)
+    model = TrainingModel(cb.PRESETS["s"]).requires_grad_(False)
+    for spec in cb.exact_layers(model.preset):
+        twin = model.twin(spec.name)
+        twin.bias.uniform_(-0.3, 0.3)
+        if spec.last:
+            twin.weight.mul_(12)
+            twin.bias.add_(25)
+    model.quantise_twins(True)
+    return model
+
+
+@pytest.mark.parametrize("rate", [0, 137, 255])
+def test_quantised_twins_choose_the_tables_that_the_integer_nets_choose(rate: int) -> None:
+    model = twins()
+    net = ExactNet([convert(model.twin(spec.name)) for spec in cb.exact_layers(model.preset)], None)
+    rng = np.random.default_rng(rate)
+    z = torch.from_numpy(rng.laplace(0, 6, (1, 96, 2, 3)).round().astype(np.float32))
+    q = torch.from_numpy(rng.laplace(0, 3, (1, 320, 8, 12)).round().astype(np.float32))
+    clipped = z.clamp(-cb.HYPER_LIMIT, cb.HYPER_LIMIT)
+
+    nets = model.scale_nets(torch.tensor([rate]))
+    features = nets.hyper(clipped * cb.HYPER_UNIT)
+    priced = {
+        "direct": nets.direct(features),
+        "context": context_indices(nets, model.preset.groups, features, q),
+    }
+    with exact_section(net.path):
+        integers = cb.ScaleNets(lambda name, x: net(name, x, rate))
+        exact_features = integers.hyper(clipped)
+        coded = {
+            "direct": integers.direct(exact_features),
+            "context": integer_context_indices(integers, model.preset.groups, exact_features, q),
+        }
+    for name, twin in priced.items():
+        rounded = torch.floor(twin + 0.5).clamp(0, 63)
+        difference = (rounded - coded[name]).abs()
+        assert len(np.unique(coded[name].numpy())) > 20, "the comparison is about something"
+        assert (difference <= 1).double().mean() >= 0.999, name
+        assert (difference == 0).double().mean() >= 0.95, name
+
+
+def integer_context_indices(
+    nets: cb.ScaleNets, groups: tuple[int, ...], features: Tensor, q: Tensor
+) -> Tensor:
+    """Order 1 on integers: levels of symbols instead of magnitudes in real units."""
+    mask = cb.anchor_mask(q.shape[2], q.shape[3], "cpu")
+    levels = torch.from_numpy(cb.magnitude_table())[q.abs().clamp(max=255).long()]
+    projected: list[Tensor] = []
+    out = []
+    for g, part in enumerate(torch.split(levels, list(groups), 1)):
+        base = nets.base(g, features, projected)
+        anchors = nets.project(g, torch.where(mask, part, 0))
+        out.append(torch.where(mask, nets.anchors(g, base), nets.others(g, base, anchors)))
+        projected.append(nets.project(g, part))
+    return torch.cat(out, 1)
+
+
+def test_magnitudes_in_training_are_the_levels_of_the_codec() -> None:
+    found = round_log(torch.arange(-255, 256)).clamp(max=127)
+    assert torch.equal(found, torch.from_numpy(cb.magnitude_table())[torch.arange(-255, 256).abs()])
+
+
+def test_prices_are_those_of_a_distribution() -> None:
+    symbols = torch.arange(-2000, 2001).double()
+    for scale in (0.1, 1.0, 20.0):
+        assert float((2 ** -logistic_bits(symbols, torch.tensor(scale))).sum()) == pytest.approx(1, abs=1e-6)
+    for index in (-3.0, 0.0, 30.5, 63.0, 70.0):
+        mass = 2 ** -index_bits(symbols, torch.tensor(index).double())
+        assert float(mass.sum()) == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize("index", [10, 30, 50])
+def test_the_price_of_an_index_is_near_that_of_its_table(index: int) -> None:
+    """Training's logistic stands for three families of tables; Student's t is between the other two."""
+    bits = load_set(1).bits()[64 + index].astype(np.float64)
+    symbols = torch.arange(-255, 256).double()
+    ours = index_bits(symbols, torch.tensor(float(index)).double()).numpy()
+    assert float((2.0**-bits * (ours - bits)).sum()) < 0.02
+
+
+def test_lambda_rises_by_the_ratio_from_the_first_rate_to_the_last() -> None:
+    found = rate_lambda(torch.arange(256))
+    assert float(found[0]) == pytest.approx(LAMBDA_MIN) and float(found[255] / found[0]) == pytest.approx(400)
+    assert bool((found[1:] > found[:-1]).all())
+
+
+def test_the_objective_has_a_gradient_for_every_parameter(start: Start) -> None:
+    trainer = start()
+    trainer.model.quantise_twins(True)
+    x, rate = trainer.draw(trainer.schedule)
+    rate = torch.tensor([40, 200])
+    trainer.model(x, rate, torch.tensor([True, False])).loss(rate).backward()
+    without = [name for name, p in trainer.model.named_parameters() if p.grad is None]
+    assert without == []
+
+
+def test_the_klt_is_orthonormal_and_a_started_model_passes_pictures_through_it(start: Start) -> None:
+    trainer = start()
+    klt = block_klt(trainer.crops, 96, 320, blocks=1500)
+    for basis in (klt.stem, klt.cell):
+        assert torch.allclose(basis @ basis.T, torch.eye(len(basis)), atol=1e-4)
+    assert bool((klt.deviation[1:] <= klt.deviation[:-1] * 1.0001).all())
+    with torch.inference_mode():
+        x, _ = trainer.draw(trainer.schedule)
+        rate = torch.tensor([255, 255])
+        back = trainer.model.synthesis(trainer.model.analysis(x, rate), rate)
+    assert -10 * float(torch.log10((back - x).square().mean())) > 25
