@@ -49,9 +49,7 @@ class TrainOptions:
     learning_rate: float = 1.0e-3
     limit: int | None = None
     cache: Path = Path("checkpoints/cache")
-    stages: tuple[tuple[float, int, int], ...] = field(
-        default=((0.9, 256, 4), (1.01, 384, 2))
-    )
+    stages: tuple[tuple[float, int, int], ...] = field(default=((0.9, 256, 4), (1.01, 384, 2)))
 
 
 @dataclass(frozen=True)
