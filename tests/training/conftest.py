@@ -17,7 +17,7 @@ from licodec.training.klt import block_klt
 from licodec.training.loop import Trainer, TrainOptions
 from tests.codecs.fixtures import pixels
 
-SIDE = 80
+SIDE = 136
 Start = Callable[..., Trainer]
 
 

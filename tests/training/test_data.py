@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from lic_format.errors import UsageValueError
 from licodec.training.data import Crops, halved, read_crops
 from tests.training.conftest import SIDE, crop
 
@@ -31,6 +33,13 @@ def test_half_size_is_the_rounded_mean_of_four() -> None:
     picture = np.arange(5 * 4 * 3, dtype=np.uint8).reshape(5, 4, 3)
     cells = picture[:4].reshape(2, 2, 2, 2, 3).astype(float)
     assert np.array_equal(halved(picture), np.floor(cells.mean(axis=(1, 3)) + 0.5))
+
+
+def test_pictures_that_are_all_too_small_are_an_error(shards: Path, tmp_path: Path) -> None:
+    crops = Crops.load(shards, tmp_path, limit=2)
+    for size, half in ((SIDE + 9, False), (SIDE // 2 + 9, True)):
+        with pytest.raises(UsageValueError, match=f"{size} x {size}"):
+            crops.draw(np.random.default_rng(1), size, np.array([half]))
 
 
 def test_drawn_crops_are_turned_and_mirrored_parts_of_the_pool(shards: Path, tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from lic_format.errors import UsageValueError
+
 Pixels = NDArray[np.uint8]
 
 
@@ -78,10 +80,20 @@ class Crops:
         return cls(full, [halved(c) for c in full])
 
     def draw(self, rng: np.random.Generator, size: int, half: NDArray[np.bool_]) -> Pixels:
-        """Random crops, flips and quarter turns: uint8 [B, size, size, 3]; `half[i]` says from which set."""
+        """Random crops, flips and quarter turns: uint8 [B, size, size, 3]; `half[i]` says from which set.
+
+        Raises:
+            UsageValueError: no picture of a set asked for is large enough.
+        """
         out = np.empty((len(half), size, size, 3), np.uint8)
         for i, small in enumerate(half):
             pool = self.half if small else self.full
+            if not any(min(picture.shape[:2]) >= size for picture in pool):
+                raise UsageValueError(
+                    f"data: none of the {len(pool)} training pictures{' at half size' if small else ''} "
+                    f"has the {size} x {size} pixels of a crop",
+                    argument="data",
+                )
             while True:
                 picture = pool[int(rng.integers(len(pool)))]
                 if min(picture.shape[:2]) >= size:

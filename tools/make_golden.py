@@ -1,0 +1,114 @@
+"""Write the golden files of fhic: small crops coded with the installed weights, and what they decode to.
+
+    python tools/make_golden.py [--tag s-1]
+
+tests/golden/fhic/ holds, for each file NAME.lic, NAME.json (digest of the weights, CRC-32 of the symbols) and
+NAME.png (the decoded pixels). Every later version must read them: run this once for a tag that is released,
+never again. Existing files are left alone unless --replace is given, which is for weights not released yet.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import PIL.Image
+
+import lic_format
+from lic_format import Head, LicFile
+from lic_format.header import Colour, Order
+from licodec import store
+from licodec.codecs import checkerboard as cb
+from licodec.images import Picture
+from licodec.options import rate_index
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "tests" / "golden" / "fhic"
+PHOTO = ROOT / "examples" / "photo.png"
+QUALITIES = (5.0, 50.0, 95.0)
+CROPS = {5.0: (96, 200, 80, 96), 50.0: (260, 330, 75, 90), 95.0: (400, 500, 49, 65)}
+"""Top, left, height and width of the crop at each quality; sizes that no 16 divides among them."""
+GREY_QUALITY = 70.0
+GREY_CROP = (150, 420, 63, 95)
+
+Pixels = npt.NDArray[np.uint8]
+
+
+def cases(photo: PIL.Image.Image) -> Iterator[tuple[str, Pixels, float, Order]]:
+    """(name, pixels H x W x C, quality, order) of every golden file."""
+    for quality in QUALITIES:
+        for order in (Order.ONE_STEP, Order.CHECKERBOARD):
+            yield f"q{quality:g}-order{int(order)}", crop(photo, CROPS[quality]), quality, order
+    grey = crop(photo.convert("L"), GREY_CROP)
+    yield "grey-order1", grey, GREY_QUALITY, Order.CHECKERBOARD
+    yield "pixel-order1", crop(photo, (10, 10, 1, 1)), 50.0, Order.CHECKERBOARD
+
+
+def crop(photo: PIL.Image.Image, place: tuple[int, int, int, int]) -> Pixels:
+    top, left, height, width = place
+    pixels = np.asarray(photo.crop((left, top, left + width, top + height)))
+    return np.ascontiguousarray(pixels.reshape(height, width, -1))
+
+
+def symbols_crc(model: cb.Checkerboard, file: LicFile) -> str:
+    """CRC-32 over z, then q, as little-endian int16 in channel, row, column order."""
+    crc = 0
+    for symbols in model.read_symbols(file):
+        crc = zlib.crc32(symbols.astype("<i2").tobytes(), crc)
+    return f"{crc:08x}"
+
+
+def coded(
+    model: cb.Checkerboard, ref: store.WeightsRef, pixels: Pixels, quality: float, order: Order
+) -> bytes:
+    made = model.encode(Picture(pixels), rate=rate_index(quality), order=order)
+    head = Head(
+        width=pixels.shape[1],
+        height=pixels.shape[0],
+        colour=Colour.GREY if pixels.shape[2] == 1 else Colour.RGB,
+        codec=ref.codec,
+        tag=ref.tag,
+        decode_digest=ref.decode_digest,
+        synthesis_digest=ref.synthesis_digest,
+        **made.head_fields,
+    )
+    return lic_format.write(LicFile(head, units=made.units))
+
+
+def write_case(folder: Path, name: str, data: bytes, model: cb.Checkerboard) -> None:
+    file = lic_format.read(data)
+    decoded = model.decode(file).planes
+    facts = {"decode_digest": file.head.decode_digest.hex(), "symbols": symbols_crc(model, file)}
+    (folder / f"{name}.lic").write_bytes(data)
+    (folder / f"{name}.json").write_text(json.dumps(facts, indent=1) + "\n")
+    grey = decoded.shape[2] == 1
+    PIL.Image.fromarray(decoded[:, :, 0] if grey else decoded).save(folder / f"{name}.png", optimize=True)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--tag", default="s-1")
+    parser.add_argument("--replace", action="store_true", help="write over files of weights not released yet")
+    given = parser.parse_args(arguments)
+    weights = store.load("fhic", given.tag)
+    model = cb.build(weights, "cpu")
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with PIL.Image.open(PHOTO) as opened:
+        photo = opened.convert("RGB")
+    for case, pixels, quality, order in cases(photo):
+        name = f"{given.tag}-{case}"
+        if (FOLDER / f"{name}.lic").exists() and not given.replace:
+            print(f"{name}: there already")
+            continue
+        data = coded(model, weights.ref, pixels, quality, order)
+        write_case(FOLDER, name, data, model)
+        print(f"{name}: {len(data)} bytes")
+
+
+if __name__ == "__main__":
+    main()
