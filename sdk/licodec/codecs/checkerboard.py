@@ -114,8 +114,13 @@ def fit(x: Tensor, layer: Conv) -> Tensor:
     return x.to(layer.weight.dtype)
 
 
+def leaky(x: Tensor) -> Tensor:
+    """Leaky ReLU of slope 0.1. Plain ReLUs died here: at this learning rate whole branches fell silent for good."""
+    return F.leaky_relu(x, 0.1)
+
+
 class ResidualBlock(nn.Module):
-    """x + conv(film[r] * relu(conv(x))): film lets one net act differently at different rates."""
+    """x + conv(film[r] * leaky(conv(x))): film lets one net act differently at different rates."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -126,7 +131,7 @@ class ResidualBlock(nn.Module):
             self.second.bias.zero_()
 
     def forward(self, x: Tensor, rate: Tensor) -> Tensor:
-        h = F.relu(self.first(x))
+        h = leaky(self.first(x))
         film = interpolate_knots(self.film, rate)[:, :, None, None].to(h.dtype)
         out: Tensor = x + self.second(h * film)
         return out
@@ -159,7 +164,7 @@ class Analysis(nn.Module):
         h = self.enter(h)
         for block in self.body_blocks:
             h = block(h, rate)
-        out: Tensor = y + self.leave(F.relu(h)).float()
+        out: Tensor = y + self.leave(leaky(h)).float()
         return out
 
 
@@ -189,7 +194,7 @@ class Synthesis(nn.Module):
         h = self.enter(fit(v, self.enter))
         for block in self.body_blocks:
             h = block(h, rate)
-        h = fit(shuffle(t + self.leave(F.relu(h)), 2), self.stem)
+        h = fit(shuffle(t + self.leave(leaky(h)), 2), self.stem)
         for block in self.stem_blocks:
             h = block(h, rate)
         out: Tensor = self.stem(h)
@@ -208,8 +213,8 @@ class HyperAnalysis(nn.Module):
 
     def forward(self, y: Tensor) -> Tensor:
         a, b, c, d = self.layers
-        h = unshuffle(F.relu(a(torch.asinh(y))), 2)
-        h = unshuffle(F.relu(c(F.relu(b(h)))), 2)
+        h = unshuffle(leaky(a(torch.asinh(y))), 2)
+        h = unshuffle(leaky(c(leaky(b(h)))), 2)
         out: Tensor = 4.0 * d(h).float()
         return out
 
