@@ -31,10 +31,10 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "tests" / "golden" / "fhic"
 PHOTO = ROOT / "examples" / "photo.png"
 QUALITIES = (5.0, 50.0, 95.0)
-CROPS = {5.0: (96, 200, 80, 96), 50.0: (260, 330, 75, 90), 95.0: (400, 500, 49, 65)}
+CROPS = {5.0: (224, 96, 80, 96), 50.0: (192, 416, 75, 90), 95.0: (256, 128, 49, 65)}
 """Top, left, height and width of the crop at each quality; sizes that no 16 divides among them."""
 GREY_QUALITY = 70.0
-GREY_CROP = (150, 420, 63, 95)
+GREY_CROP = (160, 384, 63, 95)
 
 Pixels = npt.NDArray[np.uint8]
 
