@@ -121,8 +121,12 @@ def threads(count: int) -> Iterator[None]:
 
 @contextmanager
 def without_onednn() -> Iterator[None]:
-    with torch.backends.mkldnn.flags(enabled=False):
+    before = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(False)
+    try:
         yield
+    finally:
+        torch._C._set_mkldnn_enabled(before)
 
 
 def in_channels_first(model: cb.Checkerboard, monkeypatch: pytest.MonkeyPatch) -> cb.Checkerboard:

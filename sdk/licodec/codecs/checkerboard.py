@@ -115,7 +115,7 @@ def fit(x: Tensor, layer: Conv) -> Tensor:
 
 
 def leaky(x: Tensor) -> Tensor:
-    """Leaky ReLU of slope 0.1. Plain ReLUs died here: at this learning rate whole branches fell silent for good."""
+    """Leaky ReLU of slope 0.1. Plain ReLUs died here: at this learning rate whole branches fell silent."""
     return F.leaky_relu(x, 0.1)
 
 
