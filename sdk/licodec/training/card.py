@@ -68,8 +68,9 @@ def _bench(report: dict[str, Any]) -> str:
     codecs = report["codecs"]
     learned = next(codec for codec in codecs.values() if codec["kind"] == "learned")
     rows = []
+    reference = next(iter(learned["bd_rate"]), None)  # VTM-18.0 on Kodak, a peer elsewhere
     for codec in codecs.values():
-        for reference, deltas in codec["bd_rate"].items():
+        if (deltas := codec["bd_rate"].get(reference)) is not None:
             rows.append((codec["title"], reference, _percent(deltas["psnr"]), _percent(deltas["psnr_30_38"])))
     points = [
         (f"{setting:g}", f"{bpp:.3f}", f"{psnr:.2f}")
@@ -85,7 +86,7 @@ def _bench(report: dict[str, Any]) -> str:
 
 
 def _percent(delta: dict[str, Any] | float | None) -> str:
-    value = delta.get("rate") if isinstance(delta, dict) else delta
+    value = delta["value"] if isinstance(delta, dict) else delta
     return "-" if value is None else f"{value:+.1f} %"
 
 
