@@ -29,7 +29,7 @@ from licodec.codecs import checkerboard as cb
 from licodec.entropy.tables import load_set
 from licodec.exact.layers import KNOTS, StoredLayer
 from licodec.exact.paths import ExactNet
-from licodec.exact.trainable import TrainableConv, convert
+from licodec.exact.trainable import convert
 from licodec.store import Weights, load
 from licodec.training.data import Crops
 from licodec.training.objective import TrainingModel
@@ -308,8 +308,6 @@ def main(arguments: list[str]) -> None:
     crops = Crops.load(data, Path("checkpoints/cache"))
     print(json.dumps(export_run(run, folder, crops, "s", DEFAULT_ORDER), indent=1))
 
-
-__all__ = ["TrainableConv", "export", "load_average", "measure", "restore"]
 
 if __name__ == "__main__":
     main(sys.argv[1:])

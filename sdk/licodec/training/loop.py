@@ -24,7 +24,7 @@ from licodec.codecs.checkerboard import PRESETS
 from licodec.exact.trainable import TrainableConv
 from licodec.training.data import Crops, Pixels, read_crops
 from licodec.training.klt import block_klt
-from licodec.training.objective import TrainingModel, rate_lambda
+from licodec.training.objective import TrainingModel
 
 CHECKPOINT_MINUTES = 5.0
 VALIDATION_RATES = (32, 96, 160, 224)
@@ -291,6 +291,3 @@ def train(options: TrainOptions) -> None:
     """Train until `options.minutes` are used up, then stop; export is a separate step
     (`licodec.training.export`)."""
     Trainer(options).run()
-
-
-__all__ = ["TrainOptions", "Trainer", "rate_lambda", "train"]

@@ -20,7 +20,6 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from licodec.codecs import checkerboard as cb
-from licodec.exact.layers import KNOTS, interpolate_knots
+from licodec.exact.layers import interpolate_knots
 from licodec.exact.trainable import TrainableConv, round_through
 from licodec.training.data import Crops, read_crops
 from licodec.training.export import load_average
@@ -120,7 +119,6 @@ def compare(
         "groups": IntegerWay(sizes, start, direct=False),
         "float": FloatWay(sizes, start),
     }
-    assert start.shape[0] == KNOTS
     parameters = [p for way in ways.values() for p in way.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=1e-3, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
     began, step = time.monotonic(), 0
@@ -189,8 +187,6 @@ def main() -> None:
     print(json.dumps(result))
     print(table(result))
 
-
-Way = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 if __name__ == "__main__":
     main()
