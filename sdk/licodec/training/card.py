@@ -68,7 +68,7 @@ def _bench(report: dict[str, Any]) -> str:
     codecs = report["codecs"]
     learned = next(codec for codec in codecs.values() if codec["kind"] == "learned")
     rows = []
-    reference = next(iter(learned["bd_rate"]), None)  # VTM-18.0 on Kodak, a peer elsewhere
+    reference = next(iter(learned["bd_rate"]), "")  # VTM-18.0 on Kodak, a peer elsewhere
     for codec in codecs.values():
         if (deltas := codec["bd_rate"].get(reference)) is not None:
             rows.append((codec["title"], reference, _percent(deltas["psnr"]), _percent(deltas["psnr_30_38"])))
