@@ -19,7 +19,8 @@ from licodec.codecs import checkerboard as cb
 from licodec.codecs.contract import Stages
 from licodec.codecs.registry import FHIC_SIDE_INFO
 from licodec.entropy.coder import StreamEncoder
-from licodec.entropy.schedule import Writer
+from licodec.entropy.schedule import checkerboard
+from licodec.entropy.tables import NOT_CODED
 from licodec.images import Picture
 
 Pixels = npt.NDArray[np.uint8]
@@ -75,9 +76,24 @@ def encoded(
 def coded(
     model: cb.Checkerboard, ref: store.WeightsRef, z: Symbols, q: Symbols, *, rate: int, order: int
 ) -> LicFile:
-    """A file of symbols that need not come from a picture: z [Z, h', w'], q [M, h, w]."""
+    """A file of symbols that need not come from a picture: z [Z, h', w'], q [M, h, w]. What is not coded
+    becomes zero in place."""
+    h, w = q.shape[1:]
+    scales = cb.Scales(model, z, h, w, rate, Order(order), model.exact.path, cb.Timer(None))
+    passes = [model._hyper_pass(z, rate)]
+    for step in checkerboard(model.preset.groups):
+        cells = cb.positions(h, w).of(step).numpy()
+        index = scales.index(step)
+        flat = q[step.first : step.last].reshape(index.shape[0], -1)
+        symbols = np.where(index == NOT_CODED, 0, flat[:, cells]).astype(np.int16)
+        flat[:, cells] = symbols
+        scales.settle(step, symbols)
+        passes.append(cb.CodedPass(step, symbols, index))
+    if order == Order.ONE_STEP:
+        passes[1:] = [cb.CodedPass(step, q.reshape(len(q), -1), scales.everything)]
     stream = StreamEncoder(model.tables)
-    model._code(Writer(stream), z.copy(), q.copy(), rate, Order(order), model.exact.path, cb.Timer(None))
+    for part in passes:
+        stream.put(part.symbols.reshape(-1), part.index.reshape(-1))
     side_info = FHIC_SIDE_INFO.write(dict(zip(FHIC_SIDE_INFO.names, (1, 1, 0, 0, 0), strict=True)))
     size = (q.shape[1] * cb.CELL, q.shape[2] * cb.CELL)
     units = (Unit(0, b"", stream.finish()),)

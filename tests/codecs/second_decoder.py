@@ -256,7 +256,7 @@ class Decoder:
             raise InvalidFile("not one unit of kind 0 without side info")
         self.rate, self.order = head["rate"], head["order"]
         stream = Stream(units[0][2], self.tables)
-        h, w = -(-head["height"] // 16), -(-head["width"] // 16)
+        h, w = max(4, -(-head["height"] // 16)), max(4, -(-head["width"] // 16))
         z = self.hyper_latents(stream, -(-h // 4), -(-w // 4))
         q = self.latents(stream, self.features(z)[:, :h, :w])
         stream.finish()
@@ -315,6 +315,6 @@ class Decoder:
     ) -> None:
         """Read one pass of the latents into q; `scale` holds the scale indices of these channels."""
         family = self.tensors["family.context" if self.order else "family.direct"].values[part]
-        index = np.where(where, scale + 64 * family[:, None, None], NOT_CODED)
+        index = np.where(where & (scale > 0), scale + 64 * family[:, None, None], NOT_CODED)
         symbols = np.array(stream.pass_([int(i) for i in index.reshape(-1)]), np.int64)
         q[part] = np.where(where, symbols.reshape(index.shape), q[part])

@@ -69,7 +69,7 @@ def test_units_that_fhic_does_not_have_are_refused(small: LicFile) -> None:
 
 def test_a_picture_that_the_body_can_not_hold_is_refused(small: LicFile) -> None:
     with pytest.raises(FormatError, match="at least"):
-        PRECHECK(replace(small.head, width=1 << 14, height=1 << 14), small.units)
+        PRECHECK(replace(small.head, width=1 << 18, height=1 << 14), small.units)
     PRECHECK(small.head, small.units)
 
 

@@ -88,7 +88,7 @@ def test_both_decoders_refuse_a_file_with_another_rate(
 ) -> None:
     file = encoded(model, weights.ref, pixels(40, 40), rate=150, order=order)
     lying = replace(file, head=replace(file.head, rate=90))
-    with pytest.raises(lic_format.FormatError, match="verify"):
+    with pytest.raises(lic_format.FormatError, match=r"verify|escapes"):
         model.read_symbols(lying)
     with pytest.raises(InvalidFile):
         second.decode(lic_format.write(lying))
@@ -100,11 +100,11 @@ def test_symbols_of_any_size_come_back_from_both_decoders(
 ) -> None:
     """Symbols that no picture would give: nearly all escape."""
     rng = np.random.default_rng(3)
-    z = rng.integers(-30000, 30001, (96, 1, 1)).astype(np.int16)
-    q = rng.integers(-32767, 32768, (320, 3, 4)).astype(np.int16)
+    z = rng.integers(-30000, 30001, (96, 1, 2)).astype(np.int16)
+    q = rng.integers(-32767, 32768, (320, 4, 5)).astype(np.int16)
     q[::3] //= 200
-    file = coded(model, weights.ref, z, q, rate=77, order=order)
+    file = coded(model, weights.ref, z, q, rate=255, order=order)
     escapes, _ = lic_format.split_ans_body(file.units[0].body)
-    assert len(escapes) > q.size
+    assert len(escapes) > np.count_nonzero(q) > q.size / 8
     for found_z, found_q in (model.read_symbols(file), second.decode(lic_format.write(file))):
         assert np.array_equal(found_z, z) and np.array_equal(found_q, q)

@@ -57,7 +57,7 @@ def build(weights: store.Weights, tensors: Mapping[str, Tensor], **metadata: str
         ("exact.other.1.1.shift", filled(-1), "shifts"),
         ("exact.taps.0.weight", lambda t: t.float(), "int8"),
         ("means.hyper_layers.0.weight", filled(float("nan")), "finite"),
-        ("synthesis.stem.weight", lambda t: t[1:], "shape"),
+        ("synthesis.render.weight", lambda t: t[1:], "shape"),
     ],
 )
 def test_a_tensor_out_of_its_range_is_refused_by_name(
@@ -80,11 +80,11 @@ def test_a_tensor_out_of_its_range_is_refused_by_name(
         "gain",
         "synthesis.inverse_gain",
         "exact.anchor.1.0.bias",
-        "encoder.analysis.stem.weight",
+        "encoder.analysis.first.weight",
         "encoder.hyper.layers.3.bias",
         "means.taps.1.weight",
-        "synthesis.body_blocks.0.first.weight",
-        "synthesis.body_blocks.0.first.weight_step",
+        "synthesis.sixteenth_blocks.0.first.weight",
+        "synthesis.sixteenth_blocks.0.first.weight_step",
     ],
 )
 def test_a_missing_tensor_is_named(name: str, weights: store.Weights) -> None:
@@ -105,7 +105,7 @@ def test_a_missing_tensor_is_named(name: str, weights: store.Weights) -> None:
         '{"groups": [48, 272], "hyper": -1}',
         '{"groups": [48, 272], "hyper": 96.5}',
         '{"groups": [48, 272], "hyper": 1000000000}',
-        '{"groups": [48, 272], "stem": "wide"}',
+        '{"groups": [48, 272], "eighth": "wide"}',
         '{"groups": [48, 272], "unknown": 1}',
         '{"groups": []}',
     ],
@@ -138,7 +138,7 @@ def test_other_known_answers_than_this_machine_gives_are_refused(weights: store.
 def test_values_that_are_not_finite_are_seen_when_the_file_is_read(
     weights: store.Weights, tmp_path: Path
 ) -> None:
-    name = "synthesis.stem.bias"
+    name = "synthesis.render.bias"
     tensors = {**weights.tensors, name: filled(float("nan"))(weights.tensors[name])}
     path = tmp_path / "model.safetensors"
     safetensors.torch.save_file(tensors, path, dict(weights.metadata))

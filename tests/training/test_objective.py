@@ -20,6 +20,8 @@ from licodec.training.objective import (
     logistic_bits,
     rate_lambda,
     round_log,
+    smooth,
+    value_of,
 )
 from tests.training.conftest import Start
 
@@ -73,14 +75,17 @@ def integer_context_indices(
     nets: cb.ScaleNets, groups: tuple[int, ...], features: Tensor, q: Tensor
 ) -> Tensor:
     """Order 1 on integers: levels of symbols instead of magnitudes in real units."""
-    mask = cb.anchor_mask(q.shape[2], q.shape[3], "cpu")
+    h, w = q.shape[2:]
+    cells = cb.positions(h, w)
     levels = torch.from_numpy(cb.magnitude_table())[q.abs().clamp(max=255).long()]
+    anchor = torch.zeros(h * w, dtype=torch.bool)
+    anchor[cells.anchors] = True
     projected: list[Tensor] = []
     out = []
     for g, part in enumerate(torch.split(levels, list(groups), 1)):
         base = nets.base(g, features, projected)
-        anchors = nets.project(g, torch.where(mask, part, 0))
-        out.append(torch.where(mask, nets.anchors(g, base), nets.others(g, base, anchors)))
+        anchors = nets.project(g, torch.where(anchor.view(h, w), part, 0))
+        out.append(cb.spread(nets.anchors(g, base), nets.others(g, base, anchors), h, w))
         projected.append(nets.project(g, part))
     return torch.cat(out, 1)
 
@@ -119,19 +124,50 @@ def test_the_objective_has_a_gradient_for_every_parameter(start: Start) -> None:
     trainer.model.quantise_twins(True)
     x, rate = trainer.draw(trainer.schedule)
     rate = torch.tensor([40, 200])
-    trainer.model(x, rate, torch.tensor([True, False])).loss(rate).backward()
+    trainer.model(x, rate).loss(rate).backward()
     without = [name for name, p in trainer.model.named_parameters() if p.grad is None]
     assert without == []
 
 
 def test_the_klt_is_orthonormal_and_a_started_model_passes_pictures_through_it(start: Start) -> None:
     trainer = start()
-    klt = block_klt(trainer.crops, 96, 320, blocks=1500)
-    for basis in (klt.stem, klt.cell):
-        assert torch.allclose(basis @ basis.T, torch.eye(len(basis)), atol=1e-4)
+    klt = block_klt(trainer.crops, 320, blocks=1500)
+    basis = klt.components
+    assert torch.allclose(basis @ basis.T, torch.eye(len(basis)), atol=1e-4)
     assert bool((klt.deviation[1:] <= klt.deviation[:-1] * 1.0001).all())
     with torch.inference_mode():
         x, _ = trainer.draw(trainer.schedule)
         rate = torch.tensor([255, 255])
-        back = trainer.model.synthesis(trainer.model.analysis(x, rate), rate)
+        deviation = trainer.model.analysis.deviation.view(1, -1, 1, 1)
+        back = trainer.model.synthesis(trainer.model.analysis(x, rate), deviation, rate)
     assert -10 * float(torch.log10((back - x).square().mean())) > 25
+
+
+def test_prices_have_the_value_of_the_exact_term_and_the_gradients_of_both() -> None:
+    x, y = torch.tensor([3.0], requires_grad=True), torch.tensor([5.0], requires_grad=True)
+    both = value_of(2 * x, 7 * y)
+    both.sum().backward()  # type: ignore[no-untyped-call]
+    assert both.item() == 6 and x.grad is not None and y.grad is not None
+    assert (x.grad.item(), y.grad.item()) == (2, 7)
+
+
+def test_the_smooth_price_has_the_mean_gradient_of_noisy_ones() -> None:
+    torch.manual_seed(1)
+    x = torch.linspace(-3, 3, 25, requires_grad=True)
+    scale = torch.tensor(0.4)
+    noise = torch.rand(20_000, 1) - 0.5
+    (drawn,) = torch.autograd.grad(logistic_bits(x + noise, scale).mean(0).sum(), x)
+    (found,) = torch.autograd.grad(smooth(lambda v: logistic_bits(v, scale), x).sum(), x)
+    assert float((drawn - found).abs().max()) < 0.1 < float(found.abs().max())
+
+
+def test_zero_symbols_hold_the_gains_down(start: Start) -> None:
+    """A channel whose symbols are all zero has a gradient of rate in its gain."""
+    trainer = start()
+    x, _ = trainer.draw(trainer.schedule)
+    with torch.no_grad():
+        trainer.model.gain[:, 300:] -= 3  # a hundredth of a symbol
+    terms = trainer.model(x, torch.tensor([8, 8]))
+    terms.context.sum().backward()
+    assert trainer.model.gain.grad is not None
+    assert float(trainer.model.gain.grad[:2, 300:].sum()) > 0

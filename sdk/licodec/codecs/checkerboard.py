@@ -27,7 +27,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -37,12 +37,13 @@ from torch import Tensor, nn
 
 from lic_format.container import SEALED_ANS, LicFile, Unit
 from lic_format.errors import FormatError, UsageValueError, WeightsError
-from lic_format.header import Colour, Order
+from lic_format.header import Colour, Head, Order
 from licodec.codecs.contract import Coded, Stages
 from licodec.codecs.registry import FHIC_ORDERS, FHIC_SIDE_INFO
 from licodec.entropy.coder import StreamDecoder, StreamEncoder
-from licodec.entropy.schedule import Direction, Reader, Writer, checkerboard
-from licodec.entropy.tables import TableSet, load_set
+from licodec.entropy.reference import write_varint
+from licodec.entropy.schedule import Pass, checkerboard, one_step
+from licodec.entropy.tables import NOT_CODED, PRECISION, TableSet, load_set
 from licodec.exact.layers import KNOTS, LayerSpec, StoredLayer, interpolate_knots
 from licodec.exact.paths import PATHS, SAFE_PATH, ExactNet, exact_section
 from licodec.images import Picture
@@ -52,6 +53,8 @@ NetT = TypeVar("NetT", bound=nn.Module)
 
 CELL = 16
 """Pixels a latent position covers, each way."""
+GRID_MIN = 4
+"""Rows and columns of latents of the smallest pictures."""
 HYPER = 4
 """Latent positions a hyper-latent position covers, each way."""
 SCALE_MIN, SCALE_MAX, SCALES = 0.11, 64.0, 64
@@ -62,10 +65,12 @@ class Preset:
     """Sizes of one member of the family."""
 
     groups: tuple[int, ...]
-    stem: int = 96
-    body: int = 192
-    stem_blocks: int = 2
-    body_blocks: int = 2
+    eighth: int = 96
+    sixteenth: int = 192
+    encoder_eighth_blocks: int = 2
+    encoder_sixteenth_blocks: int = 1
+    decoder_eighth_blocks: int = 1
+    decoder_sixteenth_blocks: int = 1
     hyper: int = 96
     mean: int = 128
     exact: int = 64
@@ -115,8 +120,9 @@ def fit(x: Tensor, layer: Conv) -> Tensor:
 
 
 def leaky(x: Tensor) -> Tensor:
-    """Leaky ReLU of slope 0.1. Plain ReLUs died here: at this learning rate whole branches fell silent."""
-    return F.leaky_relu(x, 0.1)
+    """Leaky ReLU of slope 0.1, in place. Plain ReLUs died here: at this learning rate whole branches fell
+    silent."""
+    return F.leaky_relu(x, 0.1, inplace=True)
 
 
 class ResidualBlock(nn.Module):
@@ -133,71 +139,96 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor, rate: Tensor) -> Tensor:
         h = leaky(self.first(x))
         film = interpolate_knots(self.film, rate)[:, :, None, None].to(h.dtype)
-        out: Tensor = x + self.second(h * film)
+        out: Tensor = self.second(h * film).add_(x)
         return out
+
+
+QUARTER = 48
+"""Channels of the picture as blocks of 4x4 RGB pixels."""
 
 
 class Analysis(nn.Module):
     """Pixels [B, 3, H, W] minus 0.5 -> latents of about unit variance [B, M, H/16, W/16], float32.
 
-    The straight way (stem's centre tap, `linear`) starts as the block KLT of photographs, the branches start
-    near zero.
+    `klt` starts as the principal components of 16x16 blocks of photographs. Before it, convolutions on the
+    1/4 and 1/8 grids correct the pixels (as the filter of a lapped transform does, among others); beside it a
+    branch on the 1/16 grid corrects the latents. What they add starts near zero.
     """
 
     def __init__(self, p: Preset) -> None:
         super().__init__()
-        self.stem = Conv(192, p.stem, 3)
-        self.stem_blocks = nn.ModuleList(ResidualBlock(p.stem) for _ in range(p.stem_blocks))
-        self.linear = Conv(4 * p.stem, p.latents, 1)
-        self.enter = Conv(4 * p.stem, p.body, 1)
-        self.body_blocks = nn.ModuleList(ResidualBlock(p.body) for _ in range(p.body_blocks))
-        self.leave = Conv(p.body, p.latents, 1)
+        self.first = Conv(QUARTER, QUARTER, 3)
+        self.to_quarter = Conv(QUARTER, QUARTER, 3)
+        self.to_eighth = Conv(4 * QUARTER, p.eighth, 1)
+        self.eighth_blocks = nn.ModuleList(ResidualBlock(p.eighth) for _ in range(p.encoder_eighth_blocks))
+        self.from_eighth = Conv(p.eighth, 4 * QUARTER, 1)
+        self.to_sixteenth = Conv(4 * p.eighth, p.sixteenth, 1)
+        self.sixteenth_blocks = nn.ModuleList(
+            ResidualBlock(p.sixteenth) for _ in range(p.encoder_sixteenth_blocks)
+        )
+        self.leave = Conv(p.sixteenth, p.latents, 1)
+        self.klt = Conv(16 * QUARTER, p.latents, 1)
         self.deviation: Tensor
         self.register_buffer("deviation", torch.ones(p.latents))
 
     def forward(self, x: Tensor, rate: Tensor) -> Tensor:
-        h = self.stem(fit(unshuffle(x, 8), self.stem))
-        for block in self.stem_blocks:
+        blocks = unshuffle(x, 4)
+        h = leaky(self.first(fit(blocks, self.first)))
+        blocks = blocks + self.to_quarter(h).float()
+        h = self.to_eighth(unshuffle(h, 2))
+        for block in self.eighth_blocks:
             h = block(h, rate)
-        h = unshuffle(h, 2)
-        y = self.linear(fit(h, self.linear)).float() / self.deviation.view(1, -1, 1, 1)
-        h = self.enter(h)
-        for block in self.body_blocks:
+        h = leaky(h)
+        blocks += shuffle(self.from_eighth(h), 2).float()
+        h = self.to_sixteenth(unshuffle(h, 2))
+        for block in self.sixteenth_blocks:
             h = block(h, rate)
-        out: Tensor = y + self.leave(leaky(h)).float()
+        y = self.klt(fit(unshuffle(blocks, 4), self.klt)).float()
+        out: Tensor = (y + self.leave(leaky(h)).float()) / self.deviation.view(1, -1, 1, 1)
         return out
 
 
 class Synthesis(nn.Module):
-    """Latents of about unit variance [B, M, h, w] -> pixels minus 0.5 [B, 3, 16h, 16w], float32. Mirror of
-    `Analysis`."""
+    """Decoded latents [B, M, h, w] -> pixels minus 0.5 [B, 3, 16h, 16w], float32. Mirror of `Analysis`: the
+    straight path first, then corrections of its pixels from the 1/16, the 1/8 and the 1/4 grid."""
 
     def __init__(self, p: Preset) -> None:
         super().__init__()
-        self.linear = Conv(p.latents, 4 * p.stem, 1)
-        self.enter = Conv(p.latents, p.body, 1)
-        self.body_blocks = nn.ModuleList(ResidualBlock(p.body) for _ in range(p.body_blocks))
-        self.leave = Conv(p.body, 4 * p.stem, 1)
-        self.stem_blocks = nn.ModuleList(ResidualBlock(p.stem) for _ in range(p.stem_blocks))
-        self.stem = Conv(p.stem, 192, 3)
-        self.deviation: Tensor
-        self.register_buffer("deviation", torch.ones(p.latents))
-        with torch.no_grad():
-            self.leave.weight.mul_(0.1)
+        self.klt = Conv(p.latents, 16 * QUARTER, 1)
+        self.enter = Conv(p.latents, p.sixteenth, 1)
+        self.sixteenth_blocks = nn.ModuleList(
+            ResidualBlock(p.sixteenth) for _ in range(p.decoder_sixteenth_blocks)
+        )
+        self.to_eighth = Conv(p.sixteenth, 4 * p.eighth, 1)
+        self.look = Conv(4 * QUARTER, p.eighth, 1)
+        self.eighth_blocks = nn.ModuleList(ResidualBlock(p.eighth) for _ in range(p.decoder_eighth_blocks))
+        self.to_quarter = Conv(p.eighth, 4 * QUARTER, 1)
+        self.render = Conv(QUARTER, QUARTER, 3)
+        self.film = nn.Parameter(torch.ones(KNOTS, QUARTER))
+        self.leave = Conv(QUARTER, QUARTER, 3)
 
-    def forward(self, v: Tensor, rate: Tensor) -> Tensor:
-        return shuffle(self.blocks(v, rate), 8).float()
+    def forward(self, v: Tensor, scale: Tensor, rate: Tensor) -> Tensor:
+        return shuffle(self.blocks(v, scale, rate), 4).float()
 
-    def blocks(self, v: Tensor, rate: Tensor) -> Tensor:
-        """The picture as 8x8 blocks, [B, 192, 2h, 2w], channels in (dy, dx, rgb) order."""
-        t = self.linear(v * self.deviation.view(1, -1, 1, 1))
+    def blocks(self, v: Tensor, scale: Tensor, rate: Tensor) -> Tensor:
+        """The picture as 4x4 blocks, float32 [B, 48, 4h, 4w], channels in (dy, dx, rgb) order.
+
+        Args:
+            v: latents in bounded units (see `MeanNets`), which suit the branch at every rate.
+            scale: what makes them coefficients in units of pixels, [B, M, 1, 1].
+        """
+        picture = shuffle(self.klt(fit(v * scale, self.klt)).float(), 4)
         h = self.enter(fit(v, self.enter))
-        for block in self.body_blocks:
+        for block in self.sixteenth_blocks:
             h = block(h, rate)
-        h = fit(shuffle(t + self.leave(leaky(h)), 2), self.stem)
-        for block in self.stem_blocks:
+        seen = self.look(unshuffle(fit(picture, self.look), 2))
+        h = shuffle(self.to_eighth(leaky(h)), 2).add_(seen)
+        for block in self.eighth_blocks:
             h = block(h, rate)
-        out: Tensor = self.stem(h)
+        picture += shuffle(self.to_quarter(leaky(h)), 2).float()  # a sum of two types is four times slower
+        film = interpolate_knots(self.film, rate)[:, :, None, None]
+        h = leaky(self.render(fit(picture, self.render)))
+        out: Tensor = self.leave(h * film.to(h.dtype)).float().add_(picture)
         return out
 
 
@@ -213,18 +244,58 @@ class HyperAnalysis(nn.Module):
 
     def forward(self, y: Tensor) -> Tensor:
         a, b, c, d = self.layers
-        h = unshuffle(leaky(a(torch.asinh(y))), 2)
+        assert isinstance(a, Conv)
+        h = unshuffle(leaky(a(fit(torch.asinh(y), a))), 2)
         h = unshuffle(leaky(c(leaky(b(h)))), 2)
         out: Tensor = 4.0 * d(h).float()
         return out
 
 
-Settle = Callable[[int, Tensor], Tensor]
+Settle = Callable[[Pass, Tensor], Tensor]
+"""The values of a pass, given their means; both [B, M_g, 1, n], the pass's cells side by side."""
+
+
+def pick(cells: Tensor, *maps: Tensor) -> Tensor:
+    """Maps [B, C_i, h, w] -> their channels together at positions `cells` (row * w + column), [B, C, 1, n]"""
+    rows = [x.permute(0, 2, 3, 1).flatten(1, 2) for x in maps]
+    joined = rows[0] if len(rows) == 1 else torch.cat(rows, 2)
+    return joined.index_select(1, cells).permute(0, 2, 1).unsqueeze(2)
+
+
+def spread(anchors: Tensor, others: Tensor, h: int, w: int) -> Tensor:
+    """Inverse of `pick` for both halves of a checkerboard: [B, C, h, w]."""
+    order = positions(h, w, str(anchors.device)).order
+    rows = torch.cat([anchors, others], 3).squeeze(2).permute(0, 2, 1).index_select(1, order)
+    return rows.reshape(rows.shape[0], h, w, rows.shape[2]).permute(0, 3, 1, 2)
+
+
+@dataclass(frozen=True)
+class Positions:
+    """Of a grid, row * w + column: its anchors and its others, and where each position stands in both lists
+    put one behind the other."""
+
+    anchors: Tensor
+    others: Tensor
+    order: Tensor
+
+    def of(self, step: Pass) -> Tensor:
+        return self.anchors if step.cells == "anchors" else self.others
+
+
+@functools.lru_cache(maxsize=8)
+def positions(h: int, w: int, device: str = "cpu") -> Positions:
+    with torch.inference_mode(False):  # kept for later callers, who may want gradients through a selection
+        even = ((torch.arange(h)[:, None] + torch.arange(w)[None]) % 2 == 0).flatten()
+        anchors, others = even.nonzero().flatten(), (~even).nonzero().flatten()
+        order = torch.argsort(torch.cat([anchors, others]))
+        return Positions(anchors.to(device), others.to(device), order.to(device))
 
 
 class MeanNets(nn.Module):
-    """Means of the symbols, in units of the latents' standard deviation, step by step. Coding runs them in
-    float32.
+    """Means of the symbols, step by step.
+
+    Everything here is in *bounded* units, symbols / `density(gain)`: the latents' standard deviation where
+    quantisation is fine, and whole symbols where it is so coarse that most are zero.
 
     `hyper(z)`: z float [B, Z, h/4, w/4] -> features; `walk` does the rest.
     """
@@ -233,15 +304,15 @@ class MeanNets(nn.Module):
         super().__init__()
         self.groups = p.groups
         w = p.mean
-        self.hyper_layers = nn.ModuleList(
-            [Conv(p.hyper, 4 * 96, 1), Conv(96, 96, 3), Conv(96, 4 * w, 1), Conv(w, w, 3)]
-        )
-        self.context = nn.ModuleList(Conv(sum(p.groups[:g]), w, 5) for g in range(1, len(p.groups)))
-        self.anchor, self.other, self.taps = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        self.hyper_layers = nn.ModuleList([Conv(p.hyper, 4 * 96, 1), Conv(96, 96, 3), Conv(96, 4 * w, 1)])
+        self.context = nn.ModuleList(Conv(sum(p.groups[:g]), w, 3) for g in range(1, len(p.groups)))
+        self.squeeze, self.taps = nn.ModuleList(), nn.ModuleList()
+        self.anchor, self.other = nn.ModuleList(), nn.ModuleList()
         for g, m in enumerate(p.groups):
             base = w if g == 0 else 2 * w
             hidden = w if g == 0 else w * 3 // 2
-            self.taps.append(Conv(m, 96, 5 if g == 0 else 3))
+            self.squeeze.append(Conv(m, 64, 1))
+            self.taps.append(Conv(64, 96, 5 if g == 0 else 3))
             self.anchor.append(nn.Sequential(Conv(base, hidden, 1), nn.LeakyReLU(0.2), Conv(hidden, m, 1)))
             self.other.append(
                 nn.Sequential(Conv(base + 96, hidden, 1), nn.LeakyReLU(0.2), Conv(hidden, m, 1))
@@ -255,42 +326,48 @@ class MeanNets(nn.Module):
                 last.bias.zero_()
 
     def hyper(self, z: Tensor) -> Tensor:
-        a, b, c, d = self.hyper_layers
-        h = shuffle(F.leaky_relu(a(z * 0.25), 0.2), 2)
+        a, b, c = self.hyper_layers
+        assert isinstance(a, Conv)
+        h = shuffle(F.leaky_relu(a(fit(z * 0.25, a)), 0.2), 2)
         h = F.leaky_relu(b(h), 0.2)
-        return F.leaky_relu(d(shuffle(F.leaky_relu(c(h), 0.2), 2)), 0.2)
+        return F.leaky_relu(shuffle(c(h), 2), 0.2)
 
     def base(self, group: int, features: Tensor, earlier: list[Tensor]) -> Tensor:
-        """What both passes of a group see: hyper features, and context of the earlier groups' y^."""
+        """What both passes of a group see: hyper features, and context of the earlier groups' values."""
         if group == 0:
             return features
         known = torch.cat(earlier, 1) if len(earlier) > 1 else earlier[0]
-        return torch.cat([features, F.leaky_relu(self.context[group - 1](known), 0.2)], 1)
+        layer = self.context[group - 1]
+        assert isinstance(layer, Conv)
+        return torch.cat([features, F.leaky_relu(layer(fit(known, layer)), 0.2)], 1)
 
-    def anchors(self, group: int, base: Tensor) -> Tensor:
-        out: Tensor = self.anchor[group](base)
-        return out
+    def walk(self, features: Tensor, settle: Settle) -> Tensor:
+        """All passes in order: the decoded values [B, M, h, w] in bounded units.
 
-    def walk(self, features: Tensor, mask: Tensor, settle: Settle) -> tuple[Tensor, Tensor]:
-        """All steps in order: (means, y^), both [B, M, h, w] in unit-variance units.
-
-        `settle(group, mean)` gives the group's y^ for that mean; training, encoder and decoder differ only
-        there. `mask`: bool [h, w], true at anchors.
+        `settle(pass, mean)` gives the pass's values for that mean; training, encoder and decoder differ only
+        there.
         """
-        means: list[Tensor] = []
+        h, w = features.shape[2:]
+        cells = positions(h, w, str(features.device))
         decoded: list[Tensor] = []
-        for g in range(len(self.groups)):
+        schedule = iter(checkerboard(self.groups))
+        for g, (first, second) in enumerate(zip(schedule, schedule, strict=True)):
             base = self.base(g, features, decoded)
-            first = self.anchors(g, base).float()
-            second = self.others(g, base, torch.where(mask, settle(g, first), 0)).float()
-            means.append(torch.where(mask, first, second))
-            decoded.append(settle(g, means[-1]))
-        return torch.cat(means, 1), torch.cat(decoded, 1)
+            anchors = settle(first, self.anchor[g](pick(cells.anchors, base)).float())
+            layer = self.taps[g]
+            assert isinstance(layer, Conv)
+            nothing = anchors.new_zeros(*anchors.shape[:3], len(cells.others))
+            taps = F.leaky_relu(
+                self.taps[g](self.squeeze[g](fit(spread(anchors, nothing, h, w), layer))), 0.2
+            )
+            others = settle(second, self.other[g](pick(cells.others, base, taps)).float())
+            decoded.append(spread(anchors, others, h, w))
+        return torch.cat(decoded, 1)
 
-    def others(self, group: int, base: Tensor, anchors: Tensor) -> Tensor:
-        taps = F.leaky_relu(self.taps[group](anchors), 0.2)
-        out: Tensor = self.other[group](torch.cat([base, taps], 1))
-        return out
+
+def density(gain: Tensor) -> Tensor:
+    """Symbols per bounded unit: sqrt(1 + gain^2), where gain is symbols per standard deviation."""
+    return torch.sqrt(1 + gain * gain)
 
 
 # --- Exact scale nets: one wiring for the trainable twins and for the integer layers ------------------------
@@ -353,11 +430,15 @@ class ScaleNets:
         return self.layer(f"project.{group}", magnitudes)
 
     def anchors(self, group: int, base: Tensor) -> Tensor:
-        return self.layer(f"anchor.{group}.1", self.layer(f"anchor.{group}.0", base))
+        """Scale indices [B, M_g, 1, n] at the anchors."""
+        seen = pick(positions(*base.shape[2:], str(base.device)).anchors, base)
+        return self.layer(f"anchor.{group}.1", self.layer(f"anchor.{group}.0", seen))
 
     def others(self, group: int, base: Tensor, projected_anchors: Tensor) -> Tensor:
+        """Scale indices [B, M_g, 1, n] at the others."""
+        cells = positions(*base.shape[2:], str(base.device)).others
         taps = self.layer(f"taps.{group}", projected_anchors)
-        return self.layer(f"other.{group}.1", self.layer(f"other.{group}.0", torch.cat([base, taps], 1)))
+        return self.layer(f"other.{group}.1", self.layer(f"other.{group}.0", pick(cells, base, taps)))
 
 
 # --- Coding -------------------------------------------------------------------------------------------------
@@ -366,10 +447,8 @@ SYMBOL_MAX = 32767
 Z_OFFSET_MAX = 1024
 Z_MAX = SYMBOL_MAX - Z_OFFSET_MAX
 """Hyper-latents are coded with an offset taken off, which must not leave 16 bits."""
-ZERO_BELOW = 0.6
-"""A residual of 0.5..0.6 costs more bits as 1 than its distortion is worth (figures: docs/training.md)."""
-HALO = 8
-"""Latent positions of context around a tile of analysis or synthesis: both see 6.5 at most."""
+HALO = 5
+"""Latent positions of context around a tile of analysis or synthesis, which see 4.25 and 3.5."""
 TILE_PIXELS = 1 << 21
 """Pixels of a tile of a large picture: bounds memory, changes no value."""
 
@@ -441,6 +520,7 @@ class Checkerboard:
         ).numpy()
         self.gain = read.floats("gain", (KNOTS, m))
         self.inverse_gain = read.floats("synthesis.inverse_gain", (KNOTS, m))
+        self.step_value = read.floats("encoder.step_value", (KNOTS, m))
         self.default_order = Order(int(read.integers("order", (1,), torch.uint8, 0, 1)[0]))
         self.magnitudes = magnitude_table()
         layers = [
@@ -451,8 +531,10 @@ class Checkerboard:
         self.precision = fast
         self.analysis = _mixed(read.module("encoder.analysis.", Analysis, self.preset), fast).to(device)
         self.synthesis = _mixed(read.module("synthesis.", Synthesis, self.preset), fast).to(device)
-        self.hyper_analysis = read.module("encoder.hyper.", HyperAnalysis, self.preset).to(device)
-        self.means = read.module("means.", MeanNets, self.preset).to(device)
+        self.hyper_analysis = _mixed(read.module("encoder.hyper.", HyperAnalysis, self.preset), fast).to(
+            device
+        )
+        self.means = _mixed(read.module("means.", MeanNets, self.preset), fast).to(device)
 
     # Encoder
 
@@ -462,44 +544,91 @@ class Checkerboard:
         """See `contract.Model`. The float nets choose the symbols; the stream holds whatever they chose."""
         chosen = self.default_order if order is None else _order(order)
         timer = Timer(stages)
-        with torch.inference_mode(), _no_autocast(self.device):
-            with timer("pixels"):
-                x = self._to_input(picture.planes)
-            with timer("network"):
-                z, q = self._symbols(x, rate)
+        with timer("pixels"):
+            x = self._to_input(picture.planes)
+        passes = self._symbols(x, rate, chosen, timer)[1]
         stream = StreamEncoder(self.tables)
-        bits = _BitCount(Writer(stream), self.tables) if stages is not None else None
-        self._code(bits or Writer(stream), z, q, rate, chosen, self.exact.path, timer)
         with timer("entropy"):
+            for part in passes:
+                stream.put(part.symbols.reshape(-1), part.index.reshape(-1))
             body = stream.finish()
-        if stages is not None and bits is not None:
-            stages["estimated_bits"] = stages.get("estimated_bits", 0.0) + bits.total
+        if stages is not None:
+            bits = sum(estimated_bits(part.symbols, part.index, self.tables) for part in passes)
+            stages["estimated_bits"] = stages.get("estimated_bits", 0.0) + bits
         side_info = FHIC_SIDE_INFO.write(
             {"layout": 1, "tables": 1, "channel_skip": 0, "tiling": 0, "hyper_prior": 0}
         )
         return Coded({"rate": rate, "order": chosen, "side_info": side_info}, (Unit(SEALED_ANS, b"", body),))
 
     def _to_input(self, planes: npt.NDArray[np.uint8]) -> Tensor:
-        """uint8 [H, W, C] -> float [1, 3, H', W'] minus 0.5, H' and W' the next multiples of 16, edges
+        """uint8 [H, W, C] -> float [1, 3, 16 h, 16 w] minus 0.5 for the grid h x w of latents, edges
         repeated."""
         height, width, _ = planes.shape
-        rows, columns = -height % CELL, -width % CELL
+        h, w = grid(height, width)
+        rows, columns = h * CELL - height, w * CELL - width
         if rows or columns:
             planes = np.pad(planes, ((0, rows), (0, columns), (0, 0)), mode="edge")
         if planes.shape[2] == 1:
             planes = np.repeat(planes, 3, axis=2)
         if not planes.flags.writeable:
             planes = planes.copy()
-        x = torch.from_numpy(planes).to(self.device).permute(2, 0, 1).unsqueeze(0)
-        return x.to(torch.float32).div_(255).sub_(0.5)
+        with torch.inference_mode():
+            x = torch.from_numpy(planes).to(self.device).permute(2, 0, 1).unsqueeze(0)
+            return x.to(torch.float32).div_(255).sub_(0.5)
 
-    def _symbols(self, x: Tensor, rate: int) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.int16]]:
-        """Hyper-latents int16 [Z, h', w'] and symbols int16 [M, h, w] of pixels [1, 3, 16 h, 16 w]."""
-        at = torch.tensor([rate], device=self.device)
-        gain = torch.exp(interpolate_knots(self.gain, at.cpu())).to(self.device)[:, :, None, None]
+    def _symbols(self, x: Tensor, rate: int, order: Order, timer: Timer) -> tuple[Symbols, list[CodedPass]]:
+        """Symbols of pixels [1, 3, 16 h, 16 w], and the passes of their stream.
+
+        The float nets propose the symbols; where the integer nets say that a symbol is not coded it becomes
+        zero before anything is predicted from it.
+        """
+        at = torch.tensor([rate])
+        gain = torch.exp(interpolate_knots(self.gain, at)).to(self.device)[:, :, None, None]
         h, w = x.shape[2] // CELL, x.shape[3] // CELL
-        # Dtype said: the caller's default may be another one.
-        y = torch.empty(
+        groups, per_unit = list(self.preset.groups), density(gain)
+        per_units = torch.split(per_unit, groups, 1)
+        with torch.inference_mode(), _no_autocast(self.device), timer("network"):
+            y = self._latents(x, at.to(self.device))
+            padded = F.pad(y * gain, (0, -w % HYPER, 0, -h % HYPER), mode="replicate")
+            z = _int16(round_half_up(self.hyper_analysis(padded)).clamp_(-Z_MAX, Z_MAX))
+            parts = torch.split(y * (gain / per_unit), groups, 1)
+            features = self._mean_features(z, h, w)
+        scales = Scales(self, z, h, w, rate, order, self.exact.path, timer)
+        passes = [self._hyper_pass(z, rate)]
+        step_value = interpolate_knots(self.step_value, at)[0].numpy()
+        prices = symbol_prices(self.tables)
+        cells = positions(h, w, self.device)
+        waited = 0.0
+
+        def settle(step: Pass, mean: Tensor) -> Tensor:
+            nonlocal waited
+            per = per_units[step.group]
+            start = time.perf_counter()
+            index = scales.index(step)
+            waited += time.perf_counter() - start
+            value = _columns((pick(cells.of(step), parts[step.group]) - mean) * per)
+            symbols = choose_symbols(value, index, step_value[step.first : step.last], prices)
+            start = time.perf_counter()
+            scales.settle(step, symbols)
+            waited += time.perf_counter() - start
+            if order == Order.CHECKERBOARD:
+                passes.append(CodedPass(step, symbols, index))
+            return _rows(symbols, self.device) / per + mean
+
+        with torch.inference_mode(), _no_autocast(self.device), timer("network"):
+            self.means.walk(features, settle)
+        if timer.stages is not None:
+            timer.stages["network"] -= waited * 1000
+        found = Symbols(z, tuple(scales.settled), h, w)
+        if order == Order.ONE_STEP:
+            q = found.q.reshape(self.preset.latents, -1)
+            passes.append(CodedPass(one_step(len(q))[0], q, scales.everything))
+        return found, passes
+
+    def _latents(self, x: Tensor, at: Tensor) -> Tensor:
+        """Latents of unit variance float32 [1, M, h, w], computed in tiles."""
+        h, w = x.shape[2] // CELL, x.shape[3] // CELL
+        y = torch.empty(  # dtype said: the caller's default may be another one
             (1, self.preset.latents, h, w),
             dtype=torch.float32,
             device=self.device,
@@ -508,182 +637,233 @@ class Checkerboard:
         for tile in tiles(h, w):
             part = self.analysis(x[:, :, tile.outer_pixel_rows, tile.outer_pixel_columns], at)
             y[:, :, tile.rows, tile.columns] = part[:, :, tile.inner_rows, tile.inner_columns]
-        padded = F.pad(y * gain, (0, -w % HYPER, 0, -h % HYPER), mode="replicate")
-        z = round_half_up(self.hyper_analysis(padded)).clamp_(-Z_MAX, Z_MAX)
-        parts, gains = (
-            torch.split(y, list(self.preset.groups), 1),
-            torch.split(gain, list(self.preset.groups), 1),
-        )
-        found: list[Tensor] = [torch.empty(0)] * len(self.preset.groups)
+        return y
 
-        def settle(g: int, mean: Tensor) -> Tensor:
-            found[g] = quantised((parts[g] - mean) * gains[g])
-            return found[g] / gains[g] + mean
+    def _hyper_pass(self, z: npt.NDArray[np.int16], rate: int) -> CodedPass:
+        """The stream's first pass: hyper-latents with their offset taken off."""
+        index, offset = self._hyper_prior(z.shape, rate)
+        symbols = (z - offset).reshape(len(z), -1)
+        return CodedPass(Pass(0, 0, len(z), "all"), symbols, index)
 
-        self.means.walk(self.means.hyper(z)[:, :, :h, :w], anchor_mask(h, w, self.device), settle)
-        return _int16(z), _int16(torch.cat(found, 1))
-
-    # Symbols <-> stream: one loop for both directions, integers only
-
-    def _code(
-        self,
-        direction: Direction,
-        z: npt.NDArray[np.int16],
-        q: npt.NDArray[np.int16],
-        rate: int,
-        order: Order,
-        path: str,
-        timer: Timer,
-    ) -> None:
-        """Code z [Z, h', w'] and q [M, h, w]: read from the arrays by an encoder, filled in by a decoder."""
-        everywhere = np.ones(1, bool)
-        with timer("entropy"):
-            knot = (rate + 8) // 16
-            index = np.broadcast_to(self.prior_index[knot][:, None, None], z.shape)
-            offset = self.prior_offset[knot][:, None, None]
-            centred = z - offset
-            direction.exchange(centred, np.ascontiguousarray(index), everywhere)
-            z[...] = centred + offset
-        h, w = q.shape[1:]
-        family = (self.families[order] * 64).view(-1, 1, 1)
-        with exact_section(path):
-            nets = ScaleNets(lambda name, x: self.exact(name, x, rate, path))
-            with timer("exact"):
-                clipped = np.clip(z, -HYPER_LIMIT, HYPER_LIMIT).astype(np.float32)
-                features = nets.hyper(torch.from_numpy(clipped).unsqueeze(0))[:, :, :h, :w]
-            if order == Order.ONE_STEP:
-                with timer("exact"):
-                    index = _index(nets.direct(features), family)
-                with timer("entropy"):
-                    direction.exchange(q, index, everywhere)
-            else:
-                self._code_checkerboard(direction, q, nets, features, family, timer)
-
-    def _code_checkerboard(
-        self,
-        direction: Direction,
-        q: npt.NDArray[np.int16],
-        nets: ScaleNets,
-        features: Tensor,
-        family: Tensor,
-        timer: Timer,
-    ) -> None:
-        projected: list[Tensor] = []
-        for step in checkerboard(self.preset.groups):
-            symbols = q[step.first : step.last]
-            where = step.mask(*q.shape[1:])
-            with timer("exact"):
-                if step.cells == "anchors":
-                    base = nets.base(step.group, features, projected)
-                    scale = nets.anchors(step.group, base)
-                else:
-                    scale = nets.others(
-                        step.group, base, nets.project(step.group, self._magnitudes(symbols, ~where))
-                    )
-                index = _index(scale, family[step.first : step.last])
-            with timer("entropy"):
-                direction.exchange(symbols, index, where)
-            if step.cells == "others" and step.last < q.shape[0]:
-                with timer("exact"):
-                    projected.append(nets.project(step.group, self._magnitudes(symbols)))
-
-    def _magnitudes(
-        self, symbols: npt.NDArray[np.int16], known: npt.NDArray[np.bool_] | None = None
-    ) -> Tensor:
-        """Compressed magnitudes float32 [1, M_g, h, w] holding 0..127; zero where a symbol isn't known
-        yet."""
-        level = self.magnitudes[np.minimum(np.abs(symbols), 255).astype(np.uint8)]
-        if known is not None:
-            level *= known
-        return torch.from_numpy(level).unsqueeze(0)
+    def _hyper_prior(
+        self, shape: tuple[int, ...], rate: int
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int16]]:
+        """Table indices [Z, h' w'] and offsets [Z, 1, 1] of hyper-latents [Z, h', w']."""
+        knot = (rate + 8) // 16
+        index = np.repeat(self.prior_index[knot][:, None], shape[1] * shape[2], axis=1)
+        return index, self.prior_offset[knot][:, None, None]
 
     # Decoder
 
     def decode(self, file: LicFile, *, stages: Stages | None = None) -> Picture:
         """See `contract.Model`. All symbols first (integers), then the float nets once."""
         head, timer = file.head, Timer(stages)
-        z, q = self.read_symbols(file, timer)
+        symbols = self._read(file, timer)
         with torch.inference_mode(), _no_autocast(self.device):
             with timer("network"):
-                v, at = self._latents(z, q, head.rate)
-            planes = self._pixels(v, at, head.height, head.width, timer)
+                v, scale = self._decoded(symbols, head.rate)
+            planes = self._pixels(v, scale, head, timer)
         with timer("pixels"):
             if head.colour == Colour.GREY:
                 planes = ((planes.astype(np.uint16).sum(axis=2, keepdims=True) + 1) // 3).astype(np.uint8)
         return Picture(planes, depth=8, orientation=head.orientation, metadata=file.metadata)
 
-    def read_symbols(
-        self, file: LicFile, timer: Timer | None = None
-    ) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.int16]]:
-        """Hyper-latents [Z, h', w'] and symbols [M, h, w] of a file, verified by the stream's seal.
+    def read_symbols(self, file: LicFile) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.int16]]:
+        """Hyper-latents [Z, h', w'] and symbols [M, h, w] of a file, verified by the stream's seal."""
+        symbols = self._read(file, Timer(None))
+        return symbols.z, symbols.q
 
-        A stream that doesn't verify is read once more with the safe integer path before it is called damaged.
-        """
+    def _read(self, file: LicFile, timer: Timer) -> Symbols:
+        """A stream that doesn't verify is read once more with the safe integer path before it is called
+        damaged."""
         path = self.exact.path
         try:
-            return self._read_symbols(file, path, timer or Timer(None))
+            return self._read_symbols(file, path, timer)
         except FormatError:
             if path == SAFE_PATH:
                 raise
-            return self._read_symbols(file, SAFE_PATH, timer or Timer(None))
+            return self._read_symbols(file, SAFE_PATH, timer)
 
-    def _read_symbols(
-        self, file: LicFile, path: str, timer: Timer
-    ) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.int16]]:
+    def _read_symbols(self, file: LicFile, path: str, timer: Timer) -> Symbols:
         head = file.head
-        h, w = -(-head.height // CELL), -(-head.width // CELL)
-        z = np.zeros((self.preset.hyper, -(-h // HYPER), -(-w // HYPER)), np.int16)
-        q = np.zeros((self.preset.latents, h, w), np.int16)
+        h, w = grid(head.height, head.width)
+        order = Order(head.order)
         stream = StreamDecoder(file.units[0].body, self.tables)
-        self._code(Reader(stream), z, q, head.rate, Order(head.order), path, timer)
+        z_shape = (self.preset.hyper, -(-h // HYPER), -(-w // HYPER))
+        with timer("entropy"):
+            index, offset = self._hyper_prior(z_shape, head.rate)
+            z = stream.get(index.reshape(-1)).reshape(z_shape) + offset
+        scales = Scales(self, z, h, w, head.rate, order, path, timer)
+        if order == Order.ONE_STEP:
+            with timer("entropy"):
+                q = stream.get(scales.everything.reshape(-1)).reshape(scales.everything.shape)
+            cells = positions(h, w)
+            for step in checkerboard(self.preset.groups):
+                scales.settle(step, q[step.first : step.last, cells.of(step).numpy()])
+        else:
+            for step in checkerboard(self.preset.groups):
+                index = scales.index(step)
+                with timer("entropy"):
+                    symbols = stream.get(index.reshape(-1)).reshape(index.shape)
+                scales.settle(step, symbols)
         with timer("entropy"):
             stream.close()
-        return z, q
+        return Symbols(z, tuple(scales.settled), h, w)
 
-    def _latents(
-        self, z: npt.NDArray[np.int16], q: npt.NDArray[np.int16], rate: int
-    ) -> tuple[Tensor, Tensor]:
-        """Decoded latents in synthesis units, float32 [1, M, h, w], and the rate index as a tensor."""
-        at = torch.tensor([rate])
-        gain = torch.exp(interpolate_knots(self.gain, at))
-        inverse = (gain * torch.exp(interpolate_knots(self.inverse_gain, at))).to(self.device)[
-            :, :, None, None
-        ]
-        gain = gain.to(self.device)[:, :, None, None]
-        h, w = q.shape[1:]
-        symbols = (
-            torch.from_numpy(q)
-            .unsqueeze(0)
-            .to(self.device)
-            .float()
-            .contiguous(memory_format=torch.channels_last)
-        )
-        scaled = torch.split(symbols / gain, list(self.preset.groups), 1)
+    def _mean_features(self, z: npt.NDArray[np.int16], h: int, w: int) -> Tensor:
         hyper = torch.from_numpy(z).unsqueeze(0).to(self.device).float()
-        features = self.means.hyper(hyper)[:, :, :h, :w]
-        _, decoded = self.means.walk(
-            features, anchor_mask(h, w, self.device), lambda g, mean: scaled[g] + mean
-        )
-        return decoded * inverse, at.to(self.device)
+        return self.means.hyper(hyper.contiguous(memory_format=torch.channels_last))[:, :, :h, :w]
 
-    def _pixels(self, v: Tensor, at: Tensor, height: int, width: int, timer: Timer) -> npt.NDArray[np.uint8]:
+    def _decoded(self, symbols: Symbols, rate: int) -> tuple[Tensor, Tensor]:
+        """Decoded latents in bounded units, float32 [1, M, h, w], and the factors [1, M, 1, 1] that make them
+        coefficients in units of pixels."""
+        at = torch.tensor([rate])
+        per_unit = density(torch.exp(interpolate_knots(self.gain, at)))
+        inverse = (per_unit * torch.exp(interpolate_knots(self.inverse_gain, at))).to(self.device)
+        per_units = torch.split(per_unit.to(self.device)[:, :, None, None], list(self.preset.groups), 1)
+        passes = iter(symbols.passes)
+        decoded = self.means.walk(
+            self._mean_features(symbols.z, symbols.height, symbols.width),
+            lambda step, mean: _rows(next(passes), self.device) / per_units[step.group] + mean,
+        )
+        return decoded, inverse[:, :, None, None]
+
+    def _pixels(self, v: Tensor, scale: Tensor, head: Head, timer: Timer) -> npt.NDArray[np.uint8]:
         """Synthesis in overlapping tiles, rounded to uint8 [H, W, 3]."""
-        planes = np.empty((height, width, 3), np.uint8)
+        planes = np.empty((head.height, head.width, 3), np.uint8)
+        at = torch.tensor([head.rate], device=self.device)
         for tile in tiles(v.shape[2], v.shape[3]):
             with timer("network"):
-                blocks = self.synthesis.blocks(v[:, :, tile.outer_rows, tile.outer_columns], at)
+                blocks = self.synthesis.blocks(v[:, :, tile.outer_rows, tile.outer_columns], scale, at)
             with timer("pixels"):
                 inner = blocks[:, :, tile.inner_block_rows, tile.inner_block_columns].float()
                 levels = (
                     inner.mul_(255).add_(128).clamp_(0, 255).to(torch.uint8)
                 )  # (x + 0.5) * 255, rounded half up
-                out = shuffle(levels, 8)[0].permute(1, 2, 0).cpu().numpy()
+                out = shuffle(levels, 4)[0].permute(1, 2, 0).cpu().numpy()
                 target = planes[tile.pixel_rows, tile.pixel_columns]
                 target[...] = out[: target.shape[0], : target.shape[1]]
         return planes
 
 
 # --- Parts of coding ----------------------------------------------------------------------------------------
+
+
+def grid(height: int, width: int) -> tuple[int, int]:
+    """Rows and columns of latents of a picture. Four at least: nets never saw less around a position."""
+    return max(GRID_MIN, -(-height // CELL)), max(GRID_MIN, -(-width // CELL))
+
+
+@dataclass(frozen=True)
+class Symbols:
+    """Symbols of a picture: hyper-latents z int16 [Z, h', w'], and those of the latents in the passes of the
+    checkerboard, each int16 [M_g, n], whatever order they are coded in; h and w of the latents' grid."""
+
+    z: npt.NDArray[np.int16]
+    passes: tuple[npt.NDArray[np.int16], ...]
+    height: int
+    width: int
+
+    @property
+    def q(self) -> npt.NDArray[np.int16]:
+        """The latents' symbols as an array [M, h, w]."""
+        order = positions(self.height, self.width).order.numpy()
+        pairs = zip(self.passes[::2], self.passes[1::2], strict=True)
+        groups = [np.concatenate(pair, 1)[:, order] for pair in pairs]
+        return np.concatenate(groups).reshape(-1, self.height, self.width)
+
+
+@dataclass(frozen=True)
+class CodedPass:
+    """A pass as the stream takes it: symbols int16 and table indices uint8, both [C, n]."""
+
+    step: Pass
+    symbols: npt.NDArray[np.int16]
+    index: npt.NDArray[np.uint8]
+
+
+class Scales:
+    """Table indices of a latent's symbols, pass by pass, from integers that a decoder knows: encoder and
+    decoder drive this same object, so that they cannot drift apart.
+
+    `index(pass)` says how the symbols of a pass are coded, `settle(pass, symbols)` what they are; passes in
+    the order of the checkerboard. `settled` is what is known so far. In order 0 `everything` holds all
+    indices at once.
+    """
+
+    def __init__(
+        self,
+        model: Checkerboard,
+        z: npt.NDArray[np.int16],
+        h: int,
+        w: int,
+        rate: int,
+        order: Order,
+        path: str,
+        timer: Timer,
+    ) -> None:
+        self.settled: list[npt.NDArray[np.int16]] = []
+        self._size, self._last = (h, w), model.preset.latents
+        self._path, self._timer = path, timer
+        self._magnitudes = model.magnitudes
+        self._family = (model.families[order].numpy() * SCALES)[:, None]
+        self._nets = ScaleNets(lambda name, x: model.exact(name, x, rate, path))
+        self._cells = positions(h, w)
+        self._base = torch.empty(0)
+        self._anchors = torch.empty(0)
+        self._projected: list[Tensor] = []
+        with self._exact():
+            clipped = np.clip(z, -HYPER_LIMIT, HYPER_LIMIT).astype(np.float32)
+            self._features = self._nets.hyper(torch.from_numpy(clipped).unsqueeze(0))[:, :, :h, :w]
+            if order == Order.ONE_STEP:
+                scale = self._nets.direct(self._features)
+                self.everything = self._index(scale.flatten(2), slice(None))
+
+    @contextlib.contextmanager
+    def _exact(self) -> Iterator[None]:
+        with self._timer("exact"), exact_section(self._path):
+            yield
+
+    def index(self, step: Pass) -> npt.NDArray[np.uint8]:
+        """Table index of each symbol of a pass, uint8 [C, n]; `NOT_CODED` where it is zero without a
+        code."""
+        part = slice(step.first, step.last)
+        if self._order_zero:
+            return self.everything[part][:, self._cells.of(step).numpy()]
+        with self._exact():
+            if step.cells == "anchors":
+                self._base = self._nets.base(step.group, self._features, self._projected)
+                scale = self._nets.anchors(step.group, self._base)
+            else:
+                unknown = self._nets.project(step.group, torch.zeros(1, step.last - step.first, 1, 1))
+                unknown = unknown.expand(-1, -1, -1, len(self._cells.others))
+                known = spread(self._anchors, unknown, *self._size)
+                scale = self._nets.others(step.group, self._base, known)
+            return self._index(scale.squeeze(2), part)
+
+    def settle(self, step: Pass, symbols: npt.NDArray[np.int16]) -> None:
+        """Symbols [C, n] of a pass."""
+        self.settled.append(symbols)
+        if self._order_zero or (step.cells == "others" and step.last == self._last):
+            return
+        with self._exact():
+            level = self._magnitudes[np.minimum(np.abs(symbols), 255).astype(np.uint8).T]
+            projected = self._nets.project(step.group, torch.from_numpy(level).t()[None, :, None])
+            if step.cells == "anchors":
+                self._anchors = projected
+            else:
+                self._projected.append(spread(self._anchors, projected, *self._size))
+
+    @property
+    def _order_zero(self) -> bool:
+        return hasattr(self, "everything")
+
+    def _index(self, scale: Tensor, part: slice) -> npt.NDArray[np.uint8]:
+        """Scale indices [1, C, n] holding 0..63 -> table indices [C, n]; scale index 0 is not coded."""
+        t: npt.NDArray[np.uint8] = scale[0].cpu().to(torch.uint8).contiguous().numpy()
+        index: npt.NDArray[np.uint8] = t + self._family[part]
+        index[t == 0] = NOT_CODED
+        return index
 
 
 @dataclass(frozen=True)
@@ -706,11 +886,11 @@ class Tile:
 
     @property
     def inner_block_rows(self) -> slice:
-        return _times(self.inner_rows, 2)
+        return _times(self.inner_rows, 4)
 
     @property
     def inner_block_columns(self) -> slice:
-        return _times(self.inner_columns, 2)
+        return _times(self.inner_columns, 4)
 
     @property
     def pixel_rows(self) -> slice:
@@ -769,19 +949,16 @@ class Timer:
         self.stages[name] = self.stages.get(name, 0.0) + (time.perf_counter() - start) * 1000
 
 
-class _BitCount:
-    """Passes symbols on and adds up what the tables say they cost: the model's own estimate of the file."""
-
-    def __init__(self, target: Direction, tables: TableSet) -> None:
-        self.target, self.bits, self.total = target, _table_bits(tables), 0.0
-
-    def exchange(
-        self, symbols: npt.NDArray[Any], index: npt.NDArray[np.uint8], where: npt.NDArray[np.bool_]
-    ) -> None:
-        self.target.exchange(symbols, index, where)
-        coded = np.broadcast_to(where, symbols.shape)
-        column = np.clip(symbols[coded].astype(np.int32), -255, 255) + 255
-        self.total += float(self.bits[index[coded], column].sum(dtype=np.float64))
+def estimated_bits(symbols: npt.NDArray[np.int16], index: npt.NDArray[np.uint8], tables: TableSet) -> float:
+    """What the tables say that these symbols cost: the model's own estimate."""
+    coded = index != NOT_CODED
+    magnitude, table = np.abs(symbols[coded].astype(np.int32)), index[coded]
+    total = float(_table_bits(tables)[table, 255 + np.minimum(magnitude, 255)].sum(dtype=np.float64))
+    for m, t in zip(*(part[magnitude > 255].tolist() for part in (magnitude, table)), strict=True):
+        escape = PRECISION - float(np.log2(tables.frequencies(t)[-1]))
+        length = len(write_varint(2 * (m - tables.limit(t) - 1)))
+        total += escape + 8 * length - float(_table_bits(tables)[t, 510])
+    return total
 
 
 @functools.cache
@@ -800,23 +977,51 @@ def round_half_up(x: Tensor) -> Tensor:
     return torch.floor(x + 0.5)
 
 
-def quantised(x: Tensor) -> Tensor:
-    """The encoder's choice of symbols: rounded, but zero for all that is nearer to zero than `ZERO_BELOW`."""
-    return torch.where(x.abs() < ZERO_BELOW, 0, round_half_up(x)).clamp_(-SYMBOL_MAX, SYMBOL_MAX)
+def choose_symbols(
+    value: npt.NDArray[np.float32],
+    index: npt.NDArray[np.uint8],
+    step_value: npt.NDArray[np.float32],
+    prices: npt.NDArray[np.float32],
+) -> npt.NDArray[np.int16]:
+    """The encoder's choice: the nearest integer, or the one below it in magnitude where that saves more bits
+    than its distortion is worth.
+
+    Args:
+        value: symbols before rounding, [C, n].
+        index: their tables, [C, n].
+        step_value: bits that the squared error of one whole symbol is worth, [C].
+        prices: `symbol_prices` of the table set.
+    """
+    symbols = np.rint(np.clip(value, -SYMBOL_MAX, SYMBOL_MAX))
+    at = np.nonzero(symbols)
+    chosen, magnitude = symbols[at], np.abs(value[at])
+    n, table = np.abs(chosen), index[at]
+    column = np.minimum(n, 256).astype(np.intp)
+    saved = prices[table, column] - prices[table, column - 1]
+    down = saved > step_value[at[0]] * (2 * (magnitude - n) + 1)
+    symbols[at] = np.where(table == NOT_CODED, 0, chosen - np.sign(chosen) * down)
+    return symbols.astype(np.int16)
 
 
-@functools.lru_cache(maxsize=8)
-def anchor_mask(h: int, w: int, device: str) -> Tensor:
-    """bool [h, w], true at anchors: (row + column) even."""
-    with torch.inference_mode(False):  # kept for later callers, who may want gradients through a selection
-        even = (torch.arange(h)[:, None] + torch.arange(w)[None]) % 2 == 0
-        return even.to(device)
+@functools.cache
+def symbol_prices(tables: TableSet) -> npt.NDArray[np.float32]:
+    """Bits of magnitudes 0..256 in each table, float32 [256, 257]; magnitudes from 255 on count the same."""
+    bits = _table_bits(tables)[:, 255:]
+    prices = np.zeros((256, 257), np.float32)
+    prices[: len(bits), : bits.shape[1]] = bits
+    prices[: len(bits), bits.shape[1] :] = bits[:, -1:]
+    return prices
 
 
-def _index(scale: Tensor, family: Tensor) -> npt.NDArray[np.uint8]:
-    """Table index uint8 [M, h, w] of scale indices [1, M, h, w] holding 0..63."""
-    index: npt.NDArray[np.uint8] = (scale[0].cpu().to(torch.uint8) + family).contiguous().numpy()
-    return index
+def _columns(x: Tensor) -> npt.NDArray[np.float32]:
+    """[1, C, 1, n] -> float32 [C, n] on the CPU."""
+    out: npt.NDArray[np.float32] = x[0, :, 0].cpu().contiguous().numpy()
+    return out
+
+
+def _rows(symbols: npt.NDArray[np.int16], device: str) -> Tensor:
+    """int16 [C, n] -> float [1, C, 1, n]."""
+    return torch.from_numpy(symbols).to(device).t().contiguous().float().t()[None, :, None]
 
 
 def _int16(x: Tensor) -> npt.NDArray[np.int16]:
@@ -881,7 +1086,7 @@ class _Tensors:
 def _mixed(net: NetT, fast: torch.dtype) -> NetT:
     """Convolutions in the fast type, but for the straight path: its large coefficients need float32."""
     for name, child in net.named_children():
-        if name != "linear":
+        if name != "klt":
             child.to(fast)
     return net
 

@@ -48,9 +48,7 @@ FHIC_SIDE_INFO = Table(
     ),
 )
 
-FHIC_CELL = 16
 FHIC_HYPER_CELL = 64
-FHIC_LATENTS = 320
 FHIC_HYPER = 96
 """Channels at each cell in preset s. A tag with more can only make the cheapest-symbol test milder than it
 could be."""
@@ -60,10 +58,8 @@ FHIC_ORDERS = (Order.ONE_STEP, Order.CHECKERBOARD)
 
 
 def fhic_symbols(width: int, height: int) -> int:
-    """Symbols of a picture, hyper-latents included; they follow from its size alone."""
-    latents = -(-width // FHIC_CELL) * -(-height // FHIC_CELL)
-    hyper = -(-width // FHIC_HYPER_CELL) * -(-height // FHIC_HYPER_CELL)
-    return latents * FHIC_LATENTS + hyper * FHIC_HYPER
+    """Symbols of a picture that are coded for certain: its hyper-latents. They follow from its size alone."""
+    return -(-width // FHIC_HYPER_CELL) * -(-height // FHIC_HYPER_CELL) * FHIC_HYPER
 
 
 def _precheck_fhic(head: Head, units: Sequence[Unit]) -> None:

@@ -14,16 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from licodec.entropy.coder import StreamDecoder, StreamEncoder
-
 Cells = Literal["all", "anchors", "others"]
-Symbols = npt.NDArray[np.int16]
-Indices = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -53,54 +49,3 @@ def checkerboard(groups: Sequence[int]) -> tuple[Pass, ...]:
             passes.append(Pass(group, first, first + width, cells))
         first += width
     return tuple(passes)
-
-
-class Direction(Protocol):
-    """Where symbols go to or come from. One codec loop serves both ways, so the two can't drift apart."""
-
-    def exchange(self, symbols: npt.NDArray[Any], index: Indices, where: npt.NDArray[np.bool_]) -> None:
-        """Code the positions `where` of `symbols`, both ways in place.
-
-        symbols, index: [C, h, w]. where: a mask of that shape that is the same for every channel, or one true
-        value for everything.
-        """
-
-
-class Writer:
-    """Encoder's side: symbols are known and go into the stream."""
-
-    def __init__(self, stream: StreamEncoder) -> None:
-        self.stream = stream
-
-    def exchange(self, symbols: npt.NDArray[Any], index: Indices, where: npt.NDArray[np.bool_]) -> None:
-        if where.all():
-            self.stream.put(symbols.reshape(-1), index.reshape(-1))
-        else:
-            cells = _cells(where)
-            self.stream.put(_gather(symbols, cells), _gather(index, cells))
-
-
-class Reader:
-    """Decoder's side: symbols come out of the stream."""
-
-    def __init__(self, stream: StreamDecoder) -> None:
-        self.stream = stream
-
-    def exchange(self, symbols: npt.NDArray[Any], index: Indices, where: npt.NDArray[np.bool_]) -> None:
-        if where.all():
-            symbols[...] = self.stream.get(index.reshape(-1)).reshape(symbols.shape)
-        else:
-            cells = _cells(where)
-            found = self.stream.get(_gather(index, cells)).reshape(symbols.shape[0], -1)
-            symbols.reshape(symbols.shape[0], -1)[:, cells] = (
-                found  # a view: slices of channels are contiguous
-            )
-
-
-def _cells(where: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
-    """Grid positions of a mask, row by row; one plane serves all channels."""
-    return np.flatnonzero(where[0])
-
-
-def _gather(values: npt.NDArray[Any], cells: npt.NDArray[np.intp]) -> npt.NDArray[Any]:
-    return np.take(values.reshape(values.shape[0], -1), cells, axis=1).reshape(-1)

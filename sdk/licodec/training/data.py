@@ -46,6 +46,26 @@ def halved(picture: Pixels) -> Pixels:
     return out
 
 
+DRAWN_SHARE = 0.02
+"""Training pictures that are drawn: a codec that knows photographs only is off in colour on flat ones."""
+
+
+def drawn(rng: np.random.Generator, size: int) -> Pixels:
+    """A flat colour, often with rectangles or a gradient on it: uint8 [size, size, 3]."""
+    out = np.empty((size, size, 3), np.float64)
+    out[:] = rng.integers(0, 256, 3)
+    kind = rng.integers(4)
+    if kind == 1:
+        slope = np.linspace(0, 1, size)[:, None, None]
+        out += slope * (rng.integers(0, 256, 3) - out)
+    elif kind > 1:
+        for _ in range(int(rng.integers(1, 12))):
+            (top, bottom), (left, right) = (np.sort(rng.integers(0, size + 1, 2)) for _ in range(2))
+            out[top:bottom, left:right] = rng.integers(0, 256, 3)
+    pixels: Pixels = np.rint(np.rot90(out, int(rng.integers(4)))).astype(np.uint8)
+    return pixels
+
+
 @dataclass(frozen=True)
 class Crops:
     """All crops of a folder in memory: as stored, and at half size."""
@@ -79,8 +99,11 @@ class Crops:
         full = full[:limit]
         return cls(full, [halved(c) for c in full])
 
-    def draw(self, rng: np.random.Generator, size: int, half: NDArray[np.bool_]) -> Pixels:
+    def draw(
+        self, rng: np.random.Generator, size: int, half: NDArray[np.bool_], drawn_share: float = 0.0
+    ) -> Pixels:
         """Random crops, flips and quarter turns: uint8 [B, size, size, 3]; `half[i]` says from which set.
+        `drawn_share` of them are `drawn` instead.
 
         Raises:
             UsageValueError: no picture of a set asked for is large enough.
@@ -100,6 +123,9 @@ class Crops:
                     break
             top = int(rng.integers(picture.shape[0] - size + 1))
             left = int(rng.integers(picture.shape[1] - size + 1))
+            if drawn_share and rng.random() < drawn_share:
+                out[i] = drawn(rng, size)
+                continue
             crop = np.rot90(picture[top : top + size, left : left + size], int(rng.integers(4)))
             out[i] = crop[:, ::-1] if rng.integers(2) else crop
         return out

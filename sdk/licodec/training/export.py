@@ -14,7 +14,7 @@ import json
 import math
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,21 +26,25 @@ from torch import Tensor
 
 from lic_format.header import Order
 from licodec.codecs import checkerboard as cb
-from licodec.entropy.tables import load_set
+from licodec.entropy.tables import NOT_CODED, load_set
 from licodec.exact.layers import KNOTS, StoredLayer
 from licodec.exact.paths import ExactNet
 from licodec.exact.trainable import convert
 from licodec.store import Weights, load
 from licodec.training.data import Crops
-from licodec.training.objective import TrainingModel
+from licodec.training.objective import TrainingModel, rate_lambda
 
 KNOT_RATES = tuple(min(255, 16 * k) for k in range(KNOTS))
 CROPS_MEASURED = 12
 CROP = 512
-INDEX_SHIFTS = range(-4, 5)
+INDEX_SHIFTS = range(-4, 7)
+ROUNDS = 2
+MAGNITUDES = 256
 OFFSETS = range(-2, 3)
 Z_SPAN = 64
 TAG_FILE = "model.safetensors"
+STEP_VALUE = 1.6
+"""Best of 0.35 .. 4 on validation crops (docs/training.md). Above 1, as what is decoded depends on it too."""
 DEFAULT_ORDER = Order.CHECKERBOARD
 """What encoders write unless told otherwise; docs/training.md has the comparison that chose it."""
 
@@ -69,7 +73,15 @@ def float_tensors(model: TrainingModel) -> dict[str, Tensor]:
                 out[prefix + name] = value.to(torch.bfloat16) if value.ndim == 4 else value
     out["gain"] = model.gain.detach().float()
     out["synthesis.inverse_gain"] = model.inverse_gain.detach().float()
+    out["encoder.step_value"] = step_value(model.inverse_gain.detach().float())
     return out
+
+
+def step_value(inverse_gain: Tensor) -> Tensor:
+    """Bits that the squared error of one symbol is worth, [17, M]: lambda 255^2 step^2 / 3 for an orthonormal
+    transform; `STEP_VALUE` of that measured best."""
+    weight = rate_lambda(torch.arange(KNOTS) * 16).unsqueeze(1)
+    return STEP_VALUE * weight * 255**2 / 3 * torch.exp(2 * inverse_gain)
 
 
 def weights_metadata(preset: cb.Preset, tag: str, layers: list[StoredLayer]) -> dict[str, str]:
@@ -98,39 +110,26 @@ def write_weights(tensors: Mapping[str, Tensor], metadata: dict[str, str], folde
 
 
 class Counts:
-    """Histograms of what passes between codec and stream, by (channel, scale index or table, symbol)."""
+    """Histograms of what passes between codec and stream: z [17, Z, hyper-latent], q of each order
+    [17, M, scale index, magnitude]."""
 
     def __init__(self, preset: cb.Preset) -> None:
         self.z = np.zeros((KNOTS, preset.hyper, 2 * Z_SPAN + 1))
         self.q = {
-            order: np.zeros((preset.latents, 64, 511)) for order in (Order.ONE_STEP, Order.CHECKERBOARD)
+            order: np.zeros((KNOTS, preset.latents, cb.SCALES, MAGNITUDES), np.int32)
+            for order in (Order.ONE_STEP, Order.CHECKERBOARD)
         }
 
 
-@dataclass
-class _Tally:
-    """A direction that only counts. The first exchange is the hyper-latents, counted by the caller."""
-
-    counts: npt.NDArray[np.float64]
-    first: int = -1
-
-    def exchange(
-        self, symbols: npt.NDArray[Any], index: npt.NDArray[np.uint8], where: npt.NDArray[np.bool_]
-    ) -> None:
-        if self.first < 0:
-            self.first = 0
-            return
-        channel = np.broadcast_to(np.arange(symbols.shape[0])[:, None, None] + self.first, symbols.shape)
-        coded = np.broadcast_to(where, symbols.shape)
-        value = np.clip(symbols[coded].astype(np.int64), -255, 255) + 255
-        cell = (channel[coded] * 64 + index[coded] % 64) * 511 + value
-        np.add.at(self.counts.reshape(-1), cell, 1)
-        if not where.all() and where[0, 0, 0]:
-            return  # anchors: the others of the same channels follow
-        self.first += symbols.shape[0]
+def _count(counts: npt.NDArray[np.int32], part: cb.CodedPass) -> None:
+    """Add a pass to counts by (channel, scale index, magnitude); what isn't coded has scale index 0."""
+    scale = np.where(part.index == NOT_CODED, 0, part.index % cb.SCALES).astype(np.int64)
+    channel = np.arange(part.step.first, part.step.last)[:, None]
+    magnitude = np.minimum(np.abs(part.symbols.astype(np.int64)), MAGNITUDES - 1)
+    np.add.at(counts.reshape(-1), (channel * cb.SCALES + scale) * MAGNITUDES + magnitude, 1)
 
 
-def measure(weights: Weights, crops: Crops, seed: int = 3) -> Counts:
+def measure(weights: Weights, crops: Crops, seed: int) -> Counts:
     """Code training crops at every rate knot under both orders and count."""
     model = cb.build(weights, "cpu")
     counts = Counts(model.preset)
@@ -140,12 +139,13 @@ def measure(weights: Weights, crops: Crops, seed: int = 3) -> Counts:
     timer = cb.Timer(None)
     for knot, rate in enumerate(KNOT_RATES):
         for i in chosen:
-            with torch.inference_mode():
-                z, q = model._symbols(model._to_input(large[i][:CROP, :CROP].copy()), rate)
-            value = np.clip(z.astype(np.int64), -Z_SPAN, Z_SPAN) + Z_SPAN
-            np.add.at(counts.z[knot], (np.arange(z.shape[0])[:, None, None], value), 1)
+            x = model._to_input(large[i][:CROP, :CROP].copy())
             for order, table in counts.q.items():
-                model._code(_Tally(table), z, q, rate, order, model.exact.path, timer)
+                symbols, passes = model._symbols(x, rate, order, timer)
+                for part in passes[1:]:
+                    _count(table[knot], part)
+            value = np.clip(symbols.z.astype(np.int64), -Z_SPAN, Z_SPAN) + Z_SPAN
+            np.add.at(counts.z[knot], (np.arange(model.preset.hyper)[:, None, None], value), 1)
     return counts
 
 
@@ -179,25 +179,33 @@ def choose_priors(counts: npt.NDArray[np.float64]) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(index), torch.from_numpy(offset)
 
 
-def choose_families(counts: npt.NDArray[np.float64]) -> tuple[Tensor, npt.NDArray[np.int64], float]:
-    """Cheapest (family, shift of the scale index) for each channel: uint8 [M], int64 [M]; and the share of
-    bits saved against Gaussian tables without a shift."""
-    bits = load_set(1).bits().reshape(3, 64, 511).astype(np.float64)
-    costs = np.empty((3, len(INDEX_SHIFTS), len(counts)))
-    for j, shift in enumerate(INDEX_SHIFTS):
-        rows = np.clip(np.arange(64) + shift, 0, 63)
-        for family in range(3):
-            costs[family, j] = np.einsum("ciq,iq->c", counts, bits[family][rows])
-    flat = costs.reshape(-1, len(counts))
-    best = flat.argmin(axis=0)
-    plain = costs[0, list(INDEX_SHIFTS).index(0)]
-    saved = 1 - flat.min(axis=0).sum() / plain.sum()
-    shifts = np.array(INDEX_SHIFTS)[best % len(INDEX_SHIFTS)]
-    return torch.from_numpy((best // len(INDEX_SHIFTS)).astype(np.uint8)), shifts, float(saved)
+def choose_families(counts: npt.NDArray[np.int32]) -> tuple[Tensor, npt.NDArray[np.int64], float]:
+    """Cheapest family of each channel and shift of its scale index at each rate knot.
+
+    Returns:
+        families uint8 [M], shifts int64 [17, M], and the share of bits saved against Gaussian tables
+        without a shift.
+    Args:
+        counts: [17, M, scale index, magnitude]. A knot's neighbours count for it too, the less the further.
+    """
+    bits = load_set(1).bits().reshape(3, cb.SCALES, 511)[:, :, 255:].astype(np.float64)
+    knots, channels = counts.shape[:2]
+    rows = [np.clip(np.arange(cb.SCALES) + shift, 0, cb.SCALES - 1) for shift in INDEX_SHIFTS]
+    prices = np.stack([bits[family][row].reshape(-1) for family in range(3) for row in rows], 1)
+    flat = counts.reshape(knots * channels, -1).astype(np.float32) @ prices.astype(np.float32)
+    costs = flat.astype(np.float64).T.reshape(3, len(rows), knots, channels)
+    distance = np.abs(np.arange(knots)[:, None] - np.arange(knots)[None])
+    costs = np.einsum("fskc,kl->fslc", costs, 0.5**distance)
+    best_shift = costs.argmin(axis=1)
+    families = costs.min(axis=1).sum(axis=1).argmin(axis=0)
+    shifts = np.array(INDEX_SHIFTS)[best_shift[families, :, np.arange(channels)].T]
+    plain = costs[0, list(INDEX_SHIFTS).index(0)].sum()
+    saved = 1 - costs.min(axis=1).sum(axis=1).min(axis=0).sum() / plain
+    return torch.from_numpy(families.astype(np.uint8)), shifts, float(saved)
 
 
 def shift_index(layer: StoredLayer, shifts: npt.NDArray[np.int64]) -> StoredLayer:
-    """Add whole table indices to a last layer's outputs through its bias."""
+    """Add whole table indices [17, out] to a last layer's outputs through its bias."""
     unit = torch.pow(2.0, layer.shift.double()) / layer.multiplier.double()
     added = torch.floor(torch.from_numpy(shifts).double() * unit + 0.5).to(torch.int64)
     bias = (layer.bias.to(torch.int64) + added).to(torch.int32)
@@ -224,23 +232,24 @@ def export(model: TrainingModel, crops: Crops, folder: Path, tag: str, order: Or
             {**tensors, **exact}, weights_metadata(preset, tag, list(layers.values())), folder
         )
 
-    counts = measure(write(), crops)
-    tensors["prior.index"], tensors["prior.offset"] = choose_priors(counts.z)
     facts: dict[str, Any] = {}
-    for name, each in (("direct", Order.ONE_STEP), ("context", Order.CHECKERBOARD)):
-        family, shifts, saved = choose_families(counts.q[each])
-        tensors[f"family.{name}"] = family
-        facts[f"families_{name}"] = {
-            "gauss_t8_laplace": np.bincount(family.numpy(), minlength=3).tolist(),
-            "bits_saved": round(saved, 5),
-        }
-        if each == Order.ONE_STEP:
-            layers["direct.1"] = shift_index(layers["direct.1"], shifts)
-        else:
+    for seed in range(ROUNDS):  # what an encoder chooses depends on the tables it finds
+        counts = measure(write(), crops, seed)
+        tensors["prior.index"], tensors["prior.offset"] = choose_priors(counts.z)
+        for name, each in (("direct", Order.ONE_STEP), ("context", Order.CHECKERBOARD)):
+            family, shifts, saved = choose_families(counts.q[each])
+            tensors[f"family.{name}"] = family
+            facts[f"families_{name}"] = {
+                "gauss_t8_laplace": np.bincount(family.numpy(), minlength=3).tolist(),
+                "bits_saved": round(saved, 5),
+            }
+            if each == Order.ONE_STEP:
+                layers["direct.1"] = shift_index(layers["direct.1"], shifts)
+                continue
             first = 0
             for g, m in enumerate(preset.groups):
                 for last in (f"anchor.{g}.1", f"other.{g}.1"):
-                    layers[last] = shift_index(layers[last], shifts[first : first + m])
+                    layers[last] = shift_index(layers[last], shifts[:, first : first + m])
                 first += m
     weights = write()
     facts["parameters"] = sum(p.numel() for p in model.parameters())

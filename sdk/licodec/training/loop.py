@@ -12,6 +12,7 @@ import json
 import math
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,14 @@ from torch import Tensor, nn
 
 from licodec.codecs.checkerboard import PRESETS
 from licodec.exact.trainable import TrainableConv
-from licodec.training.data import Crops, Pixels, read_crops
+from licodec.training.data import DRAWN_SHARE, Crops, Pixels, read_crops
 from licodec.training.klt import block_klt
-from licodec.training.objective import TrainingModel
+from licodec.training.objective import CORRECTION_UNIT, INPUT_SCALE, TrainingModel
 
 CHECKPOINT_MINUTES = 5.0
 VALIDATION_RATES = (32, 96, 160, 224)
+PLATEAU = 0.3
+"""Share of the schedule before the learning rate goes down; what it reached is kept as `plateau.pt`."""
 
 
 @dataclass
@@ -49,7 +52,7 @@ class TrainOptions:
     learning_rate: float = 1.0e-3
     limit: int | None = None
     cache: Path = Path("checkpoints/cache")
-    stages: tuple[tuple[float, int, int], ...] = field(default=((0.9, 256, 4), (1.01, 384, 2)))
+    stages: tuple[tuple[float, int, int], ...] = field(default=((0.8, 192, 8), (1.01, 256, 5)))
 
 
 @dataclass(frozen=True)
@@ -68,27 +71,25 @@ class Schedule:
         return self.options.stages[-1][1:]
 
     def learning_rate(self, step: int) -> float:
+        """Warm-up, a plateau that a later run can go on from, and a cosine down to 1e-5 in the last part."""
         top = self.options.learning_rate
         warm = min(1.0, (step + 1) / 300)
-        return warm * (1e-5 + (top - 1e-5) * 0.5 * (1 + math.cos(math.pi * min(1.0, self.progress))))
+        down = max(0.0, (min(1.0, self.progress) - PLATEAU) / (1 - PLATEAU))
+        return warm * (1e-5 + (top - 1e-5) * 0.5 * (1 + math.cos(math.pi * down)))
 
     @property
     def quantise_twins(self) -> bool:
-        return self.progress >= 0.67
+        return self.progress >= 0.5
 
-    def rounded(self, rate: Tensor) -> Tensor:
-        """Which pictures have rounded symbols in their rate: low rates first, where noise overstates the rate
-        most."""
-        return self.progress >= 0.08 + 0.25 * rate.float() / 255
-
-    @property
-    def ema_decay(self) -> float:
-        return 0.999 + 0.0008 * min(1.0, 2 * self.progress)
+    @staticmethod
+    def ema_decay(step: int) -> float:
+        """An average over the last twentieth of the steps, 5000 at most: before that, weights were worse."""
+        return 1 - 1 / (10 + min(5000.0, step / 20))
 
 
 def parameter_groups(model: TrainingModel) -> list[dict[str, Any]]:
-    """Learning-rate factors: straight paths hold the KLT and move slowly, table-index outputs count in larger
-    units."""
+    """Learning-rate factors: straight paths hold the KLT and move slowly, other layers in units of their
+    own."""
     factors: dict[float, list[nn.Parameter]] = {}
     indices = {id(p) for p in model.twins.parameters()}
     last_weights, last_biases = set(), set()
@@ -99,8 +100,12 @@ def parameter_groups(model: TrainingModel) -> list[dict[str, Any]]:
             last_biases.add(id(module.bias))
     for name, parameter in model.named_parameters():
         factor = 1.0
-        if name.endswith(("linear.weight", "linear.bias", ".stem.weight", ".stem.bias")):
-            factor = 0.02
+        if ".klt." in name:
+            factor = 0.03
+        elif any(part in name for part in (".leave.", ".to_quarter.", ".from_eighth.")):
+            factor = CORRECTION_UNIT
+        elif name.endswith(("synthesis.look.weight", "synthesis.render.weight")):
+            factor = INPUT_SCALE
         elif id(parameter) in last_biases:
             factor = 10.0
         elif id(parameter) in last_weights:
@@ -124,7 +129,7 @@ class Trainer:
         self.model = TrainingModel(PRESETS[options.preset])
         self.step, self.elapsed, self.pixels = 0, 0.0, 0
         options.out.mkdir(parents=True, exist_ok=True)
-        self.last = options.out / "last.pt"
+        self.last, self.plateau = options.out / "last.pt", options.out / "plateau.pt"
         resuming = options.resume and self.last.exists()
         if options.init and not resuming:
             from licodec.training.export import restore
@@ -132,7 +137,7 @@ class Trainer:
             restore(self.model, options.codec, options.init)
         elif not resuming:
             preset = self.model.preset
-            self.model.start_from_klt(block_klt(self.crops, preset.stem, preset.latents))
+            self.model.start_from_klt(block_klt(self.crops, preset.latents))
         self.model.to(device=options.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.model).requires_grad_(False)
         self.optimiser = torch.optim.AdamW(
@@ -143,6 +148,7 @@ class Trainer:
             fused=True,
         )
         self.halvings = 0
+        self.norms: list[list[float]] = []
         if resuming:
             self.restore()
 
@@ -150,7 +156,8 @@ class Trainer:
     def schedule(self) -> Schedule:
         return Schedule(min(1.0, self.elapsed / (60 * self.options.minutes)), self.options)
 
-    def save(self) -> None:
+    def save(self, target: Path | None = None) -> None:
+        target = target or self.last
         state = {
             "model": self.model.state_dict(),
             "average": self.average.state_dict(),
@@ -162,9 +169,9 @@ class Trainer:
             "rng": self.rng.bit_generator.state,
             "torch_rng": torch.get_rng_state(),
         }
-        partial = self.last.with_suffix(".partial")
+        partial = target.with_suffix(".partial")
         torch.save(state, partial)
-        partial.replace(self.last)
+        partial.replace(target)
 
     def restore(self) -> None:
         state = torch.load(self.last, map_location=self.options.device, weights_only=True)
@@ -190,41 +197,54 @@ class Trainer:
         end = self.rng.random(batch)
         rate = np.where(end < 0.05, 0, np.where(end > 0.95, 255, rate))
         half = (self.rng.random(batch) < 0.2) | ((rate > 190) & (self.rng.random(batch) < 0.7))
-        pixels = self.crops.draw(self.rng, side, half if side <= 256 else np.zeros_like(half))
+        pixels = self.crops.draw(self.rng, side, half if side <= 256 else np.zeros_like(half), DRAWN_SHARE)
         return to_input(pixels, self.options.device), torch.from_numpy(rate).to(self.options.device)
 
     def train_step(self) -> float:
         schedule = self.schedule
         self.model.quantise_twins(schedule.quantise_twins)
         x, rate = self.draw(schedule)
-        loss = self.model(x, rate, schedule.rounded(rate)).loss(rate)
+        loss = self.model(x, rate).loss(rate)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        norm = self.clip()
         value = float(loss.detach())
-        if not (math.isfinite(value) and math.isfinite(float(norm))):
-            raise FloatingPointError(f"loss {value}, gradient norm {float(norm)}")
+        if not (math.isfinite(value) and math.isfinite(norm)):
+            raise FloatingPointError(f"loss {value}, gradient norm {norm}")
         for group in self.optimiser.param_groups:
             group["lr"] = schedule.learning_rate(self.step) * group["factor"] * 0.5**self.halvings
         self.optimiser.step()
         self.step += 1
         self.pixels += x.shape[0] * x.shape[2] * x.shape[3]
         if self.step % 4 == 0:
-            decay = min(schedule.ema_decay, (1 + self.step) / (10 + self.step)) ** 4
+            decay = schedule.ema_decay(self.step) ** 4
             with torch.no_grad():
                 torch._foreach_lerp_(
                     list(self.average.parameters()), list(self.model.parameters()), 1 - decay
                 )
         return value
 
+    def clip(self) -> float:
+        """Clip gradient norms at 1, straight paths and all else apart: the first would drown the second."""
+        straight = {id(p) for name, p in self.model.named_parameters() if ".klt." in name}
+        norms = []
+        for side in (True, False):
+            part = [p for p in self.model.parameters() if (id(p) in straight) is side]
+            norms.append(float(torch.nn.utils.clip_grad_norm_(part, 1.0)))
+        self.norms.append(norms)
+        return sum(norms)
+
     def run(self) -> None:
         """Train until the schedule's end; raises KeyboardInterrupt through after saving."""
-        validation = [crop[:512, :512] for crop in read_crops(self.options.data, "val.jsonl")[::4]]
-        validation = [crop for crop in validation if crop.shape == (512, 512, 3)]
+        validation = validation_pictures(read_crops(self.options.data, "val.jsonl")[::4])
         saved, clock, losses = time.monotonic(), time.monotonic(), [0.0]
         window = (self.elapsed, self.pixels)
+        on_plateau = self.schedule.progress < PLATEAU
         try:
             while self.elapsed < 60 * self.options.minutes:
+                if on_plateau and self.schedule.progress >= PLATEAU:
+                    on_plateau = False
+                    self.save(self.plateau)
                 try:
                     losses.append(self.train_step())
                 except FloatingPointError as error:
@@ -236,11 +256,12 @@ class Trainer:
                     self.log(
                         loss=round(float(np.mean(losses)), 5),
                         mpix_s=round(rate, 3),
+                        norms=[round(float(n), 3) for n in np.median(self.norms, axis=0)],
                         **self.validate(validation),
                     )
                     self.save()
                     saved = clock = time.monotonic()
-                    losses, window = [], (self.elapsed, self.pixels)
+                    losses, window, self.norms = [], (self.elapsed, self.pixels), []
         finally:
             self.save()
         self.log(loss=round(float(np.mean(losses or [0.0])), 5), end=True, **self.validate(validation))
@@ -258,6 +279,8 @@ class Trainer:
     def validate(self, pictures: list[Pixels]) -> dict[str, Any]:
         """Averaged weights on fixed validation crops with rounded symbols: bpp of both orders, hyper bpp,
         PSNR, loss."""
+        if not pictures:
+            return {}
         model = self.average
         model.quantise_twins(self.schedule.quantise_twins)
         rows: dict[str, Any] = {}
@@ -267,7 +290,7 @@ class Trainer:
             for first in range(0, len(pictures), 4):
                 x = to_input(np.stack(pictures[first : first + 4]), self.options.device)
                 rate = torch.full((len(x),), value, device=self.options.device)
-                terms = model(x, rate, torch.ones_like(rate, dtype=torch.bool))
+                terms = model(x, rate)
                 psnr = -10 * torch.log10(terms.mse)
                 parts = (terms.direct, terms.context, terms.hyper, psnr, terms.loss(rate).expand(len(x)))
                 sums += np.array([float(part.sum()) for part in parts])
@@ -280,6 +303,15 @@ class Trainer:
             }
             total += loss
         return {"val_loss": round(total / len(VALIDATION_RATES), 5), **rows}
+
+
+def validation_pictures(crops: list[Pixels]) -> list[Pixels]:
+    """Crops cut to the commonest of their sizes in multiples of 64, 512 at most; without those that are
+    smaller."""
+    sizes = Counter(tuple(min(512, side // 64 * 64) for side in crop.shape[:2]) for crop in crops)
+    height, width = sizes.most_common(1)[0][0] if sizes else (0, 0)
+    cut = [crop[:height, :width] for crop in crops]
+    return [crop for crop in cut if crop.size and crop.shape == (height, width, 3)]
 
 
 def to_input(pixels: Pixels, device: str) -> Tensor:

@@ -7,7 +7,7 @@ sqrt(lambda(r)) so that high rates do not drown low ones.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from licodec.codecs import checkerboard as cb
+from licodec.entropy.schedule import Pass
 from licodec.exact.layers import KNOTS, interpolate_knots
 from licodec.exact.trainable import TrainableConv, round_through
 from licodec.training.klt import BlockKLT
@@ -30,7 +31,10 @@ def rate_lambda(rate: Tensor) -> Tensor:
 @dataclass
 class Terms:
     """Per picture of a batch, each [B]: bits per pixel of the latents by decode order, of the hyper-latents,
-    and MSE."""
+    and MSE.
+
+    `direct` reaches only its own two layers: everything they share with order 1 is trained for order 1.
+    """
 
     direct: Tensor
     context: Tensor
@@ -39,7 +43,7 @@ class Terms:
 
     def loss(self, rate: Tensor) -> Tensor:
         weight = rate_lambda(rate)
-        bits = 0.5 * (self.direct + self.context) + self.hyper
+        bits = self.direct + self.context + self.hyper
         return ((bits + weight * 255**2 * self.mse) * (0.016 / weight).sqrt()).mean()
 
 
@@ -63,6 +67,15 @@ def index_bits(v: Tensor, index: Tensor) -> Tensor:
     t = index + (index.clamp(-0.5, 63.5) - index).detach()
     deviation = cb.SCALE_MIN * torch.exp(t * (math.log(cb.SCALE_MAX / cb.SCALE_MIN) / (cb.SCALES - 1)))
     return logistic_bits(v, deviation * (math.sqrt(3) / math.pi))
+
+
+ZERO_BELOW = 0.62
+"""Encoders weigh bits against distortion and take zero up to about here."""
+CORRECTION_UNIT = 1 / 4
+"""Size of what the last layers of branches put out, in pixels (1 = 255): their weights start and move in this
+unit."""
+INPUT_SCALE = 4.0
+"""The same for layers that take pixels or coefficients in: inputs of 0.25 should count as about one."""
 
 
 class TrainingModel(nn.Module):
@@ -90,24 +103,23 @@ class TrainingModel(nn.Module):
         """Straight paths from the KLT, gains at the step of high-rate theory, scale biases at the components'
         spread."""
         a, s = self.analysis, self.synthesis
-        for net in (a, s):
-            net.stem.weight.mul_(0.02)
-            net.stem.bias.zero_()
-            net.linear.bias.zero_()
-            net.deviation.copy_(klt.deviation)
-        a.stem.weight[:, :, 1, 1] += klt.stem
-        s.stem.weight[:, :, 1, 1] += klt.stem.T
-        a.linear.weight.copy_(klt.cell[:, :, None, None])
-        s.linear.weight.copy_(klt.cell.T[:, :, None, None])
-        for net in (a, s):
-            net.leave.weight.mul_(0.05)
+        a.deviation.copy_(klt.deviation)
+        a.klt.weight.copy_(klt.components[:, :, None, None])
+        s.klt.weight.copy_(klt.components.T[:, :, None, None])
+        a.klt.bias.zero_()
+        s.klt.bias.zero_()
+        for layer in (a.leave, a.to_quarter, a.from_eighth, s.leave, s.to_quarter):
+            layer.weight.mul_(0.1 * CORRECTION_UNIT)
+            layer.bias.zero_()
+        for layer in (s.look, s.render):
+            layer.weight.mul_(INPUT_SCALE)
         weight = rate_lambda(torch.arange(KNOTS) * 16)
         step = torch.sqrt(
             18 / (math.log(2) * 65025 * weight)
         )  # per pixel unit; 16x16 orthonormal coefficients
         gain = torch.log(klt.deviation[None] / (step[:, None] * 16 / 16))
         self.gain.copy_(gain)
-        self.inverse_gain.copy_(-gain)
+        self.inverse_gain.copy_(torch.log(klt.deviation) - gain)
         index = (
             (gain + math.log(0.6 / cb.SCALE_MIN)) * (cb.SCALES - 1) / math.log(cb.SCALE_MAX / cb.SCALE_MIN)
         )
@@ -131,9 +143,13 @@ class TrainingModel(nn.Module):
             assert isinstance(module, TrainableConv)
             module.quantise = on
 
-    def forward(self, x: Tensor, rate: Tensor, rounded: Tensor) -> Terms:
-        """x: pixels minus 0.5, [B, 3, H, W], H and W multiples of 64; rate int64 [B]; rounded bool [B]: price
-        rounded symbols (straight-through) instead of symbols with uniform noise."""
+    def forward(self, x: Tensor, rate: Tensor) -> Terms:
+        """x: pixels minus 0.5, [B, 3, H, W], H and W multiples of 64; rate int64 [B].
+
+        The rate is that of rounded symbols, and trains what predicts them. What moves the symbols themselves
+        (transforms, gains, means) has its gradient from symbols with uniform noise, priced by the same
+        predictions: a straight-through gradient is blind where symbols are zero, and gains drift up with it.
+        """
         bf16 = torch.autocast(x.device.type, torch.bfloat16)
         with bf16:
             y = self.analysis(x, rate)
@@ -144,62 +160,90 @@ class TrainingModel(nn.Module):
             z = self.hyper_analysis(y)
         mean = interpolate_knots(self.prior_mean, rate)[:, :, None, None]
         scale = torch.exp(interpolate_knots(self.prior_scale, rate))[:, :, None, None]
-        choose = rounded.view(-1, 1, 1, 1)
         z_hat = round_through(z)
-        z_bits = logistic_bits(torch.where(choose, z_hat, self._noisy(z)) - mean, scale)
-        mu, y_hat = self.walk_means(y, z_hat, gain)
-        q_hat = round_through(y - mu)
-        v = torch.where(choose, q_hat, self._noisy(y - mu))
+        z_bits = value_of(
+            logistic_bits(z_hat.detach() - mean, scale),
+            smooth(lambda v: logistic_bits(v, scale), z - mean.detach()),
+        )
+        per_unit = cb.density(gain)
+        mu, y_hat = self.walk_means(y, z_hat, per_unit)
+        q_hat = y - mu + (dead_zone_round(y - mu) - (y - mu)).detach()
+        q_hat, residual = q_hat.detach(), y - mu
         with bf16:
             features = self.scale_nets(rate).hyper(
                 z_hat.clamp(-cb.HYPER_LIMIT, cb.HYPER_LIMIT) * cb.HYPER_UNIT
             )
-            direct = self.scale_nets(rate).direct(features)
-            context = context_indices(self.scale_nets(rate), self.preset.groups, features, q_hat.detach())
-            decoded = self.synthesis(y_hat * inverse, rate)
+            direct = self.scale_nets(rate).direct(features.detach())
+            context = context_indices(self.scale_nets(rate), self.preset.groups, features, q_hat)
+            decoded = self.synthesis(y_hat / per_unit, per_unit * inverse, rate)
         area = x.shape[2] * x.shape[3]
+        mse = F.mse_loss(decoded, x, reduction="none").mean((1, 2, 3))
+        # The straight-through gradient at y is that at y^, which holds the rounding error itself: it would
+        # have symbols that round to zero grow. Taken off, as an orthonormal synthesis would pass it back.
+        error = (inverse * inverse * (y_hat - y)).detach()
+        pull = 2 * (error * y).sum((1, 2, 3)) / (3 * area)
         return Terms(
-            direct=index_bits(v, direct).sum((1, 2, 3)) / area,
-            context=index_bits(v, context).sum((1, 2, 3)) / area,
+            direct=index_bits(q_hat, direct).sum((1, 2, 3)) / area,
+            context=value_of(
+                index_bits(q_hat, context), smooth(lambda v: index_bits(v, context), residual)
+            ).sum((1, 2, 3))
+            / area,
             hyper=z_bits.sum((1, 2, 3)) / area,
-            mse=F.mse_loss(decoded, x, reduction="none").mean((1, 2, 3)),
+            mse=value_of(mse, -pull),
         )
-
-    @staticmethod
-    def _noisy(x: Tensor) -> Tensor:
-        return x + torch.empty_like(x).uniform_(-0.5, 0.5)
 
     def scale_nets(self, rate: Tensor) -> cb.ScaleNets:
         return cb.ScaleNets(lambda name, x: self.twin(name)(x, rate))
 
-    def walk_means(self, y: Tensor, z: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
+    def walk_means(self, y: Tensor, z: Tensor, per_unit: Tensor) -> tuple[Tensor, Tensor]:
         """Means of all steps and y^ = round(y - mu) + mu, both [B, M, h, w] in y's units."""
         h, w = y.shape[2:]
-        mask = cb.anchor_mask(h, w, str(y.device))
-        with torch.autocast(y.device.type, torch.bfloat16):
-            features = self.means.hyper(z)
+        cells = cb.positions(h, w, str(y.device))
         groups = list(self.preset.groups)
-        parts, gains = torch.split(y / gain, groups, 1), torch.split(gain, groups, 1)
+        parts, per_units = torch.split(y / per_unit, groups, 1), torch.split(per_unit, groups, 1)
+        means: list[Tensor] = []
+
+        def settle(step: Pass, mean: Tensor) -> Tensor:
+            means.append(mean)
+            return _quantised(cb.pick(cells.of(step), parts[step.group]), mean, per_units[step.group])
+
         with torch.autocast(y.device.type, torch.bfloat16):
-            means, decoded = self.means.walk(
-                features, mask, lambda g, mean: _quantised(parts[g], mean, gains[g])
-            )
+            decoded = self.means.walk(self.means.hyper(z), settle)
+        pairs = zip(means[::2], means[1::2], strict=True)
+        mean = torch.cat([cb.spread(anchors, others, h, w) for anchors, others in pairs], 1)
         # Rounding errors stay constants in y's units: the gain must not look as if it could shrink them.
-        return means * gain, y + (decoded * gain - y).detach()
+        return mean * per_unit, y + (decoded * per_unit - y).detach()
+
+
+def smooth(bits: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Something with the mean gradient of bits(x + noise), noise uniform in -0.5..0.5. That is known to be
+    bits(x + 0.5) - bits(x - 0.5); drawn noise gives the same, made noisy."""
+    with torch.no_grad():
+        slope = bits(x + 0.5) - bits(x - 0.5)
+    return slope * x
+
+
+def value_of(exact: Tensor, smooth: Tensor) -> Tensor:
+    """The value and gradients of `exact`, with those of `smooth` added."""
+    return exact + (smooth - smooth.detach())
 
 
 def context_indices(nets: cb.ScaleNets, groups: Sequence[int], features: Tensor, q: Tensor) -> Tensor:
     """Scale indices of order 1 for all symbols q [B, M, h, w], as a decoder finds them step by step."""
-    mask = cb.anchor_mask(q.shape[2], q.shape[3], str(q.device))
+    h, w = q.shape[2:]
+    cells = cb.positions(h, w, str(q.device))
     magnitude = (round_log(q) * cb.MAGNITUDE_UNIT).clamp(max=127 * cb.MAGNITUDE_UNIT)
     projected: list[Tensor] = []
     out = []
     for g, part in enumerate(torch.split(magnitude, list(groups), 1)):
         base = nets.base(g, features, projected)
-        anchors = nets.project(g, torch.where(mask, part, 0))
-        out.append(torch.where(mask, nets.anchors(g, base), nets.others(g, base, anchors)))
-        if g + 1 < len(groups):
-            projected.append(nets.project(g, part))
+        known = nets.project(g, part)
+        unknown = nets.project(g, torch.zeros_like(part[:1, :, :1, :1])).expand(
+            len(q), -1, 1, len(cells.others)
+        )
+        anchors = cb.spread(cb.pick(cells.anchors, known), unknown, h, w)
+        out.append(cb.spread(nets.anchors(g, base), nets.others(g, base, anchors), h, w))
+        projected.append(known)
     return torch.cat(out, 1)
 
 
@@ -209,6 +253,11 @@ def round_log(q: Tensor) -> Tensor:
     return torch.floor(16 * torch.log2(1 + q.abs()) + 0.5)
 
 
-def _quantised(normal: Tensor, mean: Tensor, gain: Tensor) -> Tensor:
-    """round((y - mu) * gain) / gain + mu in unit-variance units, straight-through."""
-    return normal + ((torch.floor((normal - mean) * gain + 0.5) / gain + mean) - normal).detach()
+def _quantised(value: Tensor, mean: Tensor, per_unit: Tensor) -> Tensor:
+    """round((y - mu) * density) / density + mu in bounded units, straight-through."""
+    return value + ((dead_zone_round((value - mean) * per_unit) / per_unit + mean) - value).detach()
+
+
+def dead_zone_round(x: Tensor) -> Tensor:
+    """What encoders do to symbols, about: rounded, but zero below `ZERO_BELOW`."""
+    return torch.where(x.abs() < ZERO_BELOW, 0, cb.round_half_up(x))

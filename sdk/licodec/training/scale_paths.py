@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from licodec.codecs import checkerboard as cb
+from licodec.entropy.schedule import Pass
 from licodec.exact.layers import interpolate_knots
 from licodec.exact.trainable import TrainableConv, round_through
 from licodec.training.data import Crops, read_crops
@@ -84,22 +85,31 @@ class FloatWay(nn.Module):
 
     def forward(self, z: Tensor, q: Tensor, known: Tensor, rate: Tensor) -> Tensor:
         parts = torch.split(known, list(self.groups), 1)
-        mask = cb.anchor_mask(q.shape[2], q.shape[3], str(q.device))
-        scale, _ = self.nets.walk(self.nets.hyper(z), mask, lambda g, mean: parts[g])
+        h, w = q.shape[2:]
+        cells = cb.positions(h, w, str(q.device))
+        scales: list[Tensor] = []
+
+        def settle(step: Pass, scale: Tensor) -> Tensor:
+            scales.append(scale)
+            return cb.pick(cells.of(step), parts[step.group])
+
+        self.nets.walk(self.nets.hyper(z), settle)
+        pairs = zip(scales[::2], scales[1::2], strict=True)
+        scale = torch.cat([cb.spread(anchors, others, h, w) for anchors, others in pairs], 1)
         return 10 * scale + interpolate_knots(self.bias, rate)[:, :, None, None]
 
 
 @torch.no_grad()
 def symbols(model: TrainingModel, x: Tensor, rate: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Hyper-latents, symbols and decoded unit-variance latents of the frozen model."""
+    """Hyper-latents, symbols and decoded latents (bounded units) of the frozen model."""
     with torch.autocast(x.device.type, torch.bfloat16):
         y = model.analysis(x, rate)
     gain = torch.exp(interpolate_knots(model.gain, rate))[:, :, None, None]
     with torch.autocast(x.device.type, torch.bfloat16):
         z = model.hyper_analysis(y * gain)
     z = round_through(z)
-    mean, decoded = model.walk_means(y * gain, z, gain)
-    return z, cb.round_half_up(y * gain - mean), decoded / gain
+    mean, decoded = model.walk_means(y * gain, z, cb.density(gain))
+    return z, cb.round_half_up(y * gain - mean), decoded / cb.density(gain)
 
 
 def compare(
