@@ -8,8 +8,11 @@ integer net and sees integers only.
     pixels x --analysis--> y (unit variance) --* gain[r]--> y'
     z = round(hyper_analysis(y'))
     exact nets:  z (and |q| of earlier steps) --> table index of every symbol
-    mean nets:   z (and y^ of earlier steps)  --> mu            q = round(y' - mu)      y^ = q + mu
-    y^ * inverse_gain[r] --synthesis--> pixels
+    mean nets:   z (and y^ of earlier steps)  --> mu            q = choice(y' - mu)     y^ = q + mu
+    y^ and inverse_gain[r] --synthesis--> pixels
+
+The choice is the nearest integer, or the one below where that saves more bits than its distortion is worth;
+it is zero, and not coded, where the exact nets give the narrowest table.
 
 Latent channels come in groups; each group is coded in two passes over a checkerboard:
 
@@ -25,7 +28,7 @@ import functools
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -40,6 +43,7 @@ from lic_format.errors import FormatError, UsageValueError, WeightsError
 from lic_format.header import Colour, Head, Order
 from licodec.codecs.contract import Coded, Stages
 from licodec.codecs.registry import FHIC_ORDERS, FHIC_SIDE_INFO
+from licodec.entropy import schedule
 from licodec.entropy.coder import StreamDecoder, StreamEncoder
 from licodec.entropy.reference import write_varint
 from licodec.entropy.schedule import Pass, checkerboard, one_step
@@ -256,7 +260,7 @@ Settle = Callable[[Pass, Tensor], Tensor]
 
 
 def pick(cells: Tensor, *maps: Tensor) -> Tensor:
-    """Maps [B, C_i, h, w] -> their channels together at positions `cells` (row * w + column), [B, C, 1, n]"""
+    """Maps [B, C_i, h, w] -> [B, sum of C_i, 1, n]: all their channels at `cells` (row * w + column)."""
     rows = [x.permute(0, 2, 3, 1).flatten(1, 2) for x in maps]
     joined = rows[0] if len(rows) == 1 else torch.cat(rows, 2)
     return joined.index_select(1, cells).permute(0, 2, 1).unsqueeze(2)
@@ -267,6 +271,12 @@ def spread(anchors: Tensor, others: Tensor, h: int, w: int) -> Tensor:
     order = positions(h, w, str(anchors.device)).order
     rows = torch.cat([anchors, others], 3).squeeze(2).permute(0, 2, 1).index_select(1, order)
     return rows.reshape(rows.shape[0], h, w, rows.shape[2]).permute(0, 3, 1, 2)
+
+
+def interleave(halves: Sequence[Tensor], h: int, w: int) -> Tensor:
+    """All passes of a checkerboard, in its order, as one map [B, M, h, w]."""
+    pairs = zip(halves[::2], halves[1::2], strict=True)
+    return torch.cat([spread(anchors, others, h, w) for anchors, others in pairs], 1)
 
 
 @dataclass(frozen=True)
@@ -285,8 +295,9 @@ class Positions:
 @functools.lru_cache(maxsize=8)
 def positions(h: int, w: int, device: str = "cpu") -> Positions:
     with torch.inference_mode(False):  # kept for later callers, who may want gradients through a selection
-        even = ((torch.arange(h)[:, None] + torch.arange(w)[None]) % 2 == 0).flatten()
-        anchors, others = even.nonzero().flatten(), (~even).nonzero().flatten()
+        anchors, others = (
+            torch.from_numpy(schedule.positions(cells, h, w)) for cells in ("anchors", "others")
+        )
         order = torch.argsort(torch.cat([anchors, others]))
         return Positions(anchors.to(device), others.to(device), order.to(device))
 
@@ -350,8 +361,8 @@ class MeanNets(nn.Module):
         h, w = features.shape[2:]
         cells = positions(h, w, str(features.device))
         decoded: list[Tensor] = []
-        schedule = iter(checkerboard(self.groups))
-        for g, (first, second) in enumerate(zip(schedule, schedule, strict=True)):
+        passes = iter(checkerboard(self.groups))
+        for g, (first, second) in enumerate(zip(passes, passes, strict=True)):
             base = self.base(g, features, decoded)
             anchors = settle(first, self.anchor[g](pick(cells.anchors, base)).float())
             layer = self.taps[g]
@@ -804,7 +815,7 @@ class Scales:
     ) -> None:
         self.settled: list[npt.NDArray[np.int16]] = []
         self._size, self._last = (h, w), model.preset.latents
-        self._path, self._timer = path, timer
+        self._path, self._timer, self._one_step = path, timer, order == Order.ONE_STEP
         self._magnitudes = model.magnitudes
         self._family = (model.families[order].numpy() * SCALES)[:, None]
         self._nets = ScaleNets(lambda name, x: model.exact(name, x, rate, path))
@@ -815,7 +826,7 @@ class Scales:
         with self._exact():
             clipped = np.clip(z, -HYPER_LIMIT, HYPER_LIMIT).astype(np.float32)
             self._features = self._nets.hyper(torch.from_numpy(clipped).unsqueeze(0))[:, :, :h, :w]
-            if order == Order.ONE_STEP:
+            if self._one_step:
                 scale = self._nets.direct(self._features)
                 self.everything = self._index(scale.flatten(2), slice(None))
 
@@ -828,7 +839,7 @@ class Scales:
         """Table index of each symbol of a pass, uint8 [C, n]; `NOT_CODED` where it is zero without a
         code."""
         part = slice(step.first, step.last)
-        if self._order_zero:
+        if self._one_step:
             return self.everything[part][:, self._cells.of(step).numpy()]
         with self._exact():
             if step.cells == "anchors":
@@ -844,7 +855,7 @@ class Scales:
     def settle(self, step: Pass, symbols: npt.NDArray[np.int16]) -> None:
         """Symbols [C, n] of a pass."""
         self.settled.append(symbols)
-        if self._order_zero or (step.cells == "others" and step.last == self._last):
+        if self._one_step or (step.cells == "others" and step.last == self._last):
             return
         with self._exact():
             level = self._magnitudes[np.minimum(np.abs(symbols), 255).astype(np.uint8).T]
@@ -853,10 +864,6 @@ class Scales:
                 self._anchors = projected
             else:
                 self._projected.append(spread(self._anchors, projected, *self._size))
-
-    @property
-    def _order_zero(self) -> bool:
-        return hasattr(self, "everything")
 
     def _index(self, scale: Tensor, part: slice) -> npt.NDArray[np.uint8]:
         """Scale indices [1, C, n] holding 0..63 -> table indices [C, n]; scale index 0 is not coded."""

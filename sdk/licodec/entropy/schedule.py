@@ -31,11 +31,11 @@ class Pass:
     last: int
     cells: Cells
 
-    def mask(self, h: int, w: int) -> npt.NDArray[np.bool_]:
-        """Which of this pass's [last - first, h, w] positions it codes."""
-        even = (np.arange(h)[:, None] + np.arange(w)[None]) % 2 == 0
-        plane = {"all": np.ones_like(even), "anchors": even, "others": ~even}[self.cells]
-        return np.broadcast_to(plane, (self.last - self.first, h, w))
+
+def positions(cells: Cells, h: int, w: int) -> npt.NDArray[np.intp]:
+    """Where on an h x w grid a pass codes: row * w + column, ascending."""
+    even = (np.arange(h)[:, None] + np.arange(w)[None]) % 2 == 0
+    return np.flatnonzero({"all": np.ones_like(even), "anchors": even, "others": ~even}[cells])
 
 
 def one_step(channels: int) -> tuple[Pass, ...]:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from licodec.codecs.checkerboard import unshuffle
 from licodec.training.data import Crops
 
 
@@ -28,8 +29,8 @@ def block_klt(crops: Crops, latents: int, blocks: int = 60000, seed: int = 5) ->
     """Fit on 16x16 blocks of the training crops, the mean (0.5) taken off."""
     rng = np.random.default_rng(seed)
     pixels = crops.draw(rng, 16, np.zeros(blocks, bool))
-    x = torch.from_numpy(pixels).double() / 255 - 0.5
-    x = x.reshape(blocks, 4, 4, 4, 4, 3).permute(0, 1, 3, 2, 4, 5).reshape(blocks, 768)
+    x = torch.from_numpy(pixels).permute(0, 3, 1, 2).double() / 255 - 0.5
+    x = unshuffle(unshuffle(x, 4), 4).flatten(1)
     values, vectors = torch.linalg.eigh(x.T @ x / blocks)
     values, vectors = values.flip(0)[:latents], vectors.flip(1)[:, :latents]
     return BlockKLT(vectors.T.float().contiguous(), values.clamp_min(1e-9).sqrt().float())

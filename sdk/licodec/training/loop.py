@@ -148,6 +148,8 @@ class Trainer:
             fused=True,
         )
         self.halvings = 0
+        named = list(self.model.named_parameters())
+        self.clipped = [[p for name, p in named if (".klt." in name) is side] for side in (True, False)]
         self.norms: list[list[float]] = []
         if resuming:
             self.restore()
@@ -226,11 +228,7 @@ class Trainer:
 
     def clip(self) -> float:
         """Clip gradient norms at 1, straight paths and all else apart: the first would drown the second."""
-        straight = {id(p) for name, p in self.model.named_parameters() if ".klt." in name}
-        norms = []
-        for side in (True, False):
-            part = [p for p in self.model.parameters() if (id(p) in straight) is side]
-            norms.append(float(torch.nn.utils.clip_grad_norm_(part, 1.0)))
+        norms = [float(torch.nn.utils.clip_grad_norm_(part, 1.0)) for part in self.clipped]
         self.norms.append(norms)
         return sum(norms)
 

@@ -167,8 +167,8 @@ class TrainingModel(nn.Module):
         )
         per_unit = cb.density(gain)
         mu, y_hat = self.walk_means(y, z_hat, per_unit)
-        q_hat = y - mu + (dead_zone_round(y - mu) - (y - mu)).detach()
-        q_hat, residual = q_hat.detach(), y - mu
+        residual = y - mu
+        q_hat = dead_zone_round(residual.detach())
         with bf16:
             features = self.scale_nets(rate).hyper(
                 z_hat.clamp(-cb.HYPER_LIMIT, cb.HYPER_LIMIT) * cb.HYPER_UNIT
@@ -209,10 +209,8 @@ class TrainingModel(nn.Module):
 
         with torch.autocast(y.device.type, torch.bfloat16):
             decoded = self.means.walk(self.means.hyper(z), settle)
-        pairs = zip(means[::2], means[1::2], strict=True)
-        mean = torch.cat([cb.spread(anchors, others, h, w) for anchors, others in pairs], 1)
         # Rounding errors stay constants in y's units: the gain must not look as if it could shrink them.
-        return mean * per_unit, y + (decoded * per_unit - y).detach()
+        return cb.interleave(means, h, w) * per_unit, y + (decoded * per_unit - y).detach()
 
 
 def smooth(bits: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

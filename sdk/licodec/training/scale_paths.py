@@ -94,9 +94,7 @@ class FloatWay(nn.Module):
             return cb.pick(cells.of(step), parts[step.group])
 
         self.nets.walk(self.nets.hyper(z), settle)
-        pairs = zip(scales[::2], scales[1::2], strict=True)
-        scale = torch.cat([cb.spread(anchors, others, h, w) for anchors, others in pairs], 1)
-        return 10 * scale + interpolate_knots(self.bias, rate)[:, :, None, None]
+        return 10 * cb.interleave(scales, h, w) + interpolate_knots(self.bias, rate)[:, :, None, None]
 
 
 @torch.no_grad()
