@@ -19,7 +19,7 @@ from licodec.codecs import checkerboard as cb
 from licodec.codecs.contract import Stages
 from licodec.codecs.registry import FHIC_SIDE_INFO
 from licodec.entropy.coder import StreamEncoder
-from licodec.entropy.schedule import checkerboard
+from licodec.entropy.schedule import positions
 from licodec.entropy.tables import NOT_CODED
 from licodec.images import Picture
 
@@ -81,8 +81,8 @@ def coded(
     h, w = q.shape[1:]
     scales = cb.Scales(model, z, h, w, rate, Order(order), model.exact.path, cb.Timer(None))
     passes = [model._hyper_pass(z, rate)]
-    for step in checkerboard(model.preset.groups):
-        cells = cb.positions(h, w).of(step).numpy()
+    for step in model.preset.passes:
+        cells = positions(step, h, w)
         index = scales.index(step)
         flat = q[step.first : step.last].reshape(index.shape[0], -1)
         symbols = np.where(index == NOT_CODED, 0, flat[:, cells]).astype(np.int16)

@@ -160,7 +160,7 @@ class Layer:
 
     @property
     def top(self) -> int:
-        scale_index = self.name == "direct.1" or re.fullmatch(r"(anchor|other)\.\d+\.1", self.name)
+        scale_index = self.name == "direct.1" or re.fullmatch(r"scale\.\d+\.\d+\.1", self.name)
         return 63 if scale_index else 127
 
     def acc(self, x: Integers, rate: int) -> Integers:
@@ -191,6 +191,13 @@ def shuffle(x: Integers) -> Integers:
         for dx in range(2):
             out[:, dy::2, dx::2] = x[(2 * dy + dx) * c : (2 * dy + dx + 1) * c]
     return out
+
+
+def in_lattice(level: int, row: int, column: int) -> bool:
+    step = 2 ** (level // 2)
+    if row % step or column % step:
+        return False
+    return level % 2 == 0 or (row + column) // step % 2 == 0
 
 
 def level_of(magnitude: int) -> int:
@@ -224,7 +231,7 @@ class Decoder:
         assert self.metadata["tables"] == hashlib.sha256(tables).hexdigest()
         self.tables = read_table_set(tables)
         sizes = json.loads(self.metadata["architecture"])
-        self.groups, self.hyper = sizes["groups"], sizes["hyper"]
+        self.groups, self.depths, self.hyper = sizes["groups"], sizes["depths"], sizes["hyper"]
         names = sorted({name.rpartition(".")[0] for name in self.tensors if name.startswith("exact.")})
         self.layers = {}
         for name in names:
@@ -285,18 +292,24 @@ class Decoder:
             scale = self.run("direct.1", self.run("direct.0", features))
             self.fill(stream, q, slice(None), np.ones((h, w), bool), scale)
             return q
-        even = np.array([[(row + column) % 2 == 0 for column in range(w)] for row in range(h)])
         first = 0
         for g, width in enumerate(self.groups):
             part = slice(first, first + width)
             first += width
             base = self.base(g, features, q)
-            scale = self.run(f"anchor.{g}.1", self.run(f"anchor.{g}.0", base))
-            self.fill(stream, q, part, even, scale)
-            taps = self.run(f"taps.{g}", self.projection(g, q, even))
-            seen = np.concatenate([base, taps])
-            scale = self.run(f"other.{g}.1", self.run(f"other.{g}.0", seen))
-            self.fill(stream, q, part, ~even, scale)
+            done = np.zeros((h, w), bool)
+            for n in range(self.depths[g] + 1):
+                level = self.depths[g] - n
+                seen = base
+                if n:
+                    s = 2 ** (level // 2)
+                    taps = np.zeros((self.layers[f"taps.{g}.{n}"].weight.shape[0], h, w), np.int64)
+                    taps[:, ::s, ::s] = self.run(f"taps.{g}.{n}", self.projection(g, q, done)[:, ::s, ::s])
+                    seen = np.concatenate([base, taps])
+                scale = self.run(f"scale.{g}.{n}.1", self.run(f"scale.{g}.{n}.0", seen))
+                now = np.array([[in_lattice(level, row, c) for c in range(w)] for row in range(h)]) & ~done
+                self.fill(stream, q, part, now, scale)
+                done |= now
         return q
 
     def base(self, g: int, features: Integers, q: Integers) -> Integers:

@@ -180,27 +180,59 @@ def test_the_estimate_changes_no_byte(model: cb.Checkerboard, weights: store.Wei
 
 
 @given(
-    groups=st.lists(st.integers(1, 5), min_size=1, max_size=4),
+    groups=st.lists(st.tuples(st.integers(1, 5), st.integers(0, 6)), min_size=1, max_size=4),
     h=st.integers(1, 9),
     w=st.integers(1, 9),
 )
-def test_the_passes_of_a_schedule_partition_the_latent(groups: list[int], h: int, w: int) -> None:
-    for schedule in (one_step(sum(groups)), checkerboard(groups)):
-        seen = np.zeros((sum(groups), h * w), int)
+def test_the_passes_of_a_schedule_partition_the_latent(groups: list[tuple[int, int]], h: int, w: int) -> None:
+    widths, depths = zip(*groups, strict=True)
+    for schedule in (one_step(sum(widths)), checkerboard(widths, depths)):
+        seen = np.zeros((sum(widths), h * w), int)
         for step in schedule:
-            seen[step.first : step.last, positions(step.cells, h, w)] += 1
+            seen[step.first : step.last, positions(step, h, w)] += 1
         assert (seen == 1).all()
 
 
-def test_a_checkerboard_codes_the_anchors_of_each_group_before_its_others() -> None:
-    schedule = checkerboard((2, 3))
-    assert [(step.group, step.first, step.last, step.cells) for step in schedule] == [
-        (0, 0, 2, "anchors"),
-        (0, 0, 2, "others"),
-        (1, 2, 5, "anchors"),
-        (1, 2, 5, "others"),
+def test_a_checkerboard_codes_ever_denser_lattices_of_each_group() -> None:
+    schedule = checkerboard((2, 3), (1, 3))
+    assert [(step.group, step.first, step.last, step.level) for step in schedule] == [
+        (0, 0, 2, 1),
+        (0, 0, 2, 0),
+        (1, 2, 5, 3),
+        (1, 2, 5, 2),
+        (1, 2, 5, 1),
+        (1, 2, 5, 0),
     ]
-    assert positions("anchors", 2, 3).tolist() == [0, 2, 4]
+    drawn = np.zeros((5, 5), int)
+    for step in schedule[2:]:
+        drawn.reshape(-1)[positions(step, 5, 5)] = step.number
+    assert drawn.tolist() == [
+        [0, 3, 1, 3, 0],
+        [3, 2, 3, 2, 3],
+        [1, 3, 0, 3, 1],
+        [3, 2, 3, 2, 3],
+        [0, 3, 1, 3, 0],
+    ]
+
+
+@pytest.mark.parametrize("size", [(4, 4), (5, 7), (32, 48)])
+@pytest.mark.parametrize("depth", range(cb.DEPTH_MAX + 1))
+def test_a_pass_sees_what_was_decoded_before_it_where_it_stands(size: tuple[int, int], depth: int) -> None:
+    h, w = size
+    here = torch.arange(1, h * w + 1).float()
+    parts: list[torch.Tensor] = []
+    found = cb.places(h, w, depth)
+    for place, level in zip(found, [*range(depth, -1, -1), 0], strict=True):
+        stride = 2 ** (level // 2)
+        unknown = torch.zeros(1, 1, 1, len(place.order) - place.known)
+        seen = cb.spread([*parts, unknown], place)[0, 0]
+        truth = here.view(h, w)[::stride, ::stride]
+        decoded = torch.cat(parts, 3).flatten() if parts else torch.zeros(0)
+        assert torch.equal(seen, torch.where(torch.isin(truth, decoded), truth, 0))
+        assert torch.equal(truth.flatten()[place.seen], here[place.cells])
+        assert len(place.cells) > 0 or place is found[-1], "a pass without positions"
+        parts.append(here[place.cells][None, None, None])
+    assert torch.equal(seen, truth)
 
 
 # --- a machine that leaves the integers
@@ -230,15 +262,19 @@ def test_wrong_integers_at_one_shape_are_caught_by_the_seal_and_read_again_on_th
 ) -> None:
     file = encoded(model, weights.ref, pixels(80, 64), rate=200, order=order)
     expected = model.read_symbols(file)
-    right: Callable[..., Tensor] = torch.nn.functional.conv2d
+    floats = cb.build(weights, "cpu", exact="float32")
+    for name, size in (("conv2d", slice(2, 4)), ("linear", slice(1, 3))):
+        right: Callable[..., Tensor] = getattr(torch.nn.functional, name)
 
-    def wrong_at_5_by_4(x: Tensor, *args: Any, **named: Any) -> Tensor:
-        y = right(x, *args, **named)
-        return y + 50_000 if y.dtype == torch.float32 and x.shape[2:] == (5, 4) else y
+        def wrong_at_5_by_4(
+            x: Tensor, *args: Any, right: Any = right, size: slice = size, **named: Any
+        ) -> Tensor:
+            y: Tensor = right(x, *args, **named)
+            return y + 50_000 if y.dtype == torch.float32 and x.shape[size] == (5, 4) else y
 
-    monkeypatch.setattr(torch.nn.functional, "conv2d", wrong_at_5_by_4)
-    found = model.read_symbols(file)
-    assert paths_read == ["float32", "float32", SAFE_PATH]
+        monkeypatch.setattr(torch.nn.functional, name, wrong_at_5_by_4)
+    found = floats.read_symbols(file)
+    assert paths_read == [model.exact.path, "float32", SAFE_PATH]
     assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
@@ -247,7 +283,7 @@ def test_fractions_at_one_shape_are_left_for_the_safe_path_at_once(
 ) -> None:
     planes = pixels(80, 64)
     file = encoded(model, weights.ref, planes, rate=200)
-    fresh = cb.build(weights, "cpu")
+    fresh = cb.build(weights, "cpu", exact="float32")
     right: Callable[..., Tensor] = torch.nn.functional.conv2d
 
     def winograd_at_5_by_4(x: Tensor, *args: Any, **named: Any) -> Tensor:
@@ -266,7 +302,7 @@ def test_a_damaged_stream_is_tried_on_the_safe_path_before_it_is_called_damaged(
     file = encoded(model, weights.ref, pixels(20, 20), rate=200)
     with pytest.raises(FormatError, match=r"do not verify|escapes"):
         model.read_symbols(replace(file, head=replace(file.head, rate=60)))
-    assert paths_read == ["float32", SAFE_PATH]
+    assert paths_read == [model.exact.path, SAFE_PATH]
 
 
 # --- the encoder's choice

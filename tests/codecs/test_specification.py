@@ -36,9 +36,18 @@ def test_the_printed_side_info_is_the_declared_one() -> None:
 def test_every_integer_layer_stands_in_the_table_of_networks() -> None:
     for spec in cb.exact_layers(cb.PRESETS["s"]):
         parts = spec.name.split(".")
-        name = spec.name if parts[0] in ("hyper", "direct") else ".".join([parts[0], "g", *parts[2:]])
-        assert f"`{name}` ({spec.kernel}x{spec.kernel})" in CHAPTER, spec.name
-        assert spec.last == (spec.name == "direct.1" or (parts[0] in ("anchor", "other") and parts[2] == "1"))
+        size = f"({spec.kernel}x{spec.kernel})"
+        if parts[0] == "taps":
+            group, number = int(parts[1]), int(parts[2])
+            level = cb.PRESETS["s"].depths[group] - number
+            assert "`taps.g.n` (5x5 for g = 0 and even l, else 3x3)" in CHAPTER
+            assert spec.kernel == (5 if group == 0 and level % 2 == 0 else 3)
+        elif parts[0] == "scale":
+            assert f"`scale.g.{'n' if int(parts[2]) else 0}.{parts[3]}` {size}" in CHAPTER, spec.name
+        else:
+            name = spec.name if parts[0] in ("hyper", "direct") else ".".join([parts[0], "g", *parts[2:]])
+            assert f"`{name}` {size}" in CHAPTER, spec.name
+        assert spec.last == (spec.name == "direct.1" or (parts[0] == "scale" and parts[3] == "1"))
     assert f"top {TABLE_INDEX_MAX} in layers whose output is a scale index" in CHAPTER
 
 

@@ -53,9 +53,9 @@ def build(weights: store.Weights, tensors: Mapping[str, Tensor], **metadata: str
         ("exact.hyper.0.bias", filled(-(2**31)), "can reach"),
         ("exact.direct.1.multiplier", filled(0), "multipliers"),
         ("exact.direct.1.multiplier", filled(-20000), "multipliers"),
-        ("exact.other.1.1.shift", filled(31), "shifts"),
-        ("exact.other.1.1.shift", filled(-1), "shifts"),
-        ("exact.taps.0.weight", lambda t: t.float(), "int8"),
+        ("exact.scale.1.1.1.shift", filled(31), "shifts"),
+        ("exact.scale.1.1.1.shift", filled(-1), "shifts"),
+        ("exact.taps.0.1.weight", lambda t: t.float(), "int8"),
         ("means.hyper_layers.0.weight", filled(float("nan")), "finite"),
         ("synthesis.render.weight", lambda t: t[1:], "shape"),
     ],
@@ -79,12 +79,12 @@ def test_a_tensor_out_of_its_range_is_refused_by_name(
         "order",
         "gain",
         "synthesis.inverse_gain",
-        "exact.anchor.1.0.bias",
+        "exact.scale.1.0.0.bias",
         "encoder.analysis.first.weight",
         "encoder.hyper.layers.3.bias",
-        "means.taps.1.weight",
-        "synthesis.sixteenth_blocks.0.first.weight",
-        "synthesis.sixteenth_blocks.0.first.weight_step",
+        "means.taps.1_1.weight",
+        "synthesis.eighth_blocks.0.first.weight",
+        "synthesis.eighth_blocks.0.first.weight_step",
     ],
 )
 def test_a_missing_tensor_is_named(name: str, weights: store.Weights) -> None:
@@ -101,13 +101,18 @@ def test_a_missing_tensor_is_named(name: str, weights: store.Weights) -> None:
         "7",
         "{}",
         '{"groups": 320}',
-        '{"groups": [48, "272"]}',
-        '{"groups": [48, 272], "hyper": -1}',
-        '{"groups": [48, 272], "hyper": 96.5}',
-        '{"groups": [48, 272], "hyper": 1000000000}',
-        '{"groups": [48, 272], "eighth": "wide"}',
-        '{"groups": [48, 272], "unknown": 1}',
-        '{"groups": []}',
+        '{"groups": [48, 272]}',
+        '{"groups": [48, "272"], "depths": [1, 1]}',
+        '{"groups": [48, 272], "depths": [1]}',
+        '{"groups": [48, 272], "depths": [1, 5]}',
+        '{"groups": [48, 272], "depths": [1, -1]}',
+        '{"groups": [48, 272], "depths": 1}',
+        '{"groups": [48, 272], "depths": [1, 1], "hyper": -1}',
+        '{"groups": [48, 272], "depths": [1, 1], "hyper": 96.5}',
+        '{"groups": [48, 272], "depths": [1, 1], "hyper": 1000000000}',
+        '{"groups": [48, 272], "depths": [1, 1], "eighth": "wide"}',
+        '{"groups": [48, 272], "depths": [1, 1], "unknown": 1}',
+        '{"groups": [], "depths": []}',
     ],
 )
 def test_an_architecture_that_describes_no_preset_is_refused(
@@ -130,8 +135,8 @@ def test_known_answers_that_can_not_be_read_are_refused(answers: str, weights: s
 
 def test_other_known_answers_than_this_machine_gives_are_refused(weights: store.Weights) -> None:
     answers = json.loads(weights.metadata["known_answers"])
-    answers["taps.1"] ^= 1
-    with pytest.raises(ExactnessError, match=r"float32 \(layer taps.1\).*int64 \(layer taps.1\)"):
+    answers["taps.1.1"] ^= 1
+    with pytest.raises(ExactnessError, match=r"float32 \(layer taps.1.1\).*int64 \(layer taps.1.1\)"):
         build(weights, weights.tensors, known_answers=json.dumps(answers))
 
 

@@ -9,9 +9,11 @@ import numpy.typing as npt
 import torch
 
 from licodec.exact.layers import KNOTS, LayerSpec, StoredLayer
-from licodec.exact.paths import ExactNet, exact_section
+from licodec.exact.paths import PATHS, ExactNet, exact_section, usable
 
 Integers = npt.NDArray[np.int64]
+HERE = tuple(filter(usable, PATHS))
+"""The paths of this machine."""
 
 
 def random_layer(

@@ -20,8 +20,9 @@ from licodec.exact.layers import (
     dyadic,
     integer_knots,
 )
-from licodec.exact.paths import PATHS, ExactNet, exact_section
+from licodec.exact.paths import ExactNet, exact_section
 from tests.exact.layers import (
+    HERE,
     expected_output,
     expected_sums,
     random_input,
@@ -34,10 +35,20 @@ from tests.exact.layers import (
 MULTIPLIERS = (2**14, 2**14 + 1, 16419, 23170, 2**15 - 1)
 
 
-def copying_layer(multiplier: list[int], shift: list[int]) -> StoredLayer:
-    """Sums are the input itself; one output channel for each (m, s)."""
+def requantise(
+    multiplier: list[int], shift: list[int], sums: np.ndarray[tuple[int], np.dtype[np.int64]], path: str
+) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
+    """What a path makes of sums, one row for each (m, s)."""
     spec = LayerSpec("copy", 1, len(multiplier), 1)
-    return stored(spec, np.ones((spec.out, 1, 1, 1)), np.zeros((KNOTS, spec.out)), multiplier, shift)
+    layer = stored(spec, np.ones((spec.out, 1, 1, 1)), np.zeros((KNOTS, spec.out)), multiplier, shift)
+    net = ExactNet([layer], None)
+    if path == "int8":
+        products = torch.from_numpy(sums).to(torch.int32)[None, None, :, None].expand(1, 1, -1, spec.out)
+        found = net._requantise_products(layer, products, 0)
+    else:
+        dtype = {"float64-rounded": torch.float64, "int64": torch.int64}.get(path, torch.float32)
+        found = net._requantise(layer, torch.from_numpy(sums).to(dtype).expand(1, spec.out, 1, -1), path)
+    return found[0, :, 0].to(torch.int64).numpy()
 
 
 # --- requantisation
@@ -51,32 +62,28 @@ def around_the_steps(m: int, s: int) -> np.ndarray[tuple[int], np.dtype[np.int64
     return np.unique(np.concatenate([near[np.abs(near) < ACCUMULATOR_LIMIT], ends]))
 
 
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("path", HERE)
 def test_requantisation_is_the_integer_rule_at_every_step_of_every_shift(path: str) -> None:
     pairs = [(m, s) for m in MULTIPLIERS for s in range(31)]
-    layer = copying_layer([m for m, _ in pairs], [s for _, s in pairs])
-    net = ExactNet([layer], None)
     sums = np.unique(np.concatenate([around_the_steps(m, s) for m, s in pairs]))
-    found = run(net, layer, sums[None, None, :], 0, path)
+    found = requantise([m for m, _ in pairs], [s for _, s in pairs], sums, path)
     for channel, (m, s) in enumerate(pairs):
-        assert np.array_equal(found[channel, 0], requantised(sums, m, s).clip(0, 127)), (m, s)
+        assert np.array_equal(found[channel], requantised(sums, m, s).clip(0, 127)), (m, s)
 
 
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("path", HERE)
 def test_requantisation_is_the_integer_rule_on_a_dense_sweep(path: str) -> None:
-    layer = copying_layer([16419, 32767, 16384], [24, 22, 21])
     sums = np.arange(-4000, 200_000, dtype=np.int64)
-    found = run(ExactNet([layer], None), layer, sums[None, None, :], 0, path)
+    found = requantise([16419, 32767, 16384], [24, 22, 21], sums, path)
     for channel, (m, s) in enumerate(((16419, 24), (32767, 22), (16384, 21))):
-        assert np.array_equal(found[channel, 0], requantised(sums, m, s).clip(0, 127))
+        assert np.array_equal(found[channel], requantised(sums, m, s).clip(0, 127))
 
 
 def test_a_multiplication_in_float32_would_be_wrong() -> None:
     m, s, acc = 16419, 24, 89409
     assert requantised(np.array([acc]), m, s) == 87
     assert np.floor(np.float32(acc) * np.float32(m * 2.0**-s) + np.float32(0.5)) == 88
-    layer = copying_layer([m], [s])
-    assert run(ExactNet([layer], None), layer, np.array([[[acc]]]), 0).item() == 87
+    assert all(requantise([m], [s], np.array([acc]), path).item() == 87 for path in HERE)
 
 
 @given(st.floats(min_value=2.0**-15, max_value=2.0**14))
@@ -124,7 +131,7 @@ def test_the_bound_counts_the_largest_bias_of_all_knots_and_its_sign_does_not_ma
 def test_sums_at_the_bound_are_exact_on_every_path() -> None:
     layer = layer_reaching(2**24 - 1)
     net = ExactNet([layer], None)
-    assert {net.known_answer("wide", path) for path in PATHS} == {net.known_answer("wide", "int64")}
+    assert {net.known_answer("wide", path) for path in HERE} == {net.known_answer("wide", "int64")}
 
 
 @pytest.mark.parametrize(
@@ -193,12 +200,12 @@ def test_all_paths_give_the_integers_of_an_independent_reference(
     net = ExactNet([layer], None)
     x = random_input(seed, layer, *size)
     expected = expected_output(layer, x, rate)
-    for path in PATHS:
+    for path in HERE:
         assert np.array_equal(run(net, layer, x, rate, path), expected), path
 
 
 @pytest.mark.parametrize("value", [-127, 0, 127])
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("path", HERE)
 def test_extreme_maps_are_exact_on_layers_of_full_size(path: str, value: int) -> None:
     layer = random_layer(5, 64, 64, 5, signed=True)
     x = np.full((64, 9, 7), value)
@@ -227,7 +234,7 @@ def expected() -> Iterator[np.ndarray[tuple[int, ...], np.dtype[np.int64]]]:
     torch.set_default_dtype(dtype)
 
 
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("path", HERE)
 def test_autocast_in_the_caller_does_no_harm(
     path: str, expected: np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 ) -> None:
@@ -237,7 +244,7 @@ def test_autocast_in_the_caller_does_no_harm(
         assert np.array_equal(run(ExactNet([LAYER], None), LAYER, X, 77, path), expected)
 
 
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("path", HERE)
 def test_another_default_dtype_does_no_harm(
     path: str, expected: np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 ) -> None:
@@ -254,10 +261,10 @@ def test_the_number_of_threads_does_not_matter(
 ) -> None:
     net = ExactNet([LAYER], None)
     torch.set_num_threads(threads)
-    assert all(np.array_equal(run(net, LAYER, X, 77, path), expected) for path in PATHS)
+    assert all(np.array_equal(run(net, LAYER, X, 77, path), expected) for path in HERE)
 
 
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("path", HERE)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int64, torch.uint8])
 def test_memory_format_and_dtype_of_the_input_do_not_matter(
     path: str, dtype: torch.dtype, expected: np.ndarray[tuple[int, ...], np.dtype[np.int64]]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from licodec.codecs import checkerboard as cb
 from licodec.entropy.tables import load_set
@@ -22,6 +21,7 @@ from licodec.training.objective import (
     round_log,
     smooth,
     value_of,
+    walk_scales,
 )
 from tests.training.conftest import Start
 
@@ -47,20 +47,21 @@ def test_quantised_twins_choose_the_tables_that_the_integer_nets_choose(rate: in
     rng = np.random.default_rng(rate)
     z = torch.from_numpy(rng.laplace(0, 6, (1, 96, 2, 3)).round().astype(np.float32))
     q = torch.from_numpy(rng.laplace(0, 3, (1, 320, 8, 12)).round().astype(np.float32))
+    levels = torch.from_numpy(cb.magnitude_table())[q.abs().clamp(max=255).long()]
     clipped = z.clamp(-cb.HYPER_LIMIT, cb.HYPER_LIMIT)
 
     nets = model.scale_nets(torch.tensor([rate]))
     features = nets.hyper(clipped * cb.HYPER_UNIT)
     priced = {
         "direct": nets.direct(features),
-        "context": context_indices(nets, model.preset.groups, features, q),
+        "context": context_indices(nets, model.preset, features, q),
     }
     with exact_section(net.path):
         integers = cb.ScaleNets(lambda name, x: net(name, x, rate))
         exact_features = integers.hyper(clipped)
         coded = {
             "direct": integers.direct(exact_features),
-            "context": integer_context_indices(integers, model.preset.groups, exact_features, q),
+            "context": walk_scales(integers, model.preset, exact_features, levels),
         }
     for name, twin in priced.items():
         rounded = torch.floor(twin + 0.5).clamp(0, 63)
@@ -69,25 +70,6 @@ def test_quantised_twins_choose_the_tables_that_the_integer_nets_choose(rate: in
         assert (difference <= 1).double().mean() >= 0.999, name
         # A float sum at the edge of rounding moves one hidden integer by one, and that moves its successors.
         assert (difference == 0).double().mean() >= 0.75, name
-
-
-def integer_context_indices(
-    nets: cb.ScaleNets, groups: tuple[int, ...], features: Tensor, q: Tensor
-) -> Tensor:
-    """Order 1 on integers: levels of symbols instead of magnitudes in real units."""
-    h, w = q.shape[2:]
-    cells = cb.positions(h, w)
-    levels = torch.from_numpy(cb.magnitude_table())[q.abs().clamp(max=255).long()]
-    anchor = torch.zeros(h * w, dtype=torch.bool)
-    anchor[cells.anchors] = True
-    projected: list[Tensor] = []
-    out = []
-    for g, part in enumerate(torch.split(levels, list(groups), 1)):
-        base = nets.base(g, features, projected)
-        anchors = nets.project(g, torch.where(anchor.view(h, w), part, 0))
-        out.append(cb.spread(nets.anchors(g, base), nets.others(g, base, anchors), h, w))
-        projected.append(nets.project(g, part))
-    return torch.cat(out, 1)
 
 
 def test_magnitudes_in_training_are_the_levels_of_the_codec() -> None:

@@ -14,11 +14,12 @@ integer net and sees integers only.
 The choice is the nearest integer, or the one below where that saves more bits than its distortion is worth;
 it is zero, and not coded, where the exact nets give the narrowest table.
 
-Latent channels come in groups; each group is coded in two passes over a checkerboard:
+Latent channels come in groups. Each group is coded in passes over a checkerboard, the first of them predicted
+from z and the earlier groups, the others also from the group's positions before them:
 
-    a o a o a      a: anchors, (row + column) even, predicted from z and the earlier groups
-    o a o a o      o: the others, which see the anchors of their group around them as well
-    a o a o a
+    0 1 0 1 0      The first group holds what says most about the picture: four passes      0 3 1 3 0
+    1 0 1 0 1      there, each from neighbours on all sides, and not half of it from        3 2 3 2 3
+    0 1 0 1 0      z alone.                                                                  1 3 0 3 1
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -69,24 +70,29 @@ class Preset:
     """Sizes of one member of the family."""
 
     groups: tuple[int, ...]
+    depths: tuple[int, ...]
     eighth: int = 96
-    sixteenth: int = 192
     encoder_eighth_blocks: int = 2
-    encoder_sixteenth_blocks: int = 1
     decoder_eighth_blocks: int = 1
-    decoder_sixteenth_blocks: int = 1
     hyper: int = 96
     mean: int = 128
-    exact: int = 64
+    exact: int = 96
 
     @property
     def latents(self) -> int:
         return sum(self.groups)
 
+    @property
+    def passes(self) -> tuple[Pass, ...]:
+        """Order 1."""
+        return checkerboard(self.groups, self.depths)
+
 
 SIZE_MAX = 4096
 """No width of a net is larger; a weights file that says so is damaged."""
-PRESETS = {"s": Preset(groups=(48, 272))}
+DEPTH_MAX = 4
+"""The deepest lattice that leaves no pass of a 4 x 4 grid empty."""
+PRESETS = {"s": Preset(groups=(16, 48, 96, 160), depths=(3, 1, 1, 1))}
 
 
 # --- Building blocks ----------------------------------------------------------------------------------------
@@ -107,13 +113,18 @@ def shuffle(x: Tensor, r: int) -> Tensor:
     return x.permute(0, 1, 3, 2, 4, 5).reshape(b, h * r, w * r, c // (r * r)).permute(0, 3, 1, 2)
 
 
+Edge = Literal["zeros", "replicate"]
+
+
 class Conv(nn.Conv2d):
-    """Convolution with a bias that keeps the size."""
+    """Convolution with a bias that keeps the size. `edge` says what lies beyond the border: zeros, which are
+    what nothing is known of, or in the transforms what lies on it: zero is a colour there, and pictures of
+    another one would get a frame."""
 
     bias: nn.Parameter
 
-    def __init__(self, inp: int, out: int, kernel: int) -> None:
-        super().__init__(inp, out, kernel, padding=kernel // 2)
+    def __init__(self, inp: int, out: int, kernel: int, edge: Edge = "zeros") -> None:
+        super().__init__(inp, out, kernel, padding=kernel // 2, padding_mode=edge)
 
 
 def fit(x: Tensor, layer: Conv) -> Tensor:
@@ -134,7 +145,7 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.first, self.second = Conv(width, width, 3), Conv(width, width, 3)
+        self.first, self.second = (Conv(width, width, 3, "replicate") for _ in range(2))
         self.film = nn.Parameter(torch.ones(KNOTS, width))
         with torch.no_grad():
             self.second.weight.mul_(0.1)
@@ -155,22 +166,17 @@ class Analysis(nn.Module):
     """Pixels [B, 3, H, W] minus 0.5 -> latents of about unit variance [B, M, H/16, W/16], float32.
 
     `klt` starts as the principal components of 16x16 blocks of photographs. Before it, convolutions on the
-    1/4 and 1/8 grids correct the pixels (as the filter of a lapped transform does, among others); beside it a
-    branch on the 1/16 grid corrects the latents. What they add starts near zero.
+    1/4 and 1/8 grids correct the pixels (as the filter of a lapped transform does, among others). What they
+    add starts near zero.
     """
 
     def __init__(self, p: Preset) -> None:
         super().__init__()
-        self.first = Conv(QUARTER, QUARTER, 3)
-        self.to_quarter = Conv(QUARTER, QUARTER, 3)
+        self.first = Conv(QUARTER, QUARTER, 3, "replicate")
+        self.to_quarter = Conv(QUARTER, QUARTER, 3, "replicate")
         self.to_eighth = Conv(4 * QUARTER, p.eighth, 1)
         self.eighth_blocks = nn.ModuleList(ResidualBlock(p.eighth) for _ in range(p.encoder_eighth_blocks))
         self.from_eighth = Conv(p.eighth, 4 * QUARTER, 1)
-        self.to_sixteenth = Conv(4 * p.eighth, p.sixteenth, 1)
-        self.sixteenth_blocks = nn.ModuleList(
-            ResidualBlock(p.sixteenth) for _ in range(p.encoder_sixteenth_blocks)
-        )
-        self.leave = Conv(p.sixteenth, p.latents, 1)
         self.klt = Conv(16 * QUARTER, p.latents, 1)
         self.deviation: Tensor
         self.register_buffer("deviation", torch.ones(p.latents))
@@ -182,34 +188,25 @@ class Analysis(nn.Module):
         h = self.to_eighth(unshuffle(h, 2))
         for block in self.eighth_blocks:
             h = block(h, rate)
-        h = leaky(h)
-        blocks += shuffle(self.from_eighth(h), 2).float()
-        h = self.to_sixteenth(unshuffle(h, 2))
-        for block in self.sixteenth_blocks:
-            h = block(h, rate)
+        blocks += shuffle(self.from_eighth(leaky(h)), 2).float()
         y = self.klt(fit(unshuffle(blocks, 4), self.klt)).float()
-        out: Tensor = (y + self.leave(leaky(h)).float()) / self.deviation.view(1, -1, 1, 1)
+        out: Tensor = y / self.deviation.view(1, -1, 1, 1)
         return out
 
 
 class Synthesis(nn.Module):
     """Decoded latents [B, M, h, w] -> pixels minus 0.5 [B, 3, 16h, 16w], float32. Mirror of `Analysis`: the
-    straight path first, then corrections of its pixels from the 1/16, the 1/8 and the 1/4 grid."""
+    straight path first, then corrections of its pixels on the 1/8 and the 1/4 grid."""
 
     def __init__(self, p: Preset) -> None:
         super().__init__()
         self.klt = Conv(p.latents, 16 * QUARTER, 1)
-        self.enter = Conv(p.latents, p.sixteenth, 1)
-        self.sixteenth_blocks = nn.ModuleList(
-            ResidualBlock(p.sixteenth) for _ in range(p.decoder_sixteenth_blocks)
-        )
-        self.to_eighth = Conv(p.sixteenth, 4 * p.eighth, 1)
         self.look = Conv(4 * QUARTER, p.eighth, 1)
         self.eighth_blocks = nn.ModuleList(ResidualBlock(p.eighth) for _ in range(p.decoder_eighth_blocks))
         self.to_quarter = Conv(p.eighth, 4 * QUARTER, 1)
-        self.render = Conv(QUARTER, QUARTER, 3)
+        self.render = Conv(QUARTER, QUARTER, 3, "replicate")
         self.film = nn.Parameter(torch.ones(KNOTS, QUARTER))
-        self.leave = Conv(QUARTER, QUARTER, 3)
+        self.leave = Conv(QUARTER, QUARTER, 3, "replicate")
 
     def forward(self, v: Tensor, scale: Tensor, rate: Tensor) -> Tensor:
         return shuffle(self.blocks(v, scale, rate), 4).float()
@@ -222,11 +219,7 @@ class Synthesis(nn.Module):
             scale: what makes them coefficients in units of pixels, [B, M, 1, 1].
         """
         picture = shuffle(self.klt(fit(v * scale, self.klt)).float(), 4)
-        h = self.enter(fit(v, self.enter))
-        for block in self.sixteenth_blocks:
-            h = block(h, rate)
-        seen = self.look(unshuffle(fit(picture, self.look), 2))
-        h = shuffle(self.to_eighth(leaky(h)), 2).add_(seen)
+        h = self.look(unshuffle(fit(picture, self.look), 2))
         for block in self.eighth_blocks:
             h = block(h, rate)
         picture += shuffle(self.to_quarter(leaky(h)), 2).float()  # a sum of two types is four times slower
@@ -266,40 +259,74 @@ def pick(cells: Tensor, *maps: Tensor) -> Tensor:
     return joined.index_select(1, cells).permute(0, 2, 1).unsqueeze(2)
 
 
-def spread(anchors: Tensor, others: Tensor, h: int, w: int) -> Tensor:
-    """Inverse of `pick` for both halves of a checkerboard: [B, C, h, w]."""
-    order = positions(h, w, str(anchors.device)).order
-    rows = torch.cat([anchors, others], 3).squeeze(2).permute(0, 2, 1).index_select(1, order)
-    return rows.reshape(rows.shape[0], h, w, rows.shape[2]).permute(0, 3, 1, 2)
-
-
-def interleave(halves: Sequence[Tensor], h: int, w: int) -> Tensor:
-    """All passes of a checkerboard, in its order, as one map [B, M, h, w]."""
-    pairs = zip(halves[::2], halves[1::2], strict=True)
-    return torch.cat([spread(anchors, others, h, w) for anchors, others in pairs], 1)
+def taps_kernel(step: Pass) -> int:
+    """Rows and columns in which a pass looks around. Decoded are, on even levels, 12 of the 25 positions of 5
+    x 5 and 4 of 3 x 3; on odd ones the 4 diagonal ones in either."""
+    return 5 if step.group == 0 and step.level % 2 == 0 else 3
 
 
 @dataclass(frozen=True)
-class Positions:
-    """Of a grid, row * w + column: its anchors and its others, and where each position stands in both lists
-    put one behind the other."""
+class Place:
+    """Where a pass of a group codes, and the grid in which it sees what the group has before it: every 1st,
+    2nd, 4th .. row and column, so that its neighbours are near.
 
-    anchors: Tensor
-    others: Tensor
+    Attributes:
+        cells: its positions on the grid of latents, row * w + column. seen: the same on its own grid.
+        height, width: of its own grid.
+        known: how many positions of its own grid earlier passes have decoded; the rest is unknown.
+        order: where each position of its own grid stands in the earlier passes' values and then the unknown
+            ones put one behind the other.
+    """
+
+    cells: Tensor
+    seen: Tensor
+    height: int
+    width: int
+    known: int
     order: Tensor
 
-    def of(self, step: Pass) -> Tensor:
-        return self.anchors if step.cells == "anchors" else self.others
 
-
-@functools.lru_cache(maxsize=8)
-def positions(h: int, w: int, device: str = "cpu") -> Positions:
+@functools.lru_cache(maxsize=32)
+def places(h: int, w: int, depth: int, device: str = "cpu") -> tuple[Place, ...]:
+    """Places of the passes of a group of that depth on an h x w grid, and one more in which nothing is
+    unknown."""
+    steps = checkerboard((1,), (depth,))
+    cells = [schedule.positions(step, h, w) for step in steps]
+    found = []
     with torch.inference_mode(False):  # kept for later callers, who may want gradients through a selection
-        anchors, others = (
-            torch.from_numpy(schedule.positions(cells, h, w)) for cells in ("anchors", "others")
-        )
-        order = torch.argsort(torch.cat([anchors, others]))
-        return Positions(anchors.to(device), others.to(device), order.to(device))
+        for number, level in enumerate([*(step.level for step in steps), 0]):
+            stride = 2 ** (level // 2)
+            height, width = -(-h // stride), -(-w // stride)
+
+            def local(
+                cell: npt.NDArray[np.intp], stride: int = stride, width: int = width
+            ) -> npt.NDArray[np.intp]:
+                return cell // w // stride * width + cell % w // stride
+
+            known = local(np.concatenate([*cells[:number], np.empty(0, np.intp)]))
+            unknown = np.setdiff1d(np.arange(height * width), known)
+            own = cells[number] if number < len(cells) else np.empty(0, np.intp)
+            selections = (own, local(own), np.argsort(np.concatenate([known, unknown])))
+            full, seen, order = (torch.from_numpy(each.astype(np.int64)).to(device) for each in selections)
+            found.append(Place(full, seen, height, width, len(known), order))
+    return tuple(found)
+
+
+def spread(parts: Sequence[Tensor], place: Place) -> Tensor:
+    """Values [B, C, 1, n] of successive passes, with a value for what is unknown last, as a map [B, C, h, w]
+    of the place's grid."""
+    rows = torch.cat(list(parts), 3).squeeze(2).permute(0, 2, 1).index_select(1, place.order)
+    return rows.reshape(rows.shape[0], place.height, place.width, rows.shape[2]).permute(0, 3, 1, 2)
+
+
+def interleave(parts: Sequence[Tensor], preset: Preset, h: int, w: int) -> Tensor:
+    """Values [B, M_g, 1, n] of all passes of order 1 as one map [B, M, h, w]."""
+    passes = iter(parts)
+    groups = [
+        spread([next(passes) for _ in range(depth + 1)], places(h, w, depth, str(parts[0].device))[-1])
+        for depth in preset.depths
+    ]
+    return torch.cat(groups, 1)
 
 
 class MeanNets(nn.Module):
@@ -313,28 +340,28 @@ class MeanNets(nn.Module):
 
     def __init__(self, p: Preset) -> None:
         super().__init__()
-        self.groups = p.groups
+        self.preset = p
         w = p.mean
         self.hyper_layers = nn.ModuleList([Conv(p.hyper, 4 * 96, 1), Conv(96, 96, 3), Conv(96, 4 * w, 1)])
         self.context = nn.ModuleList(Conv(sum(p.groups[:g]), w, 3) for g in range(1, len(p.groups)))
-        self.squeeze, self.taps = nn.ModuleList(), nn.ModuleList()
-        self.anchor, self.other = nn.ModuleList(), nn.ModuleList()
-        for g, m in enumerate(p.groups):
+        self.squeeze = nn.ModuleList(Conv(m, 64, 1) if m > 64 else nn.Identity() for m in p.groups)
+        self.taps, self.heads = nn.ModuleDict(), nn.ModuleDict()
+        for step in p.passes:
+            g, m = step.group, step.last - step.first
             base = w if g == 0 else 2 * w
             hidden = w if g == 0 else w * 3 // 2
-            self.squeeze.append(Conv(m, 64, 1))
-            self.taps.append(Conv(64, 96, 5 if g == 0 else 3))
-            self.anchor.append(nn.Sequential(Conv(base, hidden, 1), nn.LeakyReLU(0.2), Conv(hidden, m, 1)))
-            self.other.append(
-                nn.Sequential(Conv(base + 96, hidden, 1), nn.LeakyReLU(0.2), Conv(hidden, m, 1))
-            )
-        with torch.no_grad():
-            for net in [*self.anchor, *self.other]:
-                assert isinstance(net, nn.Sequential)
-                last = net[2]
-                assert isinstance(last, Conv)
+            if step.number:
+                self.taps[self._name(step)] = Conv(min(m, 64), 96, taps_kernel(step))
+                base += 96
+            head = nn.Sequential(Conv(base, hidden, 1), nn.LeakyReLU(0.2), last := Conv(hidden, m, 1))
+            self.heads[self._name(step)] = head
+            with torch.no_grad():
                 last.weight.mul_(0.1)
                 last.bias.zero_()
+
+    @staticmethod
+    def _name(step: Pass) -> str:
+        return f"{step.group}_{step.number}"
 
     def hyper(self, z: Tensor) -> Tensor:
         a, b, c = self.hyper_layers
@@ -344,7 +371,7 @@ class MeanNets(nn.Module):
         return F.leaky_relu(shuffle(c(h), 2), 0.2)
 
     def base(self, group: int, features: Tensor, earlier: list[Tensor]) -> Tensor:
-        """What both passes of a group see: hyper features, and context of the earlier groups' values."""
+        """What all passes of a group see: hyper features, and context of the earlier groups' values."""
         if group == 0:
             return features
         known = torch.cat(earlier, 1) if len(earlier) > 1 else earlier[0]
@@ -359,20 +386,26 @@ class MeanNets(nn.Module):
         there.
         """
         h, w = features.shape[2:]
-        cells = positions(h, w, str(features.device))
         decoded: list[Tensor] = []
-        passes = iter(checkerboard(self.groups))
-        for g, (first, second) in enumerate(zip(passes, passes, strict=True)):
-            base = self.base(g, features, decoded)
-            anchors = settle(first, self.anchor[g](pick(cells.anchors, base)).float())
-            layer = self.taps[g]
-            assert isinstance(layer, Conv)
-            nothing = anchors.new_zeros(*anchors.shape[:3], len(cells.others))
-            taps = F.leaky_relu(
-                self.taps[g](self.squeeze[g](fit(spread(anchors, nothing, h, w), layer))), 0.2
-            )
-            others = settle(second, self.other[g](pick(cells.others, base, taps)).float())
-            decoded.append(spread(anchors, others, h, w))
+        parts: list[Tensor] = []
+        for step in self.preset.passes:
+            g = step.group
+            around = places(h, w, self.preset.depths[g], str(features.device))
+            place = around[step.number]
+            if step.number == 0:
+                base = self.base(g, features, decoded)
+                parts = []
+            seen = pick(place.cells, base)
+            if step.number:
+                layer = self.taps[self._name(step)]
+                assert isinstance(layer, Conv)
+                nothing = seen.new_zeros(*parts[0].shape[:3], len(place.order) - place.known)
+                known = spread([*parts, nothing.to(parts[0].dtype)], place)
+                taps = F.leaky_relu(layer(self.squeeze[g](fit(known, layer))), 0.2)
+                seen = torch.cat([seen, pick(place.seen, taps)], 1)
+            parts.append(settle(step, self.heads[self._name(step)](seen).float()))
+            if step.level == 0:
+                decoded.append(spread(parts, around[-1]))
         return torch.cat(decoded, 1)
 
 
@@ -403,15 +436,16 @@ def exact_layers(p: Preset) -> list[LayerSpec]:
     ]
     for g, m in enumerate(p.groups):
         specs.append(LayerSpec(f"project.{g}", m, 32, 1, in_unit=MAGNITUDE_UNIT))
-        context = 0 if g == 0 else 48
         if g:
             specs.append(LayerSpec(f"context.{g}", 32 * g, 48, 3))
+    for step in p.passes:
+        name, seen = f"{step.group}.{step.number}", e if step.group == 0 else e + 48
+        if step.number:
+            specs.append(LayerSpec(f"taps.{name}", 32, e, taps_kernel(step)))
+            seen += e
         specs += [
-            LayerSpec(f"anchor.{g}.0", e + context, 96, 1),
-            LayerSpec(f"anchor.{g}.1", 96, m, 1, last=True),
-            LayerSpec(f"taps.{g}", 32, 64, 5),
-            LayerSpec(f"other.{g}.0", e + context + 64, 96, 1),
-            LayerSpec(f"other.{g}.1", 96, m, 1, last=True),
+            LayerSpec(f"scale.{name}.0", seen, 2 * e, 1),
+            LayerSpec(f"scale.{name}.1", 2 * e, step.last - step.first, 1, last=True),
         ]
     return specs
 
@@ -423,7 +457,7 @@ class ScaleNets:
         self.layer = layer
 
     def hyper(self, z: Tensor) -> Tensor:
-        """Clipped hyper-latents [B, Z, h/4, w/4] -> features [B, 64, h, w]."""
+        """Clipped hyper-latents [B, Z, h/4, w/4] -> features [B, E, h, w]."""
         h = shuffle(self.layer("hyper.1", self.layer("hyper.0", z)), 2)
         return shuffle(self.layer("hyper.2", h), 2)
 
@@ -440,16 +474,17 @@ class ScaleNets:
         """Compressed magnitudes of a group's symbols (zeros where unknown) -> 32 features a position."""
         return self.layer(f"project.{group}", magnitudes)
 
-    def anchors(self, group: int, base: Tensor) -> Tensor:
-        """Scale indices [B, M_g, 1, n] at the anchors."""
-        seen = pick(positions(*base.shape[2:], str(base.device)).anchors, base)
-        return self.layer(f"anchor.{group}.1", self.layer(f"anchor.{group}.0", seen))
-
-    def others(self, group: int, base: Tensor, projected_anchors: Tensor) -> Tensor:
-        """Scale indices [B, M_g, 1, n] at the others."""
-        cells = positions(*base.shape[2:], str(base.device)).others
-        taps = self.layer(f"taps.{group}", projected_anchors)
-        return self.layer(f"other.{group}.1", self.layer(f"other.{group}.0", pick(cells, base, taps)))
+    def scales(self, step: Pass, base: Tensor, place: Place, projected: Sequence[Tensor]) -> Tensor:
+        """Scale indices [B, M_g, 1, n] of a pass; `projected`: features [B, 32, 1, n] of the group's passes
+        before it."""
+        name = f"{step.group}.{step.number}"
+        seen = pick(place.cells, base)
+        if step.number:
+            unknown = self.project(step.group, projected[0].new_zeros(1, step.last - step.first, 1, 1))
+            rest = unknown.expand(len(base), -1, -1, len(place.order) - place.known)
+            taps = self.layer(f"taps.{name}", spread([*projected, rest], place))
+            seen = torch.cat([seen, pick(place.seen, taps)], 1)
+        return self.layer(f"scale.{name}.1", self.layer(f"scale.{name}.0", seen))
 
 
 # --- Coding -------------------------------------------------------------------------------------------------
@@ -458,8 +493,8 @@ SYMBOL_MAX = 32767
 Z_OFFSET_MAX = 1024
 Z_MAX = SYMBOL_MAX - Z_OFFSET_MAX
 """Hyper-latents are coded with an offset taken off, which must not leave 16 bits."""
-HALO = 5
-"""Latent positions of context around a tile of analysis or synthesis, which see 4.25 and 3.5."""
+HALO = 3
+"""Latent positions of context around a tile of analysis or synthesis, which see 2.5 and 1.5."""
 TILE_PIXELS = 1 << 21
 """Pixels of a tile of a large picture: bounds memory, changes no value."""
 
@@ -608,7 +643,6 @@ class Checkerboard:
         passes = [self._hyper_pass(z, rate)]
         step_value = interpolate_knots(self.step_value, at)[0].numpy()
         prices = symbol_prices(self.tables)
-        cells = positions(h, w, self.device)
         waited = 0.0
 
         def settle(step: Pass, mean: Tensor) -> Tensor:
@@ -617,7 +651,8 @@ class Checkerboard:
             start = time.perf_counter()
             index = scales.index(step)
             waited += time.perf_counter() - start
-            value = _columns((pick(cells.of(step), parts[step.group]) - mean) * per)
+            at_cells = places(h, w, self.preset.depths[step.group], self.device)[step.number].cells
+            value = _columns((pick(at_cells, parts[step.group]) - mean) * per)
             symbols = choose_symbols(value, index, step_value[step.first : step.last], prices)
             start = time.perf_counter()
             scales.settle(step, symbols)
@@ -630,7 +665,7 @@ class Checkerboard:
             self.means.walk(features, settle)
         if timer.stages is not None:
             timer.stages["network"] -= waited * 1000
-        found = Symbols(z, tuple(scales.settled), h, w)
+        found = Symbols(z, tuple(scales.settled), self.preset.passes, h, w)
         if order == Order.ONE_STEP:
             q = found.q.reshape(self.preset.latents, -1)
             passes.append(CodedPass(one_step(len(q))[0], q, scales.everything))
@@ -654,7 +689,7 @@ class Checkerboard:
         """The stream's first pass: hyper-latents with their offset taken off."""
         index, offset = self._hyper_prior(z.shape, rate)
         symbols = (z - offset).reshape(len(z), -1)
-        return CodedPass(Pass(0, 0, len(z), "all"), symbols, index)
+        return CodedPass(one_step(len(z))[0], symbols, index)
 
     def _hyper_prior(
         self, shape: tuple[int, ...], rate: int
@@ -708,18 +743,17 @@ class Checkerboard:
         if order == Order.ONE_STEP:
             with timer("entropy"):
                 q = stream.get(scales.everything.reshape(-1)).reshape(scales.everything.shape)
-            cells = positions(h, w)
-            for step in checkerboard(self.preset.groups):
-                scales.settle(step, q[step.first : step.last, cells.of(step).numpy()])
+            for step in self.preset.passes:
+                scales.settle(step, q[step.first : step.last, schedule.positions(step, h, w)])
         else:
-            for step in checkerboard(self.preset.groups):
+            for step in self.preset.passes:
                 index = scales.index(step)
                 with timer("entropy"):
                     symbols = stream.get(index.reshape(-1)).reshape(index.shape)
                 scales.settle(step, symbols)
         with timer("entropy"):
             stream.close()
-        return Symbols(z, tuple(scales.settled), h, w)
+        return Symbols(z, tuple(scales.settled), self.preset.passes, h, w)
 
     def _mean_features(self, z: npt.NDArray[np.int16], h: int, w: int) -> Tensor:
         hyper = torch.from_numpy(z).unsqueeze(0).to(self.device).float()
@@ -767,21 +801,22 @@ def grid(height: int, width: int) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Symbols:
-    """Symbols of a picture: hyper-latents z int16 [Z, h', w'], and those of the latents in the passes of the
-    checkerboard, each int16 [M_g, n], whatever order they are coded in; h and w of the latents' grid."""
+    """Symbols of a picture: hyper-latents z int16 [Z, h', w'], and those of the latents in the passes of
+    order 1, each int16 [M_g, n], whatever order they are coded in; h and w of the latents' grid."""
 
     z: npt.NDArray[np.int16]
     passes: tuple[npt.NDArray[np.int16], ...]
+    steps: tuple[Pass, ...]
     height: int
     width: int
 
     @property
     def q(self) -> npt.NDArray[np.int16]:
         """The latents' symbols as an array [M, h, w]."""
-        order = positions(self.height, self.width).order.numpy()
-        pairs = zip(self.passes[::2], self.passes[1::2], strict=True)
-        groups = [np.concatenate(pair, 1)[:, order] for pair in pairs]
-        return np.concatenate(groups).reshape(-1, self.height, self.width)
+        out = np.empty((self.steps[-1].last, self.height * self.width), np.int16)
+        for step, symbols in zip(self.steps, self.passes, strict=True):
+            out[step.first : step.last, schedule.positions(step, self.height, self.width)] = symbols
+        return out.reshape(-1, self.height, self.width)
 
 
 @dataclass(frozen=True)
@@ -814,14 +849,13 @@ class Scales:
         timer: Timer,
     ) -> None:
         self.settled: list[npt.NDArray[np.int16]] = []
-        self._size, self._last = (h, w), model.preset.latents
+        self._size, self._preset = (h, w), model.preset
         self._path, self._timer, self._one_step = path, timer, order == Order.ONE_STEP
         self._magnitudes = model.magnitudes
         self._family = (model.families[order].numpy() * SCALES)[:, None]
         self._nets = ScaleNets(lambda name, x: model.exact(name, x, rate, path))
-        self._cells = positions(h, w)
         self._base = torch.empty(0)
-        self._anchors = torch.empty(0)
+        self._earlier: list[Tensor] = []
         self._projected: list[Tensor] = []
         with self._exact():
             clipped = np.clip(z, -HYPER_LIMIT, HYPER_LIMIT).astype(np.float32)
@@ -839,31 +873,29 @@ class Scales:
         """Table index of each symbol of a pass, uint8 [C, n]; `NOT_CODED` where it is zero without a
         code."""
         part = slice(step.first, step.last)
+        place = self._places(step)[step.number]
         if self._one_step:
-            return self.everything[part][:, self._cells.of(step).numpy()]
+            return self.everything[part][:, place.cells.numpy()]
         with self._exact():
-            if step.cells == "anchors":
-                self._base = self._nets.base(step.group, self._features, self._projected)
-                scale = self._nets.anchors(step.group, self._base)
-            else:
-                unknown = self._nets.project(step.group, torch.zeros(1, step.last - step.first, 1, 1))
-                unknown = unknown.expand(-1, -1, -1, len(self._cells.others))
-                known = spread(self._anchors, unknown, *self._size)
-                scale = self._nets.others(step.group, self._base, known)
+            if step.number == 0:
+                self._base = self._nets.base(step.group, self._features, self._earlier)
+                self._projected = []
+            scale = self._nets.scales(step, self._base, place, self._projected)
             return self._index(scale.squeeze(2), part)
 
     def settle(self, step: Pass, symbols: npt.NDArray[np.int16]) -> None:
         """Symbols [C, n] of a pass."""
         self.settled.append(symbols)
-        if self._one_step or (step.cells == "others" and step.last == self._last):
+        if self._one_step or (step.level == 0 and step.last == self._preset.latents):
             return
         with self._exact():
             level = self._magnitudes[np.minimum(np.abs(symbols), 255).astype(np.uint8).T]
-            projected = self._nets.project(step.group, torch.from_numpy(level).t()[None, :, None])
-            if step.cells == "anchors":
-                self._anchors = projected
-            else:
-                self._projected.append(spread(self._anchors, projected, *self._size))
+            self._projected.append(self._nets.project(step.group, torch.from_numpy(level).t()[None, :, None]))
+            if step.level == 0:
+                self._earlier.append(spread(self._projected, self._places(step)[-1]))
+
+    def _places(self, step: Pass) -> tuple[Place, ...]:
+        return places(*self._size, self._preset.depths[step.group])
 
     def _index(self, scale: Tensor, part: slice) -> npt.NDArray[np.uint8]:
         """Scale indices [1, C, n] holding 0..63 -> table indices [C, n]; scale index 0 is not coded."""
@@ -1101,11 +1133,17 @@ def _mixed(net: NetT, fast: torch.dtype) -> NetT:
 def _preset(weights: Weights) -> Preset:
     try:
         values = json.loads(weights.metadata["architecture"])
-        values["groups"] = tuple(values["groups"])
-        for size in (*values["groups"], *(size for name, size in values.items() if name != "groups")):
+        groups, depths = (tuple(values[name]) for name in ("groups", "depths"))
+        values = {name: size for name, size in values.items() if name not in ("groups", "depths")}
+        for size in (*groups, *values.values()):
             if type(size) is not int or not 1 <= size <= SIZE_MAX:
                 raise ValueError(f"{size!r} is no size")
-        return Preset(**values)
+        for depth in depths:
+            if type(depth) is not int or not 0 <= depth <= DEPTH_MAX:
+                raise ValueError(f"{depth!r} is no depth")
+        if len(depths) != len(groups):
+            raise ValueError(f"{len(groups)} groups, {len(depths)} depths")
+        return Preset(groups=groups, depths=depths, **values)
     except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(
             f"{weights.path}: its metadata 'architecture' does not describe a preset of fhic ({error})"

@@ -110,15 +110,15 @@ class StreamEncoder:
         return self._seal
 
     def _codes(self, ordered: Symbols, grouping: _Grouping, tables: TableSet) -> Codes:
-        codes = np.empty(ordered.size, np.int32)
-        for table, start, stop in grouping.groups:
-            limit = tables.limit(table)
-            group = np.add(ordered[start:stop], limit, out=codes[start:stop], dtype=np.int32)
-            if group.view(np.uint32).max() > 2 * limit:  # as unsigned, negative ones are large too
-                escaped = group.view(np.uint32) > 2 * limit
-                symbols = (group[escaped] - limit).tolist()
-                self._escapes.append(b"".join(reference.escape_bytes(q, limit) for q in symbols))
-                group[escaped] = 2 * limit + 1
+        limit = grouping.per_position(tables.limits)
+        codes = ordered + limit
+        escaped = np.flatnonzero(
+            codes.view(np.uint32) > 2 * limit
+        )  # as unsigned, negative ones are large too
+        if escaped.size:
+            pairs = zip(ordered[escaped].tolist(), limit[escaped].tolist(), strict=True)
+            self._escapes.append(b"".join(reference.escape_bytes(q, most) for q, most in pairs))
+            codes[escaped] = 2 * limit[escaped] + 1
         return codes
 
 
@@ -158,15 +158,16 @@ class StreamDecoder:
         """
         tables = tables or self._tables
         grouping = _Grouping(_checked_index(index, tables), tables.count)
-        ordered = np.empty(grouping.coded, np.int16)
         models = self._coder.models(tables)
-        limits = tables.limits
+        codes = np.empty(grouping.coded, np.int32)
         for table, start, stop in grouping.groups:
-            limit = int(limits[table])
-            codes = self._coder.decode(models[table], stop - start)
-            group = np.subtract(codes, limit, out=ordered[start:stop], casting="unsafe")
-            if group.max() > limit:
-                self._insert_escapes(group, limit)
+            codes[start:stop] = self._coder.decode(models[table], stop - start)
+        limit = grouping.per_position(tables.limits)
+        codes -= limit
+        ordered = codes.astype(np.int16)
+        escaped = np.flatnonzero(codes > limit)
+        if escaped.size:
+            ordered[escaped] = self._next_escapes(limit[escaped])
         self._seal = _crc32(ordered, self._seal)
         return grouping.scatter(ordered)
 
@@ -190,16 +191,17 @@ class StreamDecoder:
         """CRC-32 of the decoded symbols, known to be the encoder's after ``close``."""
         return self._seal
 
-    def _insert_escapes(self, group: Symbols, limit: int) -> None:
-        at = np.flatnonzero(group > limit)
-        end = self._escape + at.size
+    def _next_escapes(self, limit: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+        """The next escaped symbols, one for each of these limits of their tables."""
+        end = self._escape + limit.size
         if end > self._magnitudes.size:
             raise FormatError(f"escapes: {self._magnitudes.size} values are stored, the symbols ask for more")
         magnitudes = self._magnitudes[self._escape : end] + (limit + 1)
         if magnitudes.max() > SYMBOL_MAX:
             raise FormatError(f"escapes: magnitude {magnitudes.max()}, the largest is {SYMBOL_MAX}")
-        group[at] = np.where(self._negative[self._escape : end], -magnitudes, magnitudes)
+        symbols = np.where(self._negative[self._escape : end], -magnitudes, magnitudes)
         self._escape = end
+        return symbols
 
 
 def symbols_seal(passes: Iterable[tuple[IntArray, IntArray]]) -> int:
@@ -264,6 +266,11 @@ class _Grouping:
         )
         """(table, first, behind the last) of each group that is not empty."""
         self._order = order[: self.coded]
+
+    def per_position(self, of_table: IntArray) -> npt.NDArray[np.int32]:
+        """What each coded position's table has, in decoding order."""
+        tables, first, stop = np.array(self.groups, np.intp).reshape(-1, 3).T
+        return np.repeat(of_table[tables].astype(np.int32), stop - first)
 
     def gather(self, values: Symbols) -> Symbols:
         """Values of the coded positions in decoding order."""

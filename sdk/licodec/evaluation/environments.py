@@ -64,6 +64,7 @@ ENVIRONMENTS = (
     Environment("MKL in its compatible mode", {**FLOAT32, "MKL_CBWR": "COMPATIBLE"}),
     Environment("oneDNN off", onednn=False),
     Environment("oneDNN off, MKL compatible", {**FLOAT32, "MKL_CBWR": "COMPATIBLE"}, onednn=False),
+    Environment("exact nets in float32", exact="float32"),
     Environment("exact nets in int64", exact="int64"),
     Environment("exact nets in float64", exact="float64-rounded"),
     Environment("caller with autocast and float64 as default dtype", careless_caller=True),

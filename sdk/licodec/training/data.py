@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from lic_format.errors import UsageValueError
 
@@ -129,3 +131,8 @@ class Crops:
             crop = np.rot90(picture[top : top + size, left : left + size], int(rng.integers(4)))
             out[i] = crop[:, ::-1] if rng.integers(2) else crop
         return out
+
+
+def to_input(pixels: Pixels, device: str) -> Tensor:
+    """uint8 [B, H, W, 3] -> float [B, 3, H, W] minus 0.5 in channels_last memory."""
+    return torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float() / 255 - 0.5

@@ -246,11 +246,9 @@ def export(model: TrainingModel, crops: Crops, folder: Path, tag: str, order: Or
             if each == Order.ONE_STEP:
                 layers["direct.1"] = shift_index(layers["direct.1"], shifts)
                 continue
-            first = 0
-            for g, m in enumerate(preset.groups):
-                for last in (f"anchor.{g}.1", f"other.{g}.1"):
-                    layers[last] = shift_index(layers[last], shifts[:, first : first + m])
-                first += m
+            for step in preset.passes:
+                last = f"scale.{step.group}.{step.number}.1"
+                layers[last] = shift_index(layers[last], shifts[:, step.first : step.last])
     weights = write()
     facts["parameters"] = sum(p.numel() for p in model.parameters())
     facts["exact_parameters"] = sum(p.numel() for p in model.twins.parameters())

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import shutil
 import sys
 import time
 from collections import Counter
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 
 from licodec.codecs.checkerboard import PRESETS
 from licodec.exact.trainable import TrainableConv
-from licodec.training.data import DRAWN_SHARE, Crops, Pixels, read_crops
+from licodec.training.data import DRAWN_SHARE, Crops, Pixels, read_crops, to_input
 from licodec.training.klt import block_klt
 from licodec.training.objective import CORRECTION_UNIT, INPUT_SCALE, TrainingModel
 
@@ -101,7 +102,7 @@ def parameter_groups(model: TrainingModel) -> list[dict[str, Any]]:
     for name, parameter in model.named_parameters():
         factor = 1.0
         if ".klt." in name:
-            factor = 0.03
+            factor = 0.01
         elif any(part in name for part in (".leave.", ".to_quarter.", ".from_eighth.")):
             factor = CORRECTION_UNIT
         elif name.endswith(("synthesis.look.weight", "synthesis.render.weight")):
@@ -195,7 +196,8 @@ class Trainer:
     def draw(self, schedule: Schedule) -> tuple[Tensor, Tensor]:
         """A batch: pixels minus 0.5 [B, 3, s, s] and rate indices [B], the two ends drawn more often."""
         side, batch = schedule.crop
-        rate = self.rng.integers(0, 256, batch)
+        spread = (self.rng.permutation(batch) + self.rng.random(batch)) / batch  # every batch sees all rates
+        rate = (256 * spread).astype(np.int64)
         end = self.rng.random(batch)
         rate = np.where(end < 0.05, 0, np.where(end > 0.95, 255, rate))
         half = (self.rng.random(batch) < 0.2) | ((rate > 190) & (self.rng.random(batch) < 0.7))
@@ -312,12 +314,10 @@ def validation_pictures(crops: list[Pixels]) -> list[Pixels]:
     return [crop for crop in cut if crop.size and crop.shape == (height, width, 3)]
 
 
-def to_input(pixels: Pixels, device: str) -> Tensor:
-    """uint8 [B, H, W, 3] -> float [B, 3, H, W] minus 0.5 in channels_last memory."""
-    return torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float() / 255 - 0.5
-
-
 def train(options: TrainOptions) -> None:
     """Train until `options.minutes` are used up, then stop; export is a separate step
     (`licodec.training.export`)."""
-    Trainer(options).run()
+    trainer = Trainer(options)
+    if shutil.which("c++") and options.device == "cpu":
+        trainer.model.prices.compile()
+    trainer.run()

@@ -7,7 +7,7 @@ sqrt(lambda(r)) so that high rates do not drown low ones.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -69,6 +69,31 @@ def index_bits(v: Tensor, index: Tensor) -> Tensor:
     return logistic_bits(v, deviation * (math.sqrt(3) / math.pi))
 
 
+class Prices:
+    """Bits of symbols q given scale indices, [B, M, h, w] -> [B]: `alone` with the gradient for what predicts
+    them, `both` with that for what moves them too (see `TrainingModel.forward`).
+
+    These are long chains of elementwise operations: `compile` makes loops of them, four times as fast, where
+    there is a C++ compiler.
+    """
+
+    def __init__(self) -> None:
+        self.alone: Callable[[Tensor, Tensor], Tensor] = _price
+        self.both: Callable[[Tensor, Tensor, Tensor], Tensor] = _price_and_move
+
+    def compile(self) -> None:
+        self.alone = torch.compile(_price, dynamic=False)
+        self.both = torch.compile(_price_and_move, dynamic=False)
+
+
+def _price(q: Tensor, index: Tensor) -> Tensor:
+    return index_bits(q, index).sum((1, 2, 3))
+
+
+def _price_and_move(q: Tensor, index: Tensor, value: Tensor) -> Tensor:
+    return value_of(index_bits(q, index), smooth(lambda v: index_bits(v, index), value)).sum((1, 2, 3))
+
+
 ZERO_BELOW = 0.62
 """Encoders weigh bits against distortion and take zero up to about here."""
 CORRECTION_UNIT = 1 / 4
@@ -85,6 +110,7 @@ class TrainingModel(nn.Module):
     def __init__(self, preset: cb.Preset) -> None:
         super().__init__()
         self.preset = preset
+        self.prices = Prices()
         self.analysis = cb.Analysis(preset)
         self.synthesis = cb.Synthesis(preset)
         self.hyper_analysis = cb.HyperAnalysis(preset)
@@ -108,7 +134,7 @@ class TrainingModel(nn.Module):
         s.klt.weight.copy_(klt.components.T[:, :, None, None])
         a.klt.bias.zero_()
         s.klt.bias.zero_()
-        for layer in (a.leave, a.to_quarter, a.from_eighth, s.leave, s.to_quarter):
+        for layer in (a.to_quarter, a.from_eighth, s.leave, s.to_quarter):
             layer.weight.mul_(0.1 * CORRECTION_UNIT)
             layer.bias.zero_()
         for layer in (s.look, s.render):
@@ -123,12 +149,10 @@ class TrainingModel(nn.Module):
         index = (
             (gain + math.log(0.6 / cb.SCALE_MIN)) * (cb.SCALES - 1) / math.log(cb.SCALE_MAX / cb.SCALE_MIN)
         )
-        first = 0
         self.twin("direct.1").bias.copy_(index.clamp(0, 60))
-        for g, m in enumerate(self.preset.groups):
-            for name in (f"anchor.{g}.1", f"other.{g}.1"):
-                self.twin(name).bias.copy_(index[:, first : first + m].clamp(0, 60))
-            first += m
+        for part in self.preset.passes:
+            bias = index[:, part.first : part.last].clamp(0, 60)
+            self.twin(f"scale.{part.group}.{part.number}.1").bias.copy_(bias)
         for spec in cb.exact_layers(self.preset):
             if spec.last:
                 self.twin(spec.name).weight.mul_(0.5)
@@ -150,14 +174,8 @@ class TrainingModel(nn.Module):
         (transforms, gains, means) has its gradient from symbols with uniform noise, priced by the same
         predictions: a straight-through gradient is blind where symbols are zero, and gains drift up with it.
         """
-        bf16 = torch.autocast(x.device.type, torch.bfloat16)
-        with bf16:
-            y = self.analysis(x, rate)
-        gain = torch.exp(interpolate_knots(self.gain, rate))[:, :, None, None]
-        inverse = torch.exp(interpolate_knots(self.inverse_gain, rate))[:, :, None, None]
-        y = y * gain
-        with bf16:
-            z = self.hyper_analysis(y)
+        y, z = self.latents(x, rate)
+        gain, inverse = self.gains(rate)
         mean = interpolate_knots(self.prior_mean, rate)[:, :, None, None]
         scale = torch.exp(interpolate_knots(self.prior_scale, rate))[:, :, None, None]
         z_hat = round_through(z)
@@ -165,16 +183,9 @@ class TrainingModel(nn.Module):
             logistic_bits(z_hat.detach() - mean, scale),
             smooth(lambda v: logistic_bits(v, scale), z - mean.detach()),
         )
+        direct, context, y_hat = self.code(y, z_hat, rate)
         per_unit = cb.density(gain)
-        mu, y_hat = self.walk_means(y, z_hat, per_unit)
-        residual = y - mu
-        q_hat = dead_zone_round(residual.detach())
-        with bf16:
-            features = self.scale_nets(rate).hyper(
-                z_hat.clamp(-cb.HYPER_LIMIT, cb.HYPER_LIMIT) * cb.HYPER_UNIT
-            )
-            direct = self.scale_nets(rate).direct(features.detach())
-            context = context_indices(self.scale_nets(rate), self.preset.groups, features, q_hat)
+        with torch.autocast(x.device.type, torch.bfloat16):
             decoded = self.synthesis(y_hat / per_unit, per_unit * inverse, rate)
         area = x.shape[2] * x.shape[3]
         mse = F.mse_loss(decoded, x, reduction="none").mean((1, 2, 3))
@@ -183,14 +194,38 @@ class TrainingModel(nn.Module):
         error = (inverse * inverse * (y_hat - y)).detach()
         pull = 2 * (error * y).sum((1, 2, 3)) / (3 * area)
         return Terms(
-            direct=index_bits(q_hat, direct).sum((1, 2, 3)) / area,
-            context=value_of(
-                index_bits(q_hat, context), smooth(lambda v: index_bits(v, context), residual)
-            ).sum((1, 2, 3))
-            / area,
+            direct=direct / area,
+            context=context / area,
             hyper=z_bits.sum((1, 2, 3)) / area,
             mse=value_of(mse, -pull),
         )
+
+    def gains(self, rate: Tensor) -> tuple[Tensor, Tensor]:
+        """Symbols per unit of a latent, and latents in units of pixels per symbol, both [B, M, 1, 1]."""
+        gain, inverse = (interpolate_knots(knots, rate) for knots in (self.gain, self.inverse_gain))
+        return torch.exp(gain)[:, :, None, None], torch.exp(inverse)[:, :, None, None]
+
+    def latents(self, x: Tensor, rate: Tensor) -> tuple[Tensor, Tensor]:
+        """Latents [B, M, h, w] in units of symbols, and hyper-latents before rounding."""
+        bf16 = torch.autocast(x.device.type, torch.bfloat16)
+        with bf16:
+            y = self.analysis(x, rate)
+        y = y * self.gains(rate)[0]
+        with bf16:
+            z = self.hyper_analysis(y)
+        return y, z
+
+    def code(self, y: Tensor, z: Tensor, rate: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Latents and rounded hyper-latents -> bits [B] under order 0 and order 1, and decoded latents y^."""
+        mu, y_hat = self.walk_means(y, z, cb.density(self.gains(rate)[0]))
+        residual = y - mu
+        q_hat = dead_zone_round(residual.detach())
+        nets = self.scale_nets(rate)
+        with torch.autocast(y.device.type, torch.bfloat16):
+            features = nets.hyper(z.clamp(-cb.HYPER_LIMIT, cb.HYPER_LIMIT) * cb.HYPER_UNIT)
+            direct = nets.direct(features.detach()).float()
+            context = context_indices(nets, self.preset, features, q_hat).float()
+        return self.prices.alone(q_hat, direct), self.prices.both(q_hat, context, residual), y_hat
 
     def scale_nets(self, rate: Tensor) -> cb.ScaleNets:
         return cb.ScaleNets(lambda name, x: self.twin(name)(x, rate))
@@ -198,19 +233,19 @@ class TrainingModel(nn.Module):
     def walk_means(self, y: Tensor, z: Tensor, per_unit: Tensor) -> tuple[Tensor, Tensor]:
         """Means of all steps and y^ = round(y - mu) + mu, both [B, M, h, w] in y's units."""
         h, w = y.shape[2:]
-        cells = cb.positions(h, w, str(y.device))
         groups = list(self.preset.groups)
         parts, per_units = torch.split(y / per_unit, groups, 1), torch.split(per_unit, groups, 1)
         means: list[Tensor] = []
 
         def settle(step: Pass, mean: Tensor) -> Tensor:
             means.append(mean)
-            return _quantised(cb.pick(cells.of(step), parts[step.group]), mean, per_units[step.group])
+            place = cb.places(h, w, self.preset.depths[step.group], str(y.device))[step.number]
+            return _quantised(cb.pick(place.cells, parts[step.group]), mean, per_units[step.group])
 
         with torch.autocast(y.device.type, torch.bfloat16):
             decoded = self.means.walk(self.means.hyper(z), settle)
         # Rounding errors stay constants in y's units: the gain must not look as if it could shrink them.
-        return cb.interleave(means, h, w) * per_unit, y + (decoded * per_unit - y).detach()
+        return cb.interleave(means, self.preset, h, w) * per_unit, y + (decoded * per_unit - y).detach()
 
 
 def smooth(bits: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -226,23 +261,26 @@ def value_of(exact: Tensor, smooth: Tensor) -> Tensor:
     return exact + (smooth - smooth.detach())
 
 
-def context_indices(nets: cb.ScaleNets, groups: Sequence[int], features: Tensor, q: Tensor) -> Tensor:
+def context_indices(nets: cb.ScaleNets, preset: cb.Preset, features: Tensor, q: Tensor) -> Tensor:
     """Scale indices of order 1 for all symbols q [B, M, h, w], as a decoder finds them step by step."""
-    h, w = q.shape[2:]
-    cells = cb.positions(h, w, str(q.device))
     magnitude = (round_log(q) * cb.MAGNITUDE_UNIT).clamp(max=127 * cb.MAGNITUDE_UNIT)
-    projected: list[Tensor] = []
-    out = []
-    for g, part in enumerate(torch.split(magnitude, list(groups), 1)):
-        base = nets.base(g, features, projected)
-        known = nets.project(g, part)
-        unknown = nets.project(g, torch.zeros_like(part[:1, :, :1, :1])).expand(
-            len(q), -1, 1, len(cells.others)
-        )
-        anchors = cb.spread(cb.pick(cells.anchors, known), unknown, h, w)
-        out.append(cb.spread(nets.anchors(g, base), nets.others(g, base, anchors), h, w))
-        projected.append(known)
-    return torch.cat(out, 1)
+    return walk_scales(nets, preset, features, magnitude)
+
+
+def walk_scales(nets: cb.ScaleNets, preset: cb.Preset, features: Tensor, level: Tensor) -> Tensor:
+    """The same for levels of symbols in the units of the nets."""
+    h, w = level.shape[2:]
+    earlier: list[Tensor] = []
+    scales: list[Tensor] = []
+    for g, part in enumerate(torch.split(level, list(preset.groups), 1)):
+        base, known = nets.base(g, features, earlier), nets.project(g, part)
+        around = cb.places(h, w, preset.depths[g], str(level.device))
+        projected = [cb.pick(place.cells, known) for place in around[:-1]]
+        for step in (step for step in preset.passes if step.group == g):
+            place = around[step.number]
+            scales.append(nets.scales(step, base, place, projected[: step.number]))
+        earlier.append(known)
+    return cb.interleave(scales, preset, h, w)
 
 
 def round_log(q: Tensor) -> Tensor:

@@ -30,9 +30,9 @@ from licodec.codecs import checkerboard as cb
 from licodec.entropy.schedule import Pass
 from licodec.exact.layers import interpolate_knots
 from licodec.exact.trainable import TrainableConv, round_through
-from licodec.training.data import Crops, read_crops
+from licodec.training.data import Crops, read_crops, to_input
 from licodec.training.export import load_average
-from licodec.training.loop import VALIDATION_RATES, to_input
+from licodec.training.loop import VALIDATION_RATES
 from licodec.training.objective import TrainingModel, context_indices, index_bits
 
 SIDE, BATCH = 192, 8
@@ -44,7 +44,7 @@ class IntegerWay(nn.Module):
     def __init__(self, preset: cb.Preset, start: Tensor, *, direct: bool) -> None:
         super().__init__()
         self.preset, self.direct = preset, direct
-        names = ("hyper", "direct") if direct else ("hyper", "project", "context", "anchor", "taps", "other")
+        names = ("hyper", "direct") if direct else ("hyper", "project", "context", "taps", "scale")
         specs = [spec for spec in cb.exact_layers(preset) if spec.name.split(".")[0] in names]
         self.twins = nn.ModuleDict({spec.name.replace(".", "_"): TrainableConv(spec) for spec in specs})
         with torch.no_grad():
@@ -68,7 +68,7 @@ class IntegerWay(nn.Module):
         features = nets.hyper(z.clamp(-cb.HYPER_LIMIT, cb.HYPER_LIMIT) * cb.HYPER_UNIT)
         if self.direct:
             return nets.direct(features)
-        return context_indices(nets, self.preset.groups, features, q)
+        return context_indices(nets, self.preset, features, q)
 
 
 class FloatWay(nn.Module):
@@ -78,23 +78,26 @@ class FloatWay(nn.Module):
         super().__init__()
         self.nets = cb.MeanNets(preset)
         self.bias = nn.Parameter(start.clone())
-        self.groups = preset.groups
+        self.preset = preset
 
     def quantise(self, on: bool) -> None:
         """Nothing here is ever quantised."""
 
     def forward(self, z: Tensor, q: Tensor, known: Tensor, rate: Tensor) -> Tensor:
-        parts = torch.split(known, list(self.groups), 1)
+        parts = torch.split(known, list(self.preset.groups), 1)
         h, w = q.shape[2:]
-        cells = cb.positions(h, w, str(q.device))
         scales: list[Tensor] = []
 
         def settle(step: Pass, scale: Tensor) -> Tensor:
             scales.append(scale)
-            return cb.pick(cells.of(step), parts[step.group])
+            place = cb.places(h, w, self.preset.depths[step.group], str(q.device))[step.number]
+            return cb.pick(place.cells, parts[step.group])
 
         self.nets.walk(self.nets.hyper(z), settle)
-        return 10 * cb.interleave(scales, h, w) + interpolate_knots(self.bias, rate)[:, :, None, None]
+        return (
+            10 * cb.interleave(scales, self.preset, h, w)
+            + interpolate_knots(self.bias, rate)[:, :, None, None]
+        )
 
 
 @torch.no_grad()
@@ -120,7 +123,7 @@ def compare(
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
     start = model.twin("direct.1").bias.detach().clone()
-    one_group = dataclasses.replace(sizes, groups=(sizes.latents,))
+    one_group = dataclasses.replace(sizes, groups=(sizes.latents,), depths=(1,))
     ways: dict[str, nn.Module] = {
         "one-step": IntegerWay(sizes, start, direct=True),
         "two-step": IntegerWay(one_group, start, direct=False),

@@ -1,0 +1,71 @@
+"""Polishing moves what it names, nothing else, and makes it better."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from licodec import store
+from licodec.codecs import checkerboard as cb
+from licodec.training import polish as polishing
+from licodec.training.data import Crops, to_input
+from licodec.training.export import restore
+from licodec.training.objective import TrainingModel
+from tests.codecs.fixtures import pixels
+from tests.training.conftest import Start
+
+HELD = [pixels(64, 64, seed=90), pixels(64, 64, seed=91)]
+
+
+@pytest.fixture
+def trained() -> TrainingModel:
+    """The shipped weights, as a model to train."""
+    torch.manual_seed(3)
+    model = TrainingModel(cb.PRESETS["s"])
+    restore(model, "fhic", "s-1")
+    return model
+
+
+@pytest.mark.parametrize("part", ["entropy", "synthesis"])
+def test_a_polished_part_is_better_and_the_rest_is_as_it_was(
+    part: str, trained: TrainingModel, start: Start
+) -> None:
+    crops: Crops = start().crops
+    if part == "entropy":
+        names = ("means.", "twins.")
+        keep, loss = polishing.keep_latents(trained), polishing.entropy_loss(trained)
+    else:
+        names = ("synthesis.", "inverse_gain")
+        codec = cb.build(store.load("fhic", "s-1"), "cpu")
+        keep, loss = polishing.keep_decoded(codec), polishing.synthesis_loss(trained)
+    before = copy.deepcopy(trained.state_dict())
+    found = polishing.polish(
+        trained,
+        names,
+        keep,
+        loss,
+        crops,
+        HELD,
+        minutes=0.05,
+        learning_rate=3e-4,
+        pictures=32,
+        side=64,
+    )
+    assert found["steps"][0] >= 5
+    assert sum(found["after"]) < sum(found["before"])  # shipped nets have not seen such pictures
+    after = trained.state_dict()
+    moved = {name for name in after if not torch.equal(before[name], after[name])}
+    assert moved and all(name.startswith(names) for name in moved)
+
+
+def test_what_is_kept_of_a_picture_gives_the_loss_that_training_has(trained: TrainingModel) -> None:
+    """Bits of one picture through the stored latents are those of the whole objective."""
+    rate = torch.tensor([100])
+    picture = pixels(64, 64, seed=5)
+    y, z = polishing.keep_latents(trained)(picture[None], rate)
+    with torch.no_grad():
+        found = polishing.entropy_loss(trained)(rate, y.float(), z.float())
+        terms = trained(to_input(picture[None], "cpu"), rate)
+    assert float(found) == pytest.approx(float(terms.direct + terms.context), rel=0.02)
