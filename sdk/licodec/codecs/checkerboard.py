@@ -833,7 +833,7 @@ class Scales:
     decoder drive this same object, so that they cannot drift apart.
 
     `index(pass)` says how the symbols of a pass are coded, `settle(pass, symbols)` what they are; passes in
-    the order of the checkerboard. `settled` is what is known so far. In order 0 `everything` holds all
+    the order of order 1. `settled` is what is known so far. In order 0 `everything` holds all
     indices at once.
     """
 

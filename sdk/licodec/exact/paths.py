@@ -13,7 +13,7 @@ known answers is kept, and a path that is caught leaving the integers later is l
 
     net = ExactNet(layers, known_answers)         # checks bounds and answers
     with exact_section(net.path):
-        index = net("anchor.0.1", x, rate)
+        index = net("scale.0.0.1", x, rate)
 
 Sources of what is shut out: Winograd and FFT kernels use fractions (NNPACK from batch 16 on, so images are
 never batched here); autocast rounds results to bfloat16.

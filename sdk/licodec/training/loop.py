@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import json
 import math
-import shutil
 import sys
 import time
 from collections import Counter
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -86,6 +86,12 @@ class Schedule:
     def ema_decay(step: int) -> float:
         """An average over the last twentieth of the steps, 5000 at most: before that, weights were worse."""
         return 1 - 1 / (10 + min(5000.0, step / 20))
+
+
+def take_half(rng: np.random.Generator, rate: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Which pictures of a batch come at half size: mostly those of high rates, as stored crops are coded
+    themselves."""
+    return (rng.random(len(rate)) < 0.2) | ((rate > 190) & (rng.random(len(rate)) < 0.7))
 
 
 def parameter_groups(model: TrainingModel) -> list[dict[str, Any]]:
@@ -200,7 +206,7 @@ class Trainer:
         rate = (256 * spread).astype(np.int64)
         end = self.rng.random(batch)
         rate = np.where(end < 0.05, 0, np.where(end > 0.95, 255, rate))
-        half = (self.rng.random(batch) < 0.2) | ((rate > 190) & (self.rng.random(batch) < 0.7))
+        half = take_half(self.rng, rate)
         pixels = self.crops.draw(self.rng, side, half if side <= 256 else np.zeros_like(half), DRAWN_SHARE)
         return to_input(pixels, self.options.device), torch.from_numpy(rate).to(self.options.device)
 
@@ -318,6 +324,5 @@ def train(options: TrainOptions) -> None:
     """Train until `options.minutes` are used up, then stop; export is a separate step
     (`licodec.training.export`)."""
     trainer = Trainer(options)
-    if shutil.which("c++") and options.device == "cpu":
-        trainer.model.prices.compile()
+    trainer.model.prices.compile(options.device)
     trainer.run()

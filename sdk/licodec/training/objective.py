@@ -7,6 +7,7 @@ sqrt(lambda(r)) so that high rates do not drown low ones.
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -73,15 +74,17 @@ class Prices:
     """Bits of symbols q given scale indices, [B, M, h, w] -> [B]: `alone` with the gradient for what predicts
     them, `both` with that for what moves them too (see `TrainingModel.forward`).
 
-    These are long chains of elementwise operations: `compile` makes loops of them, four times as fast, where
-    there is a C++ compiler.
+    These are long chains of elementwise operations: `compile` makes loops of them, four times as fast, on a
+    CPU with a C++ compiler.
     """
 
     def __init__(self) -> None:
         self.alone: Callable[[Tensor, Tensor], Tensor] = _price
         self.both: Callable[[Tensor, Tensor, Tensor], Tensor] = _price_and_move
 
-    def compile(self) -> None:
+    def compile(self, device: str) -> None:
+        if device != "cpu" or not shutil.which("c++"):
+            return
         self.alone = torch.compile(_price, dynamic=False)
         self.both = torch.compile(_price_and_move, dynamic=False)
 

@@ -34,7 +34,7 @@ from licodec.exact.trainable import round_through
 from licodec.store import load
 from licodec.training.data import Crops, Pixels, read_crops, to_input
 from licodec.training.export import TAG_FILE, load_average
-from licodec.training.loop import VALIDATION_RATES, parameter_groups, validation_pictures
+from licodec.training.loop import VALIDATION_RATES, parameter_groups, take_half, validation_pictures
 from licodec.training.objective import TrainingModel, rate_lambda
 
 BATCH = 8
@@ -110,8 +110,7 @@ def collect(keep: Keep, crops: Crops, rng: np.random.Generator, count: int, side
     rates, first, second = [], [], []
     for _ in range(count // BATCH):
         rate = rng.integers(0, 256, BATCH)
-        half = (rng.random(BATCH) < 0.2) | ((rate > 190) & (rng.random(BATCH) < 0.7))
-        pixels = crops.draw(rng, side, half)
+        pixels = crops.draw(rng, side, take_half(rng, rate))
         rates.append(torch.from_numpy(rate))
         a, b = keep(pixels, rates[-1])
         first.append(a)
@@ -190,8 +189,7 @@ def main() -> None:
     parser.add_argument("--preset", default="s")
     wish = parser.parse_args()
     model = load_average(wish.run / "last.pt", wish.preset).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if shutil.which("c++"):
-        model.prices.compile()
+    model.prices.compile("cpu")
     if wish.part == "entropy":
         trained, keep, loss = ("means.", "twins."), keep_latents(model), entropy_loss(model)
     else:

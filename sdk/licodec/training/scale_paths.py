@@ -103,14 +103,10 @@ class FloatWay(nn.Module):
 @torch.no_grad()
 def symbols(model: TrainingModel, x: Tensor, rate: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Hyper-latents, symbols and decoded latents (bounded units) of the frozen model."""
-    with torch.autocast(x.device.type, torch.bfloat16):
-        y = model.analysis(x, rate)
-    gain = torch.exp(interpolate_knots(model.gain, rate))[:, :, None, None]
-    with torch.autocast(x.device.type, torch.bfloat16):
-        z = model.hyper_analysis(y * gain)
-    z = round_through(z)
-    mean, decoded = model.walk_means(y * gain, z, cb.density(gain))
-    return z, cb.round_half_up(y * gain - mean), decoded / cb.density(gain)
+    y, z = model.latents(x, rate)
+    z, per_unit = round_through(z), cb.density(model.gains(rate)[0])
+    mean, decoded = model.walk_means(y, z, per_unit)
+    return z, cb.round_half_up(y - mean), decoded / per_unit
 
 
 def compare(
