@@ -399,8 +399,8 @@ class MeanNets(nn.Module):
             if step.number:
                 layer = self.taps[self._name(step)]
                 assert isinstance(layer, Conv)
-                nothing = seen.new_zeros(*parts[0].shape[:3], len(place.order) - place.known)
-                known = spread([*parts, nothing.to(parts[0].dtype)], place)
+                nothing = parts[0].new_zeros(*parts[0].shape[:3], len(place.order) - place.known)
+                known = spread([*parts, nothing], place)
                 taps = F.leaky_relu(layer(self.squeeze[g](fit(known, layer))), 0.2)
                 seen = torch.cat([seen, pick(place.seen, taps)], 1)
             parts.append(settle(step, self.heads[self._name(step)](seen).float()))

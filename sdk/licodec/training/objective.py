@@ -114,6 +114,7 @@ class TrainingModel(nn.Module):
         super().__init__()
         self.preset = preset
         self.prices = Prices()
+        self.mixed = True
         self.analysis = cb.Analysis(preset)
         self.synthesis = cb.Synthesis(preset)
         self.hyper_analysis = cb.HyperAnalysis(preset)
@@ -188,7 +189,7 @@ class TrainingModel(nn.Module):
         )
         direct, context, y_hat = self.code(y, z_hat, rate)
         per_unit = cb.density(gain)
-        with torch.autocast(x.device.type, torch.bfloat16):
+        with self.autocast(x):
             decoded = self.synthesis(y_hat / per_unit, per_unit * inverse, rate)
         area = x.shape[2] * x.shape[3]
         mse = F.mse_loss(decoded, x, reduction="none").mean((1, 2, 3))
@@ -203,6 +204,10 @@ class TrainingModel(nn.Module):
             mse=value_of(mse, -pull),
         )
 
+    def autocast(self, x: Tensor) -> torch.autocast:
+        """bfloat16 for convolutions, unless `mixed` is off."""
+        return torch.autocast(x.device.type, torch.bfloat16, enabled=self.mixed)
+
     def gains(self, rate: Tensor) -> tuple[Tensor, Tensor]:
         """Symbols per unit of a latent, and latents in units of pixels per symbol, both [B, M, 1, 1]."""
         gain, inverse = (interpolate_knots(knots, rate) for knots in (self.gain, self.inverse_gain))
@@ -210,7 +215,7 @@ class TrainingModel(nn.Module):
 
     def latents(self, x: Tensor, rate: Tensor) -> tuple[Tensor, Tensor]:
         """Latents [B, M, h, w] in units of symbols, and hyper-latents before rounding."""
-        bf16 = torch.autocast(x.device.type, torch.bfloat16)
+        bf16 = self.autocast(x)
         with bf16:
             y = self.analysis(x, rate)
         y = y * self.gains(rate)[0]
@@ -224,7 +229,7 @@ class TrainingModel(nn.Module):
         residual = y - mu
         q_hat = dead_zone_round(residual.detach())
         nets = self.scale_nets(rate)
-        with torch.autocast(y.device.type, torch.bfloat16):
+        with self.autocast(y):
             features = nets.hyper(z.clamp(-cb.HYPER_LIMIT, cb.HYPER_LIMIT) * cb.HYPER_UNIT)
             direct = nets.direct(features.detach()).float()
             context = context_indices(nets, self.preset, features, q_hat).float()
@@ -245,7 +250,7 @@ class TrainingModel(nn.Module):
             place = cb.places(h, w, self.preset.depths[step.group], str(y.device))[step.number]
             return _quantised(cb.pick(place.cells, parts[step.group]), mean, per_units[step.group])
 
-        with torch.autocast(y.device.type, torch.bfloat16):
+        with self.autocast(y):
             decoded = self.means.walk(self.means.hyper(z), settle)
         # Rounding errors stay constants in y's units: the gain must not look as if it could shrink them.
         return cb.interleave(means, self.preset, h, w) * per_unit, y + (decoded * per_unit - y).detach()
