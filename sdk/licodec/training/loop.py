@@ -27,6 +27,7 @@ from licodec.exact.trainable import TrainableConv
 from licodec.training.data import DRAWN_SHARE, Crops, Pixels, read_crops, to_input
 from licodec.training.klt import block_klt
 from licodec.training.objective import CORRECTION_UNIT, INPUT_SCALE, TrainingModel
+from licodec.training.soap import Soap
 
 CHECKPOINT_MINUTES = 5.0
 VALIDATION_RATES = (32, 96, 160, 224)
@@ -94,6 +95,9 @@ def take_half(rng: np.random.Generator, rate: npt.NDArray[np.int64]) -> npt.NDAr
     return (rng.random(len(rate)) < 0.2) | ((rate > 190) & (rng.random(len(rate)) < 0.7))
 
 
+KLT_FACTOR = 0.01
+
+
 def parameter_groups(model: TrainingModel) -> list[dict[str, Any]]:
     """Learning-rate factors: straight paths hold the KLT and move slowly, other layers in units of their
     own."""
@@ -108,7 +112,7 @@ def parameter_groups(model: TrainingModel) -> list[dict[str, Any]]:
     for name, parameter in model.named_parameters():
         factor = 1.0
         if ".klt." in name:
-            factor = 0.01
+            factor = KLT_FACTOR
         elif any(part in name for part in (".leave.", ".to_quarter.", ".from_eighth.")):
             factor = CORRECTION_UNIT
         elif name.endswith(("synthesis.look.weight", "synthesis.render.weight")):
@@ -120,7 +124,10 @@ def parameter_groups(model: TrainingModel) -> list[dict[str, Any]]:
         elif name.startswith("prior_") or (id(parameter) in indices and parameter.ndim == 2):
             factor = 3.0
         factors.setdefault(factor, []).append(parameter)
-    return [{"params": params, "factor": factor} for factor, params in factors.items()]
+    return [
+        {"params": params, "factor": factor, "rotated": factor != KLT_FACTOR}
+        for factor, params in factors.items()
+    ]
 
 
 class Trainer:
@@ -147,13 +154,7 @@ class Trainer:
             self.model.start_from_klt(block_klt(self.crops, preset.latents))
         self.model.to(device=options.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.model).requires_grad_(False)
-        self.optimiser = torch.optim.AdamW(
-            parameter_groups(self.model),
-            lr=options.learning_rate,
-            betas=(0.9, 0.98),
-            weight_decay=0.0,
-            fused=True,
-        )
+        self.optimiser = Soap(parameter_groups(self.model), lr=options.learning_rate)
         self.halvings = 0
         named = list(self.model.named_parameters())
         self.clipped = [[p for name, p in named if (".klt." in name) is side] for side in (True, False)]
