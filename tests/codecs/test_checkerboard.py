@@ -47,6 +47,38 @@ def test_a_picture_of_any_size_comes_back_in_both_orders(
     assert psnr(found, planes) > 24
 
 
+def test_hyper_latents_are_rounded_towards_what_is_cheap() -> None:
+    x = torch.tensor([2.0, 2.65, 2.67, 3.3, 1.4, 1.33, -0.3])
+    found = cb.round_towards(x, torch.tensor(2.0))
+    assert found.tolist() == [2.0, 2.0, 3.0, 3.0, 2.0, 1.0, 0.0]
+
+
+def test_film_in_the_weights_is_film_on_the_values() -> None:
+    torch.manual_seed(0)
+    layer, x, film = cb.Conv(6, 4, 3, "replicate"), torch.randn(2, 6, 5, 7), torch.rand(2, 6)
+    together = cb.modulated(layer, x, film)
+    for k in range(2):
+        alone = cb.modulated(layer, x[k : k + 1], film[k : k + 1])
+        assert torch.allclose(alone, together[k : k + 1], atol=1e-5)
+
+
+def test_the_straight_path_keeps_strong_components_in_float32() -> None:
+    torch.manual_seed(0)
+    net = cb.Synthesis(cb.PRESETS["s"]).requires_grad_(False)
+    coefficients = (
+        torch.randn(1, 320, 6, 5) * torch.where(torch.arange(320) < cb.STRONG, 4.0, 0.02)[None, :, None, None]
+    )
+    with torch.inference_mode():
+        exact = net.straight(coefficients)
+        for name, child in net.named_children():
+            if name != "klt":
+                child.to(torch.bfloat16)
+        mixed = net.straight(coefficients)
+        coarse = net.klt(coefficients.bfloat16().float()).bfloat16().float()
+    assert mixed.dtype == torch.float32
+    assert 0 < (mixed - exact).abs().max() < 1e-3 < (coarse - exact).abs().max() / 4
+
+
 def test_symbols_read_are_the_symbols_written(model: cb.Checkerboard, weights: store.Weights) -> None:
     planes = pixels(50, 70)
     for order in ORDERS:

@@ -40,8 +40,8 @@ def test_every_integer_layer_stands_in_the_table_of_networks() -> None:
         if parts[0] == "taps":
             group, number = int(parts[1]), int(parts[2])
             level = cb.PRESETS["s"].depths[group] - number
-            assert "`taps.g.n` (5x5 for g = 0 and even l, else 3x3)" in CHAPTER
-            assert spec.kernel == (5 if group == 0 and level % 2 == 0 else 3)
+            assert "`taps.g.n` (5x5 for g < 2 and even l, else 3x3)" in CHAPTER
+            assert spec.kernel == (5 if group < 2 and level % 2 == 0 else 3)
         elif parts[0] == "scale":
             assert f"`scale.g.{'n' if int(parts[2]) else 0}.{parts[3]}` {size}" in CHAPTER, spec.name
         else:

@@ -49,10 +49,10 @@ def test_pictures_of_two_megapixels_are_one_tile(size: tuple[int, int]) -> None:
 
 
 def test_the_halo_is_what_the_nets_see() -> None:
-    """3x3 convolutions on 4x4 blocks (a quarter of a position) and on 8x8 blocks; two in a residual block."""
+    """3x3 convolutions: two on 4x4 blocks (a quarter of a position), one in a block on the coarser grids."""
     preset = cb.PRESETS["s"]
-    analysis = 0.25 * 2 + 0.5 * 2 * preset.encoder_eighth_blocks
-    synthesis = 0.25 * 2 + 0.5 * 2 * preset.decoder_eighth_blocks
+    analysis = 0.25 * 2 + 0.5 * preset.encoder_eighth_blocks + 1 * preset.encoder_sixteenth_blocks
+    synthesis = 0.25 * 2 + 0.5 * preset.decoder_eighth_blocks + 1 * preset.decoder_sixteenth_blocks
     assert max(analysis, synthesis) <= cb.HALO < max(analysis, synthesis) + 1
 
 

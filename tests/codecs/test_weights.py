@@ -83,8 +83,8 @@ def test_a_tensor_out_of_its_range_is_refused_by_name(
         "encoder.analysis.first.weight",
         "encoder.hyper.layers.3.bias",
         "means.taps.1_1.weight",
-        "synthesis.eighth_blocks.0.first.weight",
-        "synthesis.eighth_blocks.0.first.weight_step",
+        "synthesis.eighth_blocks.0.wide.weight",
+        "synthesis.eighth_blocks.0.wide.weight_step",
     ],
 )
 def test_a_missing_tensor_is_named(name: str, weights: store.Weights) -> None:

@@ -105,6 +105,20 @@ def test_every_path_gives_the_known_answers(path: str) -> None:
     assert ExactNet(LAYERS, ANSWERS, (path,)).path == path
 
 
+@pytest.mark.parametrize("path", HERE)
+@pytest.mark.parametrize("size", [(1, 1), (4, 4), (5, 9), (16, 3)])
+def test_outputs_at_some_cells_are_those_of_the_whole_map(path: str, size: tuple[int, int]) -> None:
+    net, (h, w) = ExactNet(LAYERS, ANSWERS, (path,)), size
+    some = [0, h * w - 1, *range(1, h * w, 2)]
+    with exact_section(path):
+        for layer in LAYERS:
+            x = torch.from_numpy(random_input(3, layer, h, w)).unsqueeze(0)
+            whole = net(layer.spec.name, x, 77, path)
+            found = net(layer.spec.name, x, 77, path, torch.tensor(some))
+            assert found.shape == (1, layer.spec.out, 1, len(some)) and found.dtype == whole.dtype
+            assert torch.equal(found[0, :, 0], whole[0].flatten(1)[:, some])
+
+
 def test_a_layer_without_known_answer_is_refused() -> None:
     with pytest.raises(ExactnessError, match="middle"):
         ExactNet(LAYERS, {name: crc for name, crc in ANSWERS.items() if name != "middle"})

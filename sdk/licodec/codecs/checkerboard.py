@@ -17,7 +17,7 @@ it is zero, and not coded, where the exact nets give the narrowest table.
 Latent channels come in groups. Each group is coded in passes over a checkerboard, the first of them predicted
 from z and the earlier groups, the others also from the group's positions before them:
 
-    0 1 0 1 0      The first group holds what says most about the picture: four passes      0 3 1 3 0
+    0 1 0 1 0      The first groups hold what says most about the picture: four passes      0 3 1 3 0
     1 0 1 0 1      there, each from neighbours on all sides, and not half of it from        3 2 3 2 3
     0 1 0 1 0      z alone.                                                                  1 3 0 3 1
 """
@@ -31,7 +31,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -72,8 +72,12 @@ class Preset:
     groups: tuple[int, ...]
     depths: tuple[int, ...]
     eighth: int = 96
-    encoder_eighth_blocks: int = 2
-    decoder_eighth_blocks: int = 1
+    encoder_eighth_blocks: int = 6
+    decoder_eighth_blocks: int = 4
+    encoder_sixteenth: int = 192
+    encoder_sixteenth_blocks: int = 2
+    decoder_sixteenth: int = 128
+    decoder_sixteenth_blocks: int = 1
     hyper: int = 96
     mean: int = 128
     exact: int = 96
@@ -92,7 +96,7 @@ SIZE_MAX = 4096
 """No width of a net is larger; a weights file that says so is damaged."""
 DEPTH_MAX = 4
 """The deepest lattice that leaves no pass of a 4 x 4 grid empty."""
-PRESETS = {"s": Preset(groups=(16, 48, 96, 160), depths=(3, 1, 1, 1))}
+PRESETS = {"s": Preset(groups=(4, 12, 48, 96, 160), depths=(3, 3, 1, 1, 1))}
 
 
 # --- Building blocks ----------------------------------------------------------------------------------------
@@ -123,8 +127,8 @@ class Conv(nn.Conv2d):
 
     bias: nn.Parameter
 
-    def __init__(self, inp: int, out: int, kernel: int, edge: Edge = "zeros") -> None:
-        super().__init__(inp, out, kernel, padding=kernel // 2, padding_mode=edge)
+    def __init__(self, inp: int, out: int, kernel: int, edge: Edge = "zeros", groups: int = 1) -> None:
+        super().__init__(inp, out, kernel, padding=kernel // 2, padding_mode=edge, groups=groups)
 
 
 def fit(x: Tensor, layer: Conv) -> Tensor:
@@ -140,24 +144,42 @@ def leaky(x: Tensor) -> Tensor:
     return F.leaky_relu(x, 0.1, inplace=True)
 
 
-class ResidualBlock(nn.Module):
-    """x + conv(film[r] * leaky(conv(x))): film lets one net act differently at different rates."""
+def modulated(layer: Conv, x: Tensor, film: Tensor) -> Tensor:
+    """layer(x * film), film [B, C]; for a single picture the factors go into the weights, which are fewer."""
+    out: Tensor
+    if len(film) > 1:
+        out = layer(x * film[:, :, None, None].to(x.dtype))
+    else:
+        weight = layer.weight * film.view(1, -1, 1, 1).to(layer.weight.dtype)
+        out = layer._conv_forward(x, weight, layer.bias)
+    return out
+
+
+class Block(nn.Module):
+    """x + narrow(film[r] * leaky(wide(around(x)))): 3x3 within each channel, then 1x1 over twice as many.
+
+    A fifth of the time of a residual block of two 3x3 convolutions. film lets one net act differently at
+    different rates.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.first, self.second = (Conv(width, width, 3, "replicate") for _ in range(2))
-        self.film = nn.Parameter(torch.ones(KNOTS, width))
+        self.around = Conv(width, width, 3, "replicate", groups=width)
+        self.wide, self.narrow = Conv(width, 2 * width, 1), Conv(2 * width, width, 1)
+        self.film = nn.Parameter(torch.ones(KNOTS, 2 * width))
         with torch.no_grad():
-            self.second.weight.mul_(0.1)
-            self.second.bias.zero_()
+            self.around.weight.mul_(0.3)[:, :, 1, 1] += 1
+            self.around.bias.zero_()
+            self.narrow.weight.mul_(0.1)
+            self.narrow.bias.zero_()
 
     def forward(self, x: Tensor, rate: Tensor) -> Tensor:
-        h = leaky(self.first(x))
-        film = interpolate_knots(self.film, rate)[:, :, None, None].to(h.dtype)
-        out: Tensor = self.second(h * film).add_(x)
-        return out
+        h = leaky(self.wide(self.around(x)))
+        return modulated(self.narrow, h, interpolate_knots(self.film, rate)).add_(x)
 
 
+STRONG = 64
+"""Latents whose coefficients the straight path of the synthesis always computes in float32."""
 QUARTER = 48
 """Channels of the picture as blocks of 4x4 RGB pixels."""
 
@@ -166,8 +188,9 @@ class Analysis(nn.Module):
     """Pixels [B, 3, H, W] minus 0.5 -> latents of about unit variance [B, M, H/16, W/16], float32.
 
     `klt` starts as the principal components of 16x16 blocks of photographs. Before it, convolutions on the
-    1/4 and 1/8 grids correct the pixels (as the filter of a lapped transform does, among others). What they
-    add starts near zero.
+    1/4 and 1/8 grids correct the pixels (as the filter of a lapped transform does, among others); blocks on
+    the 1/16 grid correct the latents, which they alone can do by their place in a block. What they add starts
+    near zero.
     """
 
     def __init__(self, p: Preset) -> None:
@@ -175,8 +198,13 @@ class Analysis(nn.Module):
         self.first = Conv(QUARTER, QUARTER, 3, "replicate")
         self.to_quarter = Conv(QUARTER, QUARTER, 3, "replicate")
         self.to_eighth = Conv(4 * QUARTER, p.eighth, 1)
-        self.eighth_blocks = nn.ModuleList(ResidualBlock(p.eighth) for _ in range(p.encoder_eighth_blocks))
+        self.eighth_blocks = nn.ModuleList(Block(p.eighth) for _ in range(p.encoder_eighth_blocks))
         self.from_eighth = Conv(p.eighth, 4 * QUARTER, 1)
+        self.to_sixteenth = Conv(4 * p.eighth, p.encoder_sixteenth, 1)
+        self.sixteenth_blocks = nn.ModuleList(
+            Block(p.encoder_sixteenth) for _ in range(p.encoder_sixteenth_blocks)
+        )
+        self.to_latents = Conv(p.encoder_sixteenth, p.latents, 1)
         self.klt = Conv(16 * QUARTER, p.latents, 1)
         self.deviation: Tensor
         self.register_buffer("deviation", torch.ones(p.latents))
@@ -188,21 +216,31 @@ class Analysis(nn.Module):
         h = self.to_eighth(unshuffle(h, 2))
         for block in self.eighth_blocks:
             h = block(h, rate)
-        blocks += shuffle(self.from_eighth(leaky(h)), 2).float()
+        h = leaky(h)
+        blocks += shuffle(self.from_eighth(h), 2).float()
         y = self.klt(fit(unshuffle(blocks, 4), self.klt)).float()
-        out: Tensor = y / self.deviation.view(1, -1, 1, 1)
+        h = self.to_sixteenth(unshuffle(h, 2))
+        for block in self.sixteenth_blocks:
+            h = block(h, rate)
+        out: Tensor = y / self.deviation.view(1, -1, 1, 1) + self.to_latents(leaky(h)).float()
         return out
 
 
 class Synthesis(nn.Module):
     """Decoded latents [B, M, h, w] -> pixels minus 0.5 [B, 3, 16h, 16w], float32. Mirror of `Analysis`: the
-    straight path first, then corrections of its pixels on the 1/8 and the 1/4 grid."""
+    straight path first, then corrections of its pixels on the 1/8 grid, which sees latents too, and on the
+    1/4 grid."""
 
     def __init__(self, p: Preset) -> None:
         super().__init__()
         self.klt = Conv(p.latents, 16 * QUARTER, 1)
+        self.enter = Conv(p.latents, p.decoder_sixteenth, 1)
+        self.sixteenth_blocks = nn.ModuleList(
+            Block(p.decoder_sixteenth) for _ in range(p.decoder_sixteenth_blocks)
+        )
+        self.from_sixteenth = Conv(p.decoder_sixteenth, 4 * p.eighth, 1)
         self.look = Conv(4 * QUARTER, p.eighth, 1)
-        self.eighth_blocks = nn.ModuleList(ResidualBlock(p.eighth) for _ in range(p.decoder_eighth_blocks))
+        self.eighth_blocks = nn.ModuleList(Block(p.eighth) for _ in range(p.decoder_eighth_blocks))
         self.to_quarter = Conv(p.eighth, 4 * QUARTER, 1)
         self.render = Conv(QUARTER, QUARTER, 3, "replicate")
         self.film = nn.Parameter(torch.ones(KNOTS, QUARTER))
@@ -218,15 +256,28 @@ class Synthesis(nn.Module):
             v: latents in bounded units (see `MeanNets`), which suit the branch at every rate.
             scale: what makes them coefficients in units of pixels, [B, M, 1, 1].
         """
-        picture = shuffle(self.klt(fit(v * scale, self.klt)).float(), 4)
-        h = self.look(unshuffle(fit(picture, self.look), 2))
+        picture = shuffle(self.straight(v * scale), 4)
+        h = self.enter(fit(v, self.enter))
+        for block in self.sixteenth_blocks:
+            h = block(h, rate)
+        h = shuffle(self.from_sixteenth(leaky(h)), 2).add_(self.look(unshuffle(fit(picture, self.look), 2)))
         for block in self.eighth_blocks:
             h = block(h, rate)
         picture += shuffle(self.to_quarter(leaky(h)), 2).float()  # a sum of two types is four times slower
-        film = interpolate_knots(self.film, rate)[:, :, None, None]
         h = leaky(self.render(fit(picture, self.render)))
-        out: Tensor = self.leave(h * film.to(h.dtype)).float().add_(picture)
-        return out
+        return modulated(self.leave, h, interpolate_knots(self.film, rate)).float().add_(picture)
+
+    def straight(self, coefficients: Tensor) -> Tensor:
+        """The straight path, float32. Where the branches compute in a faster type the weak components do too:
+        their coefficients are small enough not to need more, and most of the work."""
+        klt, fast = self.klt, self.look.weight.dtype
+        out: Tensor
+        if klt.weight.dtype == fast:
+            out = klt(coefficients).float()
+            return out
+        strong, weak = coefficients[:, :STRONG], coefficients[:, STRONG:].to(fast)
+        out = F.conv2d(strong, klt.weight[:, :STRONG], klt.bias)
+        return out.add_(F.conv2d(weak, klt.weight[:, STRONG:].to(fast)).float())
 
 
 class HyperAnalysis(nn.Module):
@@ -262,7 +313,7 @@ def pick(cells: Tensor, *maps: Tensor) -> Tensor:
 def taps_kernel(step: Pass) -> int:
     """Rows and columns in which a pass looks around. Decoded are, on even levels, 12 of the 25 positions of 5
     x 5 and 4 of 3 x 3; on odd ones the 4 diagonal ones in either."""
-    return 5 if step.group == 0 and step.level % 2 == 0 else 3
+    return 5 if step.group <= 1 and step.level % 2 == 0 else 3
 
 
 @dataclass(frozen=True)
@@ -329,6 +380,15 @@ def interleave(parts: Sequence[Tensor], preset: Preset, h: int, w: int) -> Tenso
     return torch.cat(groups, 1)
 
 
+SEEN = 64
+"""Channels of earlier values that the mean nets look at around a position; more are mixed into as many
+first."""
+
+
+def squeeze(channels: int) -> nn.Module:
+    return Conv(channels, SEEN, 1) if channels > SEEN else nn.Identity()
+
+
 class MeanNets(nn.Module):
     """Means of the symbols, step by step.
 
@@ -343,15 +403,17 @@ class MeanNets(nn.Module):
         self.preset = p
         w = p.mean
         self.hyper_layers = nn.ModuleList([Conv(p.hyper, 4 * 96, 1), Conv(96, 96, 3), Conv(96, 4 * w, 1)])
-        self.context = nn.ModuleList(Conv(sum(p.groups[:g]), w, 3) for g in range(1, len(p.groups)))
-        self.squeeze = nn.ModuleList(Conv(m, 64, 1) if m > 64 else nn.Identity() for m in p.groups)
+        earlier = [sum(p.groups[:g]) for g in range(1, len(p.groups))]
+        self.digest = nn.ModuleList(squeeze(m) for m in earlier)
+        self.context = nn.ModuleList(Conv(min(m, SEEN), w, 3) for m in earlier)
+        self.squeeze = nn.ModuleList(squeeze(m) for m in p.groups)
         self.taps, self.heads = nn.ModuleDict(), nn.ModuleDict()
         for step in p.passes:
             g, m = step.group, step.last - step.first
             base = w if g == 0 else 2 * w
             hidden = w if g == 0 else w * 3 // 2
             if step.number:
-                self.taps[self._name(step)] = Conv(min(m, 64), 96, taps_kernel(step))
+                self.taps[self._name(step)] = Conv(min(m, SEEN), 96, taps_kernel(step))
                 base += 96
             head = nn.Sequential(Conv(base, hidden, 1), nn.LeakyReLU(0.2), last := Conv(hidden, m, 1))
             self.heads[self._name(step)] = head
@@ -377,7 +439,7 @@ class MeanNets(nn.Module):
         known = torch.cat(earlier, 1) if len(earlier) > 1 else earlier[0]
         layer = self.context[group - 1]
         assert isinstance(layer, Conv)
-        return torch.cat([features, F.leaky_relu(layer(fit(known, layer)), 0.2)], 1)
+        return torch.cat([features, F.leaky_relu(layer(self.digest[group - 1](fit(known, layer))), 0.2)], 1)
 
     def walk(self, features: Tensor, settle: Settle) -> Tensor:
         """All passes in order: the decoded values [B, M, h, w] in bounded units.
@@ -416,8 +478,13 @@ def density(gain: Tensor) -> Tensor:
 
 # --- Exact scale nets: one wiring for the trainable twins and for the integer layers ------------------------
 
-Layer = Callable[[str, Tensor], Tensor]
-"""Runs the named layer on a tensor: a trainable twin in training, an integer layer in coding."""
+
+class Layer(Protocol):
+    """Runs the named layer on a tensor: a trainable twin in training, an integer layer in coding. With
+    `cells` (row * w + column) its outputs there only, as `pick` gives them."""
+
+    def __call__(self, name: str, x: Tensor, cells: Tensor | None = None) -> Tensor: ...
+
 
 HYPER_LIMIT = 127
 MAGNITUDE_UNIT = 1 / 16
@@ -482,8 +549,8 @@ class ScaleNets:
         if step.number:
             unknown = self.project(step.group, projected[0].new_zeros(1, step.last - step.first, 1, 1))
             rest = unknown.expand(len(base), -1, -1, len(place.order) - place.known)
-            taps = self.layer(f"taps.{name}", spread([*projected, rest], place))
-            seen = torch.cat([seen, pick(place.seen, taps)], 1)
+            taps = self.layer(f"taps.{name}", spread([*projected, rest], place), place.seen)
+            seen = torch.cat([seen, taps], 1)
         return self.layer(f"scale.{name}.1", self.layer(f"scale.{name}.0", seen))
 
 
@@ -493,20 +560,20 @@ SYMBOL_MAX = 32767
 Z_OFFSET_MAX = 1024
 Z_MAX = SYMBOL_MAX - Z_OFFSET_MAX
 """Hyper-latents are coded with an offset taken off, which must not leave 16 bits."""
-HALO = 3
-"""Latent positions of context around a tile of analysis or synthesis, which see 2.5 and 1.5."""
+HALO = 6
+"""Latent positions of context around a tile of analysis or synthesis, which see 5.5 and 3.5."""
 TILE_PIXELS = 1 << 21
 """Pixels of a tile of a large picture: bounds memory, changes no value."""
 
 
-def magnitude_table() -> npt.NDArray[np.float32]:
+def magnitude_table() -> npt.NDArray[np.int8]:
     """What the scale nets see of a symbol, by min(|q|, 255): round(16 log2(1 + |q|)), at most 127; integers
     only.
 
     v = round(16 log2(n)) is the largest v with 2^(2 v - 1) <= n^32.
     """
     values = [((n**32).bit_length() - 1 + 1) // 2 for n in range(1, 257)]
-    return np.minimum(values, 127).astype(np.float32)
+    return np.minimum(values, 127).astype(np.int8)
 
 
 def bfloat16_is_fast(device: str) -> bool:
@@ -636,7 +703,8 @@ class Checkerboard:
         with torch.inference_mode(), _no_autocast(self.device), timer("network"):
             y = self._latents(x, at.to(self.device))
             padded = F.pad(y * gain, (0, -w % HYPER, 0, -h % HYPER), mode="replicate")
-            z = _int16(round_half_up(self.hyper_analysis(padded)).clamp_(-Z_MAX, Z_MAX))
+            centre = torch.from_numpy(self.prior_offset[_knot(rate)]).to(self.device).float()[:, None, None]
+            z = _int16(round_towards(self.hyper_analysis(padded), centre).clamp_(-Z_MAX, Z_MAX))
             parts = torch.split(y * (gain / per_unit), groups, 1)
             features = self._mean_features(z, h, w)
         scales = Scales(self, z, h, w, rate, order, self.exact.path, timer)
@@ -695,7 +763,7 @@ class Checkerboard:
         self, shape: tuple[int, ...], rate: int
     ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int16]]:
         """Table indices [Z, h' w'] and offsets [Z, 1, 1] of hyper-latents [Z, h', w']."""
-        knot = (rate + 8) // 16
+        knot = _knot(rate)
         index = np.repeat(self.prior_index[knot][:, None], shape[1] * shape[2], axis=1)
         return index, self.prior_offset[knot][:, None, None]
 
@@ -853,7 +921,7 @@ class Scales:
         self._path, self._timer, self._one_step = path, timer, order == Order.ONE_STEP
         self._magnitudes = model.magnitudes
         self._family = (model.families[order].numpy() * SCALES)[:, None]
-        self._nets = ScaleNets(lambda name, x: model.exact(name, x, rate, path))
+        self._nets = ScaleNets(lambda name, x, cells=None: model.exact(name, x, rate, path, cells))
         self._base = torch.empty(0)
         self._earlier: list[Tensor] = []
         self._projected: list[Tensor] = []
@@ -889,8 +957,8 @@ class Scales:
         if self._one_step or (step.level == 0 and step.last == self._preset.latents):
             return
         with self._exact():
-            level = self._magnitudes[np.minimum(np.abs(symbols), 255).astype(np.uint8).T]
-            self._projected.append(self._nets.project(step.group, torch.from_numpy(level).t()[None, :, None]))
+            level = self._magnitudes.take(np.abs(symbols), mode="clip")
+            self._projected.append(self._nets.project(step.group, torch.from_numpy(level)[None, :, None]))
             if step.level == 0:
                 self._earlier.append(spread(self._projected, self._places(step)[-1]))
 
@@ -901,7 +969,7 @@ class Scales:
         """Scale indices [1, C, n] holding 0..63 -> table indices [C, n]; scale index 0 is not coded."""
         t: npt.NDArray[np.uint8] = scale[0].cpu().to(torch.uint8).contiguous().numpy()
         index: npt.NDArray[np.uint8] = t + self._family[part]
-        index[t == 0] = NOT_CODED
+        np.putmask(index, t == 0, NOT_CODED)
         return index
 
 
@@ -1012,8 +1080,23 @@ def _order(order: int) -> Order:
     return Order(order)
 
 
+def _knot(rate: int) -> int:
+    """The rate knot whose tables code the hyper-latents."""
+    return (rate + 8) // 16
+
+
 def round_half_up(x: Tensor) -> Tensor:
     return torch.floor(x + 0.5)
+
+
+HYPER_ROUND = 0.66
+"""From which fraction on hyper-latents are rounded away from what their tables expect (docs/training.md)."""
+
+
+def round_towards(x: Tensor, centre: Tensor) -> Tensor:
+    """Integers near x, up to HYPER_ROUND off on the side of the integers `centre`."""
+    d = x - centre
+    return centre + torch.sign(d) * torch.floor(d.abs() + (1 - HYPER_ROUND))
 
 
 def choose_symbols(

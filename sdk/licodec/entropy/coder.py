@@ -249,23 +249,23 @@ class _Grouping:
 
     def __init__(self, index: IntArray, count: int) -> None:
         marker = int(np.iinfo(index.dtype).max)  # 255 or 65 535: not coded
-        order = np.argsort(index, kind="stable")  # a radix sort, as the dtype is uint8 or uint16
-        # Keys of the index's own dtype: a mixed search would convert the whole index first.
-        keys = np.arange(min(count, marker) + 1, dtype=index.dtype)
-        edges = np.searchsorted(index, keys, sorter=order)
-        self.size = index.size
-        self.coded = int(edges[-1])
-        if self.coded < self.size and (found := index[order[self.coded]]) != marker:
+        coded = np.flatnonzero(index != marker)  # most positions of most passes are not
+        tables = index[coded]
+        counts = np.bincount(tables, minlength=count)
+        if len(counts) > count:
             raise UsageValueError(
-                f"index: expected a table 0..{count - 1} or {marker} (not coded), found {found}",
+                f"index: expected a table 0..{count - 1} or {marker} (not coded), found {tables.max()}",
                 argument="index",
             )
+        edges = np.concatenate([[0], np.cumsum(counts)])
+        self.size, self.coded = index.size, coded.size
         used = np.flatnonzero(edges[1:] > edges[:-1])
         self.groups: list[tuple[int, int, int]] = list(
             zip(used.tolist(), edges[used].tolist(), edges[used + 1].tolist(), strict=True)
         )
         """(table, first, behind the last) of each group that is not empty."""
-        self._order = order[: self.coded]
+        # A radix sort, as the dtype is uint8 or uint16.
+        self._order = coded[np.argsort(tables, kind="stable")]
 
     def per_position(self, of_table: IntArray) -> npt.NDArray[np.int32]:
         """What each coded position's table has, in decoding order."""

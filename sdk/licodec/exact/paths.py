@@ -190,16 +190,19 @@ class ExactNet:
                 crc = zlib.crc32(sums.to(torch.int32).contiguous().numpy().astype("<i4").tobytes(), crc)
         return crc
 
-    def __call__(self, name: str, x: Tensor, rate: int, path: str | None = None) -> Tensor:
+    def __call__(
+        self, name: str, x: Tensor, rate: int, path: str | None = None, cells: Tensor | None = None
+    ) -> Tensor:
         """One layer: x holds integers [1, in, h, w], any dtype; returns integers [1, out, h, w] in the path's
-        dtype.
+        dtype, or [1, out, 1, n] at the n positions `cells` (row * w + column) only.
 
         Call inside `exact_section(path)`.
         """
         layer, path = self.layers[name], path or self.path
         if path == "int8":
             weight = self._prepare(layer, path).weight
-            return self._requantise_products(layer, _int8_products(x, layer.spec.kernel, weight), rate)
+            products = _int8_products(x, layer.spec.kernel, weight, cells)
+            return self._requantise_products(layer, products, rate)
         sums = self._sums(layer, x, rate, path)
         shape = (name, path, tuple(x.shape))
         if sums.is_floating_point() and shape not in self._shapes:
@@ -209,6 +212,8 @@ class ExactNet:
                 # A kernel chosen for this shape leaves the integers: from here on only the safe path is used.
                 self.path = path = SAFE_PATH
                 sums = self._sums(layer, x, rate, path)
+        if cells is not None:
+            sums = sums.flatten(2).index_select(2, cells).unsqueeze(2)
         return self._requantise(layer, sums, path)
 
     def _prepare(self, layer: StoredLayer, path: str) -> _Prepared:
@@ -277,16 +282,26 @@ def usable(path: str) -> bool:
     return hasattr(torch, "_int_mm") and has_vnni is not None and bool(has_vnni())
 
 
-def _int8_products(x: Tensor, kernel: int, weight: Tensor) -> Tensor:
-    """Sums without bias, int32 [1, h, w, out], of integers [1, in, h, w] of 8 bits; weight int8 [kernel *
-    kernel * in, out]."""
+def _int8_products(x: Tensor, kernel: int, weight: Tensor, cells: Tensor | None = None) -> Tensor:
+    """Sums without bias, int32 [1, h, w, out], of integers [1, in, h, w] of 8 bits, or [1, 1, n, out] at n
+    cells; weight int8 [kernel * kernel * in, out]."""
     _, channels, h, w = x.shape
     rows = x.to(torch.int8).permute(0, 2, 3, 1)
     if kernel > 1:
         edge = kernel // 2
         padded = F.pad(rows, (0, 0, edge, edge, edge, edge)).contiguous()
         _, down, right, _ = padded.stride()
+        if cells is not None:
+            # What a cell sees of one row lies side by side, and where it begins is one number.
+            starts = (w + 2 * edge) * (h + 2 * edge) - kernel + 1
+            runs = padded.as_strided((starts, kernel * channels), (right, 1))
+            at = cells // w * (w + 2 * edge) + cells % w
+            seen = [runs.index_select(0, at + dy * (w + 2 * edge)) for dy in range(kernel)]
+            return torch._int_mm(torch.cat(seen, 1), weight).view(1, 1, len(cells), -1)
         rows = padded.as_strided((h, w, kernel, kernel, channels), (down, right, down, right, 1))
+    elif cells is not None:
+        rows = rows.flatten(1, 2).index_select(1, cells).unsqueeze(1)
+        h, w = 1, len(cells)
     # On a grid of one column the reshape is a view whose rows overlap, which the product does not expect.
     return torch._int_mm(rows.reshape(h * w, -1).contiguous(), weight).view(1, h, w, -1)
 

@@ -141,6 +141,9 @@ class TrainingModel(nn.Module):
         for layer in (a.to_quarter, a.from_eighth, s.leave, s.to_quarter):
             layer.weight.mul_(0.1 * CORRECTION_UNIT)
             layer.bias.zero_()
+        for layer in (a.to_latents, s.from_sixteenth):
+            layer.weight.mul_(0.1)
+            layer.bias.zero_()
         for layer in (s.look, s.render):
             layer.weight.mul_(INPUT_SCALE)
         weight = rate_lambda(torch.arange(KNOTS) * 16)
@@ -236,7 +239,7 @@ class TrainingModel(nn.Module):
         return self.prices.alone(q_hat, direct), self.prices.both(q_hat, context, residual), y_hat
 
     def scale_nets(self, rate: Tensor) -> cb.ScaleNets:
-        return cb.ScaleNets(lambda name, x: self.twin(name)(x, rate))
+        return twin_nets(self.twin, rate)
 
     def walk_means(self, y: Tensor, z: Tensor, per_unit: Tensor) -> tuple[Tensor, Tensor]:
         """Means of all steps and y^ = round(y - mu) + mu, both [B, M, h, w] in y's units."""
@@ -267,6 +270,16 @@ def smooth(bits: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 def value_of(exact: Tensor, smooth: Tensor) -> Tensor:
     """The value and gradients of `exact`, with those of `smooth` added."""
     return exact + (smooth - smooth.detach())
+
+
+def twin_nets(twin: Callable[[str], TrainableConv], rate: Tensor) -> cb.ScaleNets:
+    """The scale nets made of twins."""
+
+    def layer(name: str, x: Tensor, cells: Tensor | None = None) -> Tensor:
+        out: Tensor = twin(name)(x, rate)
+        return out if cells is None else cb.pick(cells, out)
+
+    return cb.ScaleNets(layer)
 
 
 def context_indices(nets: cb.ScaleNets, preset: cb.Preset, features: Tensor, q: Tensor) -> Tensor:

@@ -33,7 +33,7 @@ from licodec.exact.trainable import TrainableConv, round_through
 from licodec.training.data import Crops, read_crops, to_input
 from licodec.training.export import load_average
 from licodec.training.loop import VALIDATION_RATES
-from licodec.training.objective import TrainingModel, context_indices, index_bits
+from licodec.training.objective import TrainingModel, context_indices, index_bits, twin_nets
 
 SIDE, BATCH = 192, 8
 
@@ -64,7 +64,7 @@ class IntegerWay(nn.Module):
             module.quantise = on
 
     def forward(self, z: Tensor, q: Tensor, known: Tensor, rate: Tensor) -> Tensor:
-        nets = cb.ScaleNets(lambda name, x: self.twin(name)(x, rate))
+        nets = twin_nets(self.twin, rate)
         features = nets.hyper(z.clamp(-cb.HYPER_LIMIT, cb.HYPER_LIMIT) * cb.HYPER_UNIT)
         if self.direct:
             return nets.direct(features)
