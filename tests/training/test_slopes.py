@@ -24,5 +24,6 @@ def test_slopes_are_those_of_the_objective_and_nothing_stays_moved(monkeypatch: 
     found = slopes(model, pictures, 128)
     assert set(found) == {"finer steps", "decoded scale", "means", "analysis, 1/4", "analysis, 1/8"}
     true, promised = found["decoded scale"]
+    # Central differences in float32 are 0.6 % off here; in bfloat16 they were 25 % off.
     assert true == pytest.approx(promised, rel=0.01)
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())

@@ -158,8 +158,8 @@ def modulated(layer: Conv, x: Tensor, film: Tensor) -> Tensor:
 class Block(nn.Module):
     """x + narrow(film[r] * leaky(wide(around(x)))): 3x3 within each channel, then 1x1 over twice as many.
 
-    A fifth of the time of a residual block of two 3x3 convolutions. film lets one net act differently at
-    different rates.
+    A third of the time of a residual block of two 3x3 convolutions (docs/training.md). film lets one net act
+    differently at different rates.
     """
 
     def __init__(self, width: int) -> None:

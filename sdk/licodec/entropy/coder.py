@@ -259,7 +259,7 @@ class _Grouping:
             )
         edges = np.concatenate([[0], np.cumsum(counts)])
         self.size, self.coded = index.size, coded.size
-        used = np.flatnonzero(edges[1:] > edges[:-1])
+        used = np.flatnonzero(counts)
         self.groups: list[tuple[int, int, int]] = list(
             zip(used.tolist(), edges[used].tolist(), edges[used + 1].tolist(), strict=True)
         )
