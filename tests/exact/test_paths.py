@@ -279,3 +279,15 @@ def test_many_threads_share_one_net() -> None:
     for thread in threads:
         thread.join(60)
     assert right == [True] * 40
+
+
+def test_a_section_inside_one_of_its_kind_undoes_what_was_switched_on_in_between(before: bool) -> None:
+    with exact_section("float32"):
+        with torch.autocast("cpu", torch.bfloat16), exact_section("float32"):
+            assert not torch.is_autocast_enabled("cpu")
+        with torch.inference_mode(False), exact_section("float32"):
+            assert torch.is_inference_mode_enabled()
+        with pytest.raises(ZeroDivisionError), exact_section("float32"):
+            _ = 1 // 0
+        assert not nnpack() and torch.is_inference_mode_enabled()
+    assert nnpack() is before and not torch.is_inference_mode_enabled()

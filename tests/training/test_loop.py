@@ -95,6 +95,15 @@ def test_validation_measures_every_rate(start: Start) -> None:
     assert all(set(rows[f"r{rate}"]) == {"bpp0", "bpp1", "z", "psnr"} for rate in loop.VALIDATION_RATES)
 
 
+def test_crops_are_of_several_sizes_so_that_they_end_inside_cells(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "take_half", lambda rng, rate: np.zeros(len(rate), np.bool_))
+    trainer = start(stages=((1.01, 128, 1),))
+    sides = [tuple(trainer.draw(trainer.schedule)[0].shape[2:]) for _ in range(40)]
+    assert set(sides) == {(side, side) for side in (128, 112, 96)}
+
+
 def test_validation_crops_need_not_be_of_one_size() -> None:
     crops = [
         np.zeros((height, width, 3), np.uint8)

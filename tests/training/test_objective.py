@@ -6,10 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from lic_format.header import Order
 from licodec.codecs import checkerboard as cb
-from licodec.entropy.tables import load_set
+from licodec.entropy.tables import NOT_CODED, load_set
 from licodec.exact.paths import ExactNet, exact_section
 from licodec.exact.trainable import convert
+from licodec.store import load
+from licodec.training.data import to_input
+from licodec.training.export import restore
 from licodec.training.klt import block_klt
 from licodec.training.objective import (
     LAMBDA_MIN,
@@ -19,10 +23,12 @@ from licodec.training.objective import (
     logistic_bits,
     rate_lambda,
     round_log,
+    scale_features,
     smooth,
     value_of,
     walk_scales,
 )
+from tests.codecs.fixtures import built, pixels
 from tests.training.conftest import Start
 
 
@@ -93,6 +99,34 @@ def test_the_price_of_an_index_is_near_that_of_its_table(index: int) -> None:
     symbols = torch.arange(-255, 256).double()
     ours = index_bits(symbols, torch.tensor(float(index)).double()).numpy()
     assert float((2.0**-bits * (ours - bits)).sum()) < 0.02
+
+
+@pytest.mark.parametrize("size", [(64, 128), (80, 112)])
+def test_training_codes_as_an_encoder_does_where_a_picture_ends_inside_a_cell_too(
+    size: tuple[int, int],
+) -> None:
+    weights = load("fhic", "s-1")
+    codec = built(weights)
+    model = TrainingModel(codec.preset).requires_grad_(False)
+    restore(model, "fhic", "s-1")
+    model.quantise_twins(True)
+    model.mixed = False
+    rate = torch.tensor([150])
+    picture = pixels(*size, seed=3)
+    found, (_, *passes) = codec._symbols(codec._to_input(picture), 150, Order.CHECKERBOARD, cb.Timer(None))
+    y, z = model.latents(to_input(picture[None], "cpu"), rate)
+    assert z.shape[1:] == found.z.shape
+    assert float((z[0] - torch.from_numpy(found.z)).abs().max()) < cb.HYPER_ROUND + 0.01
+    assert all(bool(bits.isfinite().all()) for bits in model.code(y, z, rate))
+
+    nets, (h, w) = model.scale_nets(rate), y.shape[2:]
+    features = scale_features(nets, torch.from_numpy(found.z)[None].float(), h, w)
+    index = context_indices(nets, model.preset, features, torch.from_numpy(found.q)[None].float())
+    tables = tuple(np.where(each.index == NOT_CODED, 0, each.index % 64).astype(np.int16) for each in passes)
+    coded = cb.Symbols(found.z, tables, found.steps, h, w).q
+    difference = np.abs(torch.floor(index[0] + 0.5).clamp(0, 63).numpy() - coded)
+    assert (coded > 0).sum() > 500
+    assert (difference <= 1).mean() > 0.999 and (difference == 0).mean() > 0.97
 
 
 def test_lambda_rises_by_the_ratio_from_the_first_rate_to_the_last() -> None:

@@ -30,14 +30,18 @@ def trained() -> TrainingModel:
     return model
 
 
-@pytest.mark.parametrize("part", ["entropy", "synthesis"])
+@pytest.mark.parametrize("part", ["order0", "entropy", "synthesis"])
 def test_a_polished_part_is_better_and_the_rest_is_as_it_was(
     part: str, trained: TrainingModel, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seconds = itertools.count()  # a clock that a busy machine doesn't slow down
     monkeypatch.setattr(polishing, "time", SimpleNamespace(monotonic=lambda: float(next(seconds))))
     crops: Crops = start().crops
-    if part == "entropy":
+    names: tuple[str, ...]
+    if part == "order0":
+        names = polishing.ORDER0
+        keep, loss = polishing.keep_symbols(trained), polishing.order0_loss(trained)
+    elif part == "entropy":
         names = ("means.", "twins.")
         keep, loss = polishing.keep_latents(trained), polishing.entropy_loss(trained)
     else:
@@ -65,11 +69,14 @@ def test_a_polished_part_is_better_and_the_rest_is_as_it_was(
 
 
 def test_what_is_kept_of_a_picture_gives_the_loss_that_training_has(trained: TrainingModel) -> None:
-    """Bits of one picture through the stored latents are those of the whole objective."""
+    """Bits of one picture through what is stored of it are those of the whole objective."""
     rate = torch.tensor([100])
     picture = pixels(64, 64, seed=5)
     y, z = polishing.keep_latents(trained)(picture[None], rate)
     with torch.no_grad():
         found = polishing.entropy_loss(trained)(rate, y.float(), z.float())
+        kept = polishing.keep_symbols(trained)(picture[None], rate)
+        direct = polishing.order0_loss(trained)(rate, *(each.float() for each in kept))
         terms = trained(to_input(picture[None], "cpu"), rate)
     assert float(found) == pytest.approx(float(terms.direct + terms.context), rel=0.02)
+    assert float(direct) == pytest.approx(float(terms.direct), rel=0.02)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from licodec.training.soap import SIDE_MAX, Soap
+from licodec.training.soap import SIDE_MAX, Soap, _out_of
 
 
 def tilted_target() -> tuple[Tensor, Tensor, Tensor]:
@@ -98,3 +98,15 @@ def test_a_group_can_be_left_to_adam() -> None:
     before = weight.detach().clone()
     optimiser.step()
     assert torch.allclose(before - weight, 0.01 * weight.grad.sign(), atol=1e-6)
+
+
+def test_the_mean_gradient_is_the_same_in_whatever_bases_it_is_kept() -> None:
+    weight = nn.Parameter(torch.zeros(12, 6, 3, 3))
+    optimiser, source = Soap([{"params": [weight]}], lr=0.01), gradients(weight.shape)
+    mean = torch.zeros(12, 54)
+    for _ in range(45):  # two turns of the bases
+        weight.grad = next(source)
+        optimiser.step()
+        mean.lerp_(weight.grad.flatten(1), 0.05)
+        state = optimiser.state[weight]
+        assert torch.allclose(_out_of(state, state["mean"]), mean, atol=1e-5)

@@ -96,7 +96,7 @@ SIZE_MAX = 4096
 """No width of a net is larger; a weights file that says so is damaged."""
 DEPTH_MAX = 4
 """The deepest lattice that leaves no pass of a 4 x 4 grid empty."""
-PRESETS = {"s": Preset(groups=(4, 12, 48, 96, 160), depths=(3, 3, 1, 1, 1))}
+PRESETS = {"s": Preset(groups=(4, 12, 48, 96, 160), depths=(3, 3, 2, 1, 1))}
 
 
 # --- Building blocks ----------------------------------------------------------------------------------------
@@ -518,10 +518,12 @@ def exact_layers(p: Preset) -> list[LayerSpec]:
 
 
 class ScaleNets:
-    """The wiring. `layer(name, x)` runs a layer; everything between layers only moves integers around."""
+    """The wiring. `layer(name, x)` runs a layer; everything between layers only moves integers around. For
+    one batch of pictures and their rates."""
 
     def __init__(self, layer: Layer) -> None:
         self.layer = layer
+        self._unknown: dict[int, Tensor] = {}
 
     def hyper(self, z: Tensor) -> Tensor:
         """Clipped hyper-latents [B, Z, h/4, w/4] -> features [B, E, h, w]."""
@@ -547,8 +549,10 @@ class ScaleNets:
         name = f"{step.group}.{step.number}"
         seen = pick(place.cells, base)
         if step.number:
-            unknown = self.project(step.group, projected[0].new_zeros(1, step.last - step.first, 1, 1))
-            rest = unknown.expand(len(base), -1, -1, len(place.order) - place.known)
+            if step.group not in self._unknown:
+                nothing = projected[0].new_zeros(1, step.last - step.first, 1, 1)
+                self._unknown[step.group] = self.project(step.group, nothing)
+            rest = self._unknown[step.group].expand(len(base), -1, -1, len(place.order) - place.known)
             taps = self.layer(f"taps.{name}", spread([*projected, rest], place), place.seen)
             seen = torch.cat([seen, taps], 1)
         return self.layer(f"scale.{name}.1", self.layer(f"scale.{name}.0", seen))
@@ -807,18 +811,19 @@ class Checkerboard:
         with timer("entropy"):
             index, offset = self._hyper_prior(z_shape, head.rate)
             z = stream.get(index.reshape(-1)).reshape(z_shape) + offset
-        scales = Scales(self, z, h, w, head.rate, order, path, timer)
-        if order == Order.ONE_STEP:
-            with timer("entropy"):
-                q = stream.get(scales.everything.reshape(-1)).reshape(scales.everything.shape)
-            for step in self.preset.passes:
-                scales.settle(step, q[step.first : step.last, schedule.positions(step, h, w)])
-        else:
-            for step in self.preset.passes:
-                index = scales.index(step)
+        with exact_section(path):
+            scales = Scales(self, z, h, w, head.rate, order, path, timer)
+            if order == Order.ONE_STEP:
                 with timer("entropy"):
-                    symbols = stream.get(index.reshape(-1)).reshape(index.shape)
-                scales.settle(step, symbols)
+                    q = stream.get(scales.everything.reshape(-1)).reshape(scales.everything.shape)
+                for step in self.preset.passes:
+                    scales.settle(step, q[step.first : step.last, schedule.positions(step, h, w)])
+            else:
+                for step in self.preset.passes:
+                    index = scales.index(step)
+                    with timer("entropy"):
+                        symbols = stream.get(index.reshape(-1)).reshape(index.shape)
+                    scales.settle(step, symbols)
         with timer("entropy"):
             stream.close()
         return Symbols(z, tuple(scales.settled), self.preset.passes, h, w)

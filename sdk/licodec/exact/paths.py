@@ -95,9 +95,28 @@ def _set_flag(name: str, on: bool) -> None:
         put(on)
 
 
+class _Inside(threading.local):
+    """The section that this thread is in."""
+
+    section: tuple[str, str] | None = None
+
+
+_inside = _Inside()
+
+
 @contextlib.contextmanager
 def exact_section(path: str, device: str = "cpu") -> Iterator[None]:
-    """Inference mode without autocast and without the kernels that leave the integers."""
+    """Inference mode without autocast and without the kernels that leave the integers. Inside another section
+    of the same kind there is nothing left to do, unless autocast or gradients were switched on in between."""
+    before = _inside.section
+    if (
+        before == (path, device)
+        and torch.is_inference_mode_enabled()
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.is_autocast_enabled(torch.device(device).type)
+    ):
+        yield
+        return
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.inference_mode())
         stack.enter_context(torch.autocast("cpu", enabled=False))
@@ -107,7 +126,11 @@ def exact_section(path: str, device: str = "cpu") -> Iterator[None]:
         if device.startswith("cuda"):
             stack.enter_context(torch.autocast("cuda", enabled=False))
             stack.enter_context(_cudnn.off())
-        yield
+        _inside.section = path, device
+        try:
+            yield
+        finally:
+            _inside.section = before
 
 
 # --- Running layers -----------------------------------------------------------------------------------------
@@ -293,11 +316,13 @@ def _int8_products(x: Tensor, kernel: int, weight: Tensor, cells: Tensor | None 
         _, down, right, _ = padded.stride()
         if cells is not None:
             # What a cell sees of one row lies side by side, and where it begins is one number.
-            starts = (w + 2 * edge) * (h + 2 * edge) - kernel + 1
+            width = w + 2 * edge
+            starts = width * (h + 2 * edge) - kernel + 1
             runs = padded.as_strided((starts, kernel * channels), (right, 1))
-            at = cells // w * (w + 2 * edge) + cells % w
-            seen = [runs.index_select(0, at + dy * (w + 2 * edge)) for dy in range(kernel)]
-            return torch._int_mm(torch.cat(seen, 1), weight).view(1, 1, len(cells), -1)
+            rows_seen = torch.arange(0, kernel * width, width, device=cells.device)
+            at = (cells + cells // w * (2 * edge)).unsqueeze(1) + rows_seen
+            seen = runs.index_select(0, at.flatten()).view(len(cells), len(weight))
+            return torch._int_mm(seen, weight).view(1, 1, len(cells), -1)
         rows = padded.as_strided((h, w, kernel, kernel, channels), (down, right, down, right, 1))
     elif cells is not None:
         rows = rows.flatten(1, 2).index_select(1, cells).unsqueeze(1)

@@ -40,8 +40,7 @@ def read_crops(folder: Path, index: str) -> list[Pixels]:
 
 
 def halved(picture: Pixels) -> Pixels:
-    """Half size by averaging 2x2: removes most of the traces of the crops' own coding, for high-rate
-    training."""
+    """Half size by averaging 2x2: sharper, and without most of the traces of the crops' own coding."""
     h, w = picture.shape[0] // 2 * 2, picture.shape[1] // 2 * 2
     cells = picture[:h, :w].astype(np.uint16).reshape(h // 2, 2, w // 2, 2, 3).sum(axis=(1, 3))
     out: Pixels = ((cells + 2) // 4).astype(np.uint8)

@@ -85,8 +85,8 @@ class Prices:
     def compile(self, device: str) -> None:
         if device != "cpu" or not shutil.which("c++"):
             return
-        self.alone = torch.compile(_price, dynamic=False)
-        self.both = torch.compile(_price_and_move, dynamic=False)
+        self.alone = torch.compile(_price, dynamic=True)
+        self.both = torch.compile(_price_and_move, dynamic=True)
 
 
 def _price(q: Tensor, index: Tensor) -> Tensor:
@@ -175,7 +175,7 @@ class TrainingModel(nn.Module):
             module.quantise = on
 
     def forward(self, x: Tensor, rate: Tensor) -> Terms:
-        """x: pixels minus 0.5, [B, 3, H, W], H and W multiples of 64; rate int64 [B].
+        """x: pixels minus 0.5, [B, 3, H, W], H and W multiples of 16; rate int64 [B].
 
         The rate is that of rounded symbols, and trains what predicts them. What moves the symbols themselves
         (transforms, gains, means) has its gradient from symbols with uniform noise, priced by the same
@@ -222,8 +222,9 @@ class TrainingModel(nn.Module):
         with bf16:
             y = self.analysis(x, rate)
         y = y * self.gains(rate)[0]
+        missing = (0, -y.shape[3] % cb.HYPER, 0, -y.shape[2] % cb.HYPER)
         with bf16:
-            z = self.hyper_analysis(y)
+            z = self.hyper_analysis(F.pad(y, missing, mode="replicate") if any(missing) else y)
         return y, z
 
     def code(self, y: Tensor, z: Tensor, rate: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -233,7 +234,7 @@ class TrainingModel(nn.Module):
         q_hat = dead_zone_round(residual.detach())
         nets = self.scale_nets(rate)
         with self.autocast(y):
-            features = nets.hyper(z.clamp(-cb.HYPER_LIMIT, cb.HYPER_LIMIT) * cb.HYPER_UNIT)
+            features = scale_features(nets, z, *y.shape[2:])
             direct = nets.direct(features.detach()).float()
             context = context_indices(nets, self.preset, features, q_hat).float()
         return self.prices.alone(q_hat, direct), self.prices.both(q_hat, context, residual), y_hat
@@ -254,7 +255,7 @@ class TrainingModel(nn.Module):
             return _quantised(cb.pick(place.cells, parts[step.group]), mean, per_units[step.group])
 
         with self.autocast(y):
-            decoded = self.means.walk(self.means.hyper(z), settle)
+            decoded = self.means.walk(self.means.hyper(z)[:, :, :h, :w], settle)
         # Rounding errors stay constants in y's units: the gain must not look as if it could shrink them.
         return cb.interleave(means, self.preset, h, w) * per_unit, y + (decoded * per_unit - y).detach()
 
@@ -280,6 +281,11 @@ def twin_nets(twin: Callable[[str], TrainableConv], rate: Tensor) -> cb.ScaleNet
         return out if cells is None else cb.pick(cells, out)
 
     return cb.ScaleNets(layer)
+
+
+def scale_features(nets: cb.ScaleNets, z: Tensor, h: int, w: int) -> Tensor:
+    """Features [B, E, h, w] of rounded hyper-latents, which may cover more."""
+    return nets.hyper(z.clamp(-cb.HYPER_LIMIT, cb.HYPER_LIMIT) * cb.HYPER_UNIT)[:, :, :h, :w]
 
 
 def context_indices(nets: cb.ScaleNets, preset: cb.Preset, features: Tensor, q: Tensor) -> Tensor:

@@ -1,8 +1,11 @@
 """Last steps of training, on what stands still by then: cheap steps, so many of them in a few minutes.
 
+    python -m licodec.training.polish order0 RUN OUT DATA/train --minutes 3 --learning-rate 3e-3
     python -m licodec.training.polish entropy RUN OUT DATA/train --minutes 7
     python -m licodec.training.polish synthesis RUN OUT DATA/train --weights weights/fhic/s-1 --minutes 6
 
+order0       All else stands still. The two layers of order 0, which in training follow features that
+             keep moving, learn from symbols that are computed once.
 entropy      The transforms stand still. Means and scale nets learn from latents that are computed once, with
              the integer nets' fake quantisation on.
 synthesis    The symbols stand still, chosen as the exported encoder of `--weights` (RUN's export) chooses
@@ -35,16 +38,18 @@ from licodec.store import load
 from licodec.training.data import Crops, Pixels, read_crops, to_input
 from licodec.training.export import TAG_FILE, load_average
 from licodec.training.loop import VALIDATION_RATES, parameter_groups, take_half, validation_pictures
-from licodec.training.objective import TrainingModel, rate_lambda
+from licodec.training.objective import TrainingModel, dead_zone_round, rate_lambda, scale_features
 
 BATCH = 8
+ORDER0 = ("twins.direct_",)
 
 
 @dataclass(frozen=True)
 class Kept:
     """Pictures with what stands still of each, float16 or int16 to save memory.
 
-    first, second: latents and hyper-latents for `entropy`, decoded latents and pixels for `synthesis`.
+    first, second: symbols and hyper-latents for `order0`, latents and hyper-latents for `entropy`, decoded
+    latents and pixels for `synthesis`.
     """
 
     rate: Tensor
@@ -58,6 +63,30 @@ class Kept:
 
 Keep = Callable[[Pixels, Tensor], tuple[Tensor, Tensor]]
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def keep_symbols(model: TrainingModel) -> Keep:
+    @torch.no_grad()
+    def keep(pixels: Pixels, rate: Tensor) -> tuple[Tensor, Tensor]:
+        y, z = model.latents(to_input(pixels, "cpu"), rate)
+        z = round_through(z)
+        mean, _ = model.walk_means(y, z, cb.density(model.gains(rate)[0]))
+        return dead_zone_round(y - mean).to(torch.int16), z.to(torch.int16)
+
+    return keep
+
+
+def order0_loss(model: TrainingModel) -> Loss:
+    """Bits per pixel under order 0, each picture [B]."""
+
+    def loss(rate: Tensor, q: Tensor, z: Tensor) -> Tensor:
+        h, w = q.shape[2:]
+        nets = model.scale_nets(rate)
+        with model.autocast(q):
+            index = nets.direct(scale_features(nets, z, h, w).detach()).float()
+        return model.prices.alone(q, index) / (h * w * cb.CELL**2)
+
+    return loss
 
 
 def keep_latents(model: TrainingModel) -> Keep:
@@ -106,7 +135,7 @@ def synthesis_loss(model: TrainingModel) -> Loss:
 
 
 def collect(keep: Keep, crops: Crops, rng: np.random.Generator, count: int, side: int) -> Kept:
-    """`count` random crops at random rates, as training draws them."""
+    """`count` random crops at random rates, as many of them at half size as in training."""
     rates, first, second = [], [], []
     for _ in range(count // BATCH):
         rate = rng.integers(0, 256, BATCH)
@@ -129,7 +158,7 @@ def polish(
     minutes: float,
     learning_rate: float,
     pictures: int,
-    side: int = 256,
+    side: int = 240,
     seed: int = 21,
 ) -> dict[str, list[float]]:
     """Train the parameters whose names start with one of `trained`, in place.
@@ -178,19 +207,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("part", choices=("entropy", "synthesis"))
+    parser.add_argument("part", choices=("order0", "entropy", "synthesis"))
     parser.add_argument("run", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("data", type=Path)
     parser.add_argument("--minutes", type=float, default=6.0)
     parser.add_argument("--learning-rate", type=float, default=3e-4)
-    parser.add_argument("--pictures", type=int, default=1600, help="crops of 256 x 256 to learn from")
+    parser.add_argument("--pictures", type=int, default=1600, help="crops of 240 x 240 to learn from")
     parser.add_argument("--weights", type=Path, help="folder of RUN's export (for synthesis)")
     parser.add_argument("--preset", default="s")
     wish = parser.parse_args()
     model = load_average(wish.run / "last.pt", wish.preset).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     model.prices.compile("cpu")
-    if wish.part == "entropy":
+    trained: tuple[str, ...]
+    if wish.part == "order0":
+        trained, keep, loss = ORDER0, keep_symbols(model), order0_loss(model)
+    elif wish.part == "entropy":
         trained, keep, loss = ("means.", "twins."), keep_latents(model), entropy_loss(model)
     else:
         if wish.weights is None:

@@ -32,8 +32,8 @@ from licodec.exact.layers import interpolate_knots
 from licodec.exact.trainable import TrainableConv, round_through
 from licodec.training.data import Crops, read_crops, to_input
 from licodec.training.export import load_average
-from licodec.training.loop import VALIDATION_RATES
-from licodec.training.objective import TrainingModel, context_indices, index_bits, twin_nets
+from licodec.training.loop import VALIDATION_RATES, take_half
+from licodec.training.objective import TrainingModel, context_indices, index_bits, scale_features, twin_nets
 
 SIDE, BATCH = 192, 8
 
@@ -65,7 +65,7 @@ class IntegerWay(nn.Module):
 
     def forward(self, z: Tensor, q: Tensor, known: Tensor, rate: Tensor) -> Tensor:
         nets = twin_nets(self.twin, rate)
-        features = nets.hyper(z.clamp(-cb.HYPER_LIMIT, cb.HYPER_LIMIT) * cb.HYPER_UNIT)
+        features = scale_features(nets, z, *q.shape[2:])
         if self.direct:
             return nets.direct(features)
         return context_indices(nets, self.preset, features, q)
@@ -137,7 +137,7 @@ def compare(
                 1e-5 + 1e-3 * 0.5 * (1 + math.cos(math.pi * progress))
             )
         rate = torch.from_numpy(rng.integers(0, 256, BATCH))
-        x = to_input(crops.draw(rng, SIDE, rng.random(BATCH) < 0.2), "cpu")
+        x = to_input(crops.draw(rng, SIDE, take_half(rng, rate.numpy())), "cpu")
         loss = sum(bits.mean() for bits in _bits(model, ways, x, rate).values())
         assert isinstance(loss, Tensor)
         optimiser.zero_grad(set_to_none=True)
