@@ -45,8 +45,8 @@ OFFSETS = range(-2, 3)
 Z_SPAN = 64
 TAG_FILE = "model.safetensors"
 STEP_VALUE = 1.2
-"""Best of 1.2, 1.6 and 2.1 on validation crops (docs/training.md). Above 1, as what is decoded depends on it
-too."""
+"""Best of 0.9, 1.2, 1.6 and 2.1 on validation crops (docs/training.md). Above 1, as what is decoded depends
+on it too."""
 DEFAULT_ORDER = Order.CHECKERBOARD
 """What encoders write unless told otherwise; docs/training.md has the comparison that chose it."""
 
