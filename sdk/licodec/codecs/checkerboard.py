@@ -20,6 +20,8 @@ from z and the earlier groups, the others also from the group's positions before
     0 1 0 1 0      The first groups hold what says most about the picture: four passes      0 3 1 3 0
     1 0 1 0 1      there, each from neighbours on all sides, and not half of it from        3 2 3 2 3
     0 1 0 1 0      z alone.                                                                  1 3 0 3 1
+
+How many passes a group has follows from its depth in the preset.
 """
 
 from __future__ import annotations
