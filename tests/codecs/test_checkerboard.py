@@ -343,12 +343,12 @@ def test_a_damaged_stream_is_tried_on_the_safe_path_before_it_is_called_damaged(
 def test_each_symbol_is_the_cheaper_of_two_neighbours() -> None:
     rng = np.random.default_rng(9)
     tables = load_set(1)
-    prices, bits = cb.symbol_prices(tables), tables.bits()
+    savings, bits = cb.symbol_savings(tables), tables.bits()
     value = rng.laplace(0, 3, (5, 400)).astype(np.float32)
     index = rng.integers(0, 192, value.shape).astype(np.uint8)
     index[0, ::7] = NOT_CODED
     worth = np.array([0.5, 2, 8, 20, 1e9], np.float32)
-    found = cb.choose_symbols(value, index, worth, prices)
+    found = cb.choose_symbols(value, index, worth, savings)
 
     def cost(channel: int, at: int, symbol: int) -> float:
         error = float(symbol - value[channel, at]) ** 2

@@ -131,7 +131,8 @@ def without_onednn() -> Iterator[None]:
 
 def in_channels_first(model: cb.Checkerboard, monkeypatch: pytest.MonkeyPatch) -> cb.Checkerboard:
     """Float nets and the exact nets' inputs in the other memory format than usual."""
-    for net in (model.analysis, model.synthesis, model.hyper_analysis, model.means):
+    nets = (model.analysis, model.refinement, model.synthesis, model.hyper_analysis, model.means)
+    for net in nets:
         net.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     call: Callable[..., Any] = ExactNet.__call__
 

@@ -82,6 +82,8 @@ def test_a_tensor_out_of_its_range_is_refused_by_name(
         "exact.scale.1.0.0.bias",
         "encoder.analysis.first.weight",
         "encoder.hyper.layers.3.bias",
+        "encoder.refine.step",
+        "encoder.refine.adjoint.weight_step",
         "means.taps.1_1.weight",
         "synthesis.eighth_blocks.0.wide.weight",
         "synthesis.eighth_blocks.0.wide.weight_step",

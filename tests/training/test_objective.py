@@ -111,9 +111,10 @@ def test_training_codes_as_an_encoder_does_where_a_picture_ends_inside_a_cell_to
     restore(model, "fhic", "s-1")
     model.quantise_twins(True)
     model.mixed = False
-    rate = torch.tensor([150])
+    knot = 144  # between knots integer biases are floored, which moves one index in thirty by one
+    rate = torch.tensor([knot])
     picture = pixels(*size, seed=3)
-    found, (_, *passes) = codec._symbols(codec._to_input(picture), 150, Order.CHECKERBOARD, cb.Timer(None))
+    found, (_, *passes) = codec._symbols(codec._to_input(picture), knot, Order.CHECKERBOARD, cb.Timer(None))
     y, z = model.latents(to_input(picture[None], "cpu"), rate)
     assert z.shape[1:] == found.z.shape
     assert float((z[0] - torch.from_numpy(found.z)).abs().max()) < cb.HYPER_ROUND + 0.01
@@ -126,7 +127,7 @@ def test_training_codes_as_an_encoder_does_where_a_picture_ends_inside_a_cell_to
     coded = cb.Symbols(found.z, tables, found.steps, h, w).q
     difference = np.abs(torch.floor(index[0] + 0.5).clamp(0, 63).numpy() - coded)
     assert (coded > 0).sum() > 500
-    assert (difference <= 1).mean() > 0.999 and (difference == 0).mean() > 0.97
+    assert (difference == 0).mean() > 0.999
 
 
 def test_lambda_rises_by_the_ratio_from_the_first_rate_to_the_last() -> None:

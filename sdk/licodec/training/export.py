@@ -56,10 +56,11 @@ DEFAULT_ORDER = Order.CHECKERBOARD
 
 def float_tensors(model: TrainingModel) -> dict[str, Tensor]:
     """Float nets in storage types: bfloat16, but int8 with a step per output channel for the 1x1 convolutions
-    of blocks, which only add corrections, and float32 for small vectors."""
+    of blocks and of the refinement, which only add corrections, and float32 for small vectors."""
     out: dict[str, Tensor] = {}
     nets = {
         "encoder.analysis.": model.analysis,
+        "encoder.refine.": model.refinement,
         "encoder.hyper.": model.hyper_analysis,
         "synthesis.": model.synthesis,
         "means.": model.means,
@@ -67,7 +68,8 @@ def float_tensors(model: TrainingModel) -> dict[str, Tensor]:
     for prefix, net in nets.items():
         for name, tensor in net.state_dict().items():
             value = tensor.detach().float().contiguous()
-            if value.ndim == 4 and "_blocks." in name and value.shape[1] > 1:
+            corrects = "_blocks." in name or prefix == "encoder.refine."
+            if value.ndim == 4 and corrects and value.shape[1] > 1:
                 step = (value.abs().amax(dim=(1, 2, 3)) / 127).clamp_min(1e-12)
                 out[prefix + name] = torch.round(value / step.view(-1, 1, 1, 1)).to(torch.int8)
                 out[prefix + name + "_step"] = step
@@ -278,6 +280,7 @@ def restore(model: TrainingModel, codec: str, tag: str, path: Path | None = None
     read = cb._Tensors(weights)
     nets = {
         "encoder.analysis.": model.analysis,
+        "encoder.refine.": model.refinement,
         "encoder.hyper.": model.hyper_analysis,
         "synthesis.": model.synthesis,
         "means.": model.means,

@@ -116,7 +116,7 @@ def parameter_groups(model: TrainingModel) -> list[dict[str, Any]]:
         factor = 1.0
         if ".klt." in name:
             factor = KLT_FACTOR
-        elif any(part in name for part in (".leave.", ".to_quarter.", ".from_eighth.")):
+        elif any(part in name for part in (".leave.", ".to_quarter.", ".from_eighth.", ".adjoint.")):
             factor = CORRECTION_UNIT
         elif name.endswith(("synthesis.look.weight", "synthesis.render.weight")):
             factor = INPUT_SCALE

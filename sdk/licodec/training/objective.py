@@ -117,6 +117,7 @@ class TrainingModel(nn.Module):
         self.mixed = True
         self.analysis = cb.Analysis(preset)
         self.synthesis = cb.Synthesis(preset)
+        self.refinement = cb.Refinement(preset)
         self.hyper_analysis = cb.HyperAnalysis(preset)
         self.means = cb.MeanNets(preset)
         self.twins = nn.ModuleDict(
@@ -134,9 +135,10 @@ class TrainingModel(nn.Module):
         spread."""
         a, s = self.analysis, self.synthesis
         a.deviation.copy_(klt.deviation)
-        a.klt.weight.copy_(klt.components[:, :, None, None])
+        for layer in (a.klt, self.refinement.adjoint):
+            layer.weight.copy_(klt.components[:, :, None, None])
+            layer.bias.zero_()
         s.klt.weight.copy_(klt.components.T[:, :, None, None])
-        a.klt.bias.zero_()
         s.klt.bias.zero_()
         for layer in (a.to_quarter, a.from_eighth, s.leave, s.to_quarter):
             layer.weight.mul_(0.1 * CORRECTION_UNIT)
@@ -218,10 +220,12 @@ class TrainingModel(nn.Module):
 
     def latents(self, x: Tensor, rate: Tensor) -> tuple[Tensor, Tensor]:
         """Latents [B, M, h, w] in units of symbols, and hyper-latents before rounding."""
-        bf16 = self.autocast(x)
+        bf16, (gain, inverse) = self.autocast(x), self.gains(rate)
         with bf16:
             y = self.analysis(x, rate)
-        y = y * self.gains(rate)[0]
+        y = y * gain
+        with bf16:  # left before the synthesis is used again: autocast keeps weights cast without a graph
+            y = self.refinement(y, x, gain.detach(), inverse.detach(), rate, self.synthesis)
         missing = (0, -y.shape[3] % cb.HYPER, 0, -y.shape[2] % cb.HYPER)
         with bf16:
             z = self.hyper_analysis(F.pad(y, missing, mode="replicate") if any(missing) else y)
