@@ -21,7 +21,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,8 +34,6 @@ QUALITIES = (10.0, 50.0, 90.0)
 SAME_PRECISION_DB = 60.0
 OTHER_PRECISION_DB = 46.0
 FLOAT32 = {"LICODEC_PRECISION": "float32"}
-AT_ONCE = 2
-"""Processes at a time: the slowest environments compute with one thread."""
 
 
 @dataclass(frozen=True)
@@ -131,19 +128,14 @@ def compare(
             np.save(_folder(work / "pictures") / f"{number:05d}.npy", picture.pixels())
         job = {"codec": codec, "weights": weights, "qualities": list(qualities), "work": name}
         _in_process(REFERENCE, {**job, "encode": "reference", "keep": "reference"})
-
-        def row(number: int, environment: Environment) -> Row:
+        rows = []
+        for number, environment in enumerate(chosen):
             files = f"environment{number}"
             there = _in_process(environment, {**job, "encode": files, "keep": files, "check": "reference"})
             back = _in_process(REFERENCE, {**job, "check": files})
-            return _row(environment, work, files, there, back)
-
-        rows = []
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            for found in pool.map(row, range(len(chosen)), chosen):
-                rows.append(found)
-                if progress:
-                    progress("environments", len(rows), len(chosen))
+            rows.append(_row(environment, work, files, there, back))
+            if progress:
+                progress("environments", number + 1, len(chosen))
         return rows
 
 
