@@ -15,20 +15,47 @@ in `api`.
 from __future__ import annotations
 
 import difflib
+import enum
 import math
 import numbers
 import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict
 
 from lic_format.errors import UsageTypeError, UsageValueError
+from lic_format.limits import MAX_METADATA
+
+if TYPE_CHECKING:
+    import PIL.Image
 
 Host = Literal["sdk", "cli", "pillow"]
 Output = Literal["pil", "numpy", "torch"]
 
 RATE_INDICES = 256
+METRES_AN_INCH = 0.0254
+EXIF_PREFIX = b"Exif\0\0"
+"""Stands before the TIFF structure in JPEG files and in Pillow's `info`, not in ours."""
+
+
+class Inherit(enum.Enum):
+    """The default of metadata options, for which None is a value."""
+
+    INHERIT = "what the image carries"
+
+
+INHERIT: Final = Inherit.INHERIT
+
+
+class MetadataOptions(TypedDict, total=False):
+    """The metadata options of encoding, as keywords. One that is not given has the default of the table."""
+
+    icc_profile: bytes | None
+    exif: PIL.Image.Exif | bytes | None
+    xmp: bytes | None
+    dpi: tuple[float, float] | None
+    strip: bool
 
 
 @dataclass(frozen=True)
@@ -59,6 +86,8 @@ def _wrong_type(name: str, expects: str, value: object) -> UsageTypeError:
 
 
 def _shown(value: object) -> str:
+    if isinstance(value, bytes | bytearray | memoryview) and len(value) > 16:
+        return f"{len(value)} bytes"
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
@@ -116,6 +145,63 @@ def _path_or_none(name: str, value: Any) -> str | None:
     return path
 
 
+def _flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise _wrong_type(name, "True or False", value)
+    return value
+
+
+def _content(expects: str) -> Callable[[str, Any], bytes | Inherit]:
+    def check(name: str, value: Any) -> bytes | Inherit:
+        if value is None or value is INHERIT:
+            return value or b""
+        if not isinstance(value, bytes | bytearray | memoryview):
+            raise _wrong_type(name, expects, value)
+        content = bytes(value)
+        if len(content) > MAX_METADATA:
+            raise _wrong_value(name, expects, content)
+        return content
+
+    return check
+
+
+def _exif(name: str, value: Any) -> bytes | Inherit:
+    import PIL.Image
+
+    if isinstance(value, PIL.Image.Exif):
+        try:
+            value = value.tobytes()
+        except Exception as error:  # Pillow raises whatever a value provokes that does not suit its tag
+            raise UsageValueError(f"{name}: Pillow can't write it: {error}", argument=name) from error
+        if value[14:16] == bytes(2):  # a directory without entries, which says nothing
+            return b""
+    content = _content(_EXIF)(name, value)
+    if content is INHERIT:
+        return content
+    content = content.removeprefix(EXIF_PREFIX)
+    if content and not (content.startswith((b"II*\0", b"MM\0*")) and len(content) >= 8):
+        raise _wrong_value(name, _EXIF, content)
+    return content
+
+
+def _resolution(name: str, value: Any) -> tuple[float, float] | Inherit | None:
+    if value is None or value is INHERIT:
+        return value
+    if not (
+        isinstance(value, tuple | list)
+        and len(value) == 2
+        and all(isinstance(one, numbers.Real) and not isinstance(one, bool) for one in value)
+    ):
+        raise _wrong_type(name, _DPI, value)
+    x, y = (float(one) for one in value)
+    if not (0.02 <= x <= 1e8 and 0.02 <= y <= 1e8):
+        raise _wrong_value(name, _DPI, value)
+    return x, y
+
+
+_CONTENT = "at most 16 MiB as bytes, or None"
+_EXIF = f"a PIL.Image.Exif or a TIFF structure, with or without the prefix Exif\\0\\0, of {_CONTENT}"
+_DPI = "two numbers from 0.02 to 1e8 (pixels an inch, across and down), or None"
 _TOKEN = "a codec's name (`licodec codecs` lists them)"
 _DEVICE = "auto, cpu, cuda or cuda:N"
 
@@ -182,6 +268,45 @@ OPTIONS: Mapping[str, Option] = {
             hosts=frozenset({"sdk", "cli"}),
             doc="Refuse files that ask for more pixels per byte of payload. None is 65536.",
         ),
+        Option(
+            name="icc_profile",
+            expects=_CONTENT,
+            default=INHERIT,
+            check=_content(_CONTENT),
+            hosts=frozenset({"sdk", "pillow"}),
+            doc='The ICC profile to store instead of the image\'s; None or b"" stores none.',
+        ),
+        Option(
+            name="exif",
+            expects=_EXIF,
+            default=INHERIT,
+            check=_exif,
+            hosts=frozenset({"sdk", "pillow"}),
+            doc='EXIF to store instead of the image\'s, its orientation with it; None or b"" stores none.',
+        ),
+        Option(
+            name="xmp",
+            expects=_CONTENT,
+            default=INHERIT,
+            check=_content(_CONTENT),
+            hosts=frozenset({"sdk", "pillow"}),
+            doc='The XMP packet (UTF-8) to store instead of the image\'s; None or b"" stores none.',
+        ),
+        Option(
+            name="dpi",
+            expects=_DPI,
+            default=INHERIT,
+            check=_resolution,
+            hosts=frozenset({"sdk", "pillow"}),
+            doc="The resolution to store instead of the image's; None stores none.",
+        ),
+        Option(
+            name="strip",
+            expects="True or False",
+            default=False,
+            check=_flag,
+            doc="Drop the metadata that the image carries; how it is turned stays.",
+        ),
     )
 }
 
@@ -189,6 +314,20 @@ OPTIONS: Mapping[str, Option] = {
 def check(name: str, value: Any) -> Any:
     """The normal form of `value` for the option `name`; a `UsageError` that names the option otherwise."""
     return OPTIONS[name].check(name, value)
+
+
+def metadata(given: Mapping[str, Any]) -> dict[str, Any]:
+    """All metadata options in normal form, those not given with their defaults.
+
+    Raises a `UsageError` for a wrong value, and for a name that is no metadata option.
+    """
+    names = tuple(MetadataOptions.__annotations__)
+    for name in given:
+        if name not in names:
+            meant = nearest(name, "sdk", "encode")
+            hint = f"; did you mean {meant}?" if meant else ""
+            raise UsageTypeError(f"{name}: there is no such option{hint}", argument=name)
+    return {name: check(name, given[name]) if name in given else default(name) for name in names}
 
 
 def default(name: str) -> Any:
