@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from lic_format.errors import UsageTypeError, UsageValueError
 from lic_format.limits import MAX_SIDE
 from lic_format.metadata import Chunk
-from licodec import metadata, options
+from licodec import metadata
 
 if TYPE_CHECKING:
     import numpy as np
@@ -86,14 +86,14 @@ def to_picture(image: Any, wanted: Mapping[str, Any] | None = None) -> Picture:
         image: a PIL image of a mode that converts to L or RGB without loss of meaning; a uint8 array H x W,
             H x W x 1 or H x W x 3; or a tensor C x H x W or 1 x C x H x W with C 1 or 3, uint8 or float in
             0..1. The layout follows from the type, never from the numbers in the shape.
-        wanted: the metadata options in normal form (`options.metadata`); None: all have their defaults.
+        wanted: the metadata options in normal form, as of `metadata.to_store`; None: their defaults.
 
     Raises:
         UsageTypeError: not such a type, or a mode or dtype that would lose something; names it.
         UsageValueError: empty, too large, a shape of no picture, floats outside 0..1.
     """
     host, planes = _planes_of(image)
-    orientation, chunks = metadata.to_store(host, options.metadata({}) if wanted is None else wanted)
+    orientation, chunks = metadata.to_store(host, wanted or {})
     return Picture(planes, orientation=orientation, metadata=chunks)
 
 

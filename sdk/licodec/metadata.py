@@ -12,24 +12,35 @@ read from there when a picture comes in, where it becomes 1, and given back ther
 from __future__ import annotations
 
 import copy
+import enum
+import numbers
 import re
 import warnings
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
-from lic_format.errors import LicWarning, UnsupportedError, UsageError
+from lic_format.errors import LicWarning, UnsupportedError
+from lic_format.limits import MAX_METADATA
 from lic_format.metadata import Chunk, pack_metadata, pack_resolution, unpack_metadata, unpack_resolution
-from licodec import options
-from licodec.options import EXIF_PREFIX, INHERIT, METRES_AN_INCH
 
 if TYPE_CHECKING:
     import PIL.Image
 
+METRES_AN_INCH = 0.0254
+EXIF_PREFIX = b"Exif\0\0"
+"""Stands before the TIFF structure in JPEG files and in Pillow's `info`, not in ours."""
+
+
+class Inherit(enum.Enum):
+    """The default of the metadata options, for which None is a value."""
+
+    INHERIT = "what the image carries"
+
+
+INHERIT: Final = Inherit.INHERIT
+
 _CHUNK_TYPES = {"icc_profile": "iccp", "exif": "exif", "xmp": "xmpd"}
 _NAMES = {chunk_type: name for name, chunk_type in _CHUNK_TYPES.items()}
-_KINDS = (*_CHUNK_TYPES, "dpi")
-"""The options, and the keys of `Image.info`."""
-
 UPRIGHT = 1
 _TAG = 0x0112
 _EXIF_IFD, _GPS_IFD, _INTEROPERABILITY_IFD = 0x8769, 0x8825, 0xA005
@@ -42,6 +53,64 @@ _INTEGERS = {3: 2, 4: 4, 8: 2, 9: 4}
 _XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
 
 
+# --- normal forms ---------------------------------------------------------------------------------
+
+
+def normal_content(value: Any) -> bytes:
+    """Content as bytes, b"" for None; TypeError for what is no bytes, ValueError for more than 16 MiB."""
+    if value is None:
+        return b""
+    if not isinstance(value, bytes | bytearray | memoryview):
+        raise TypeError(f"{type(value).__name__} is no bytes")
+    content = bytes(value)
+    if len(content) > MAX_METADATA:
+        raise ValueError(f"{len(content)} bytes are more than {MAX_METADATA}")
+    return content
+
+
+def normal_exif(value: Any) -> bytes:
+    """A TIFF structure without prefix, from bytes with or without it or a PIL.Image.Exif; b"" for nothing.
+
+    TypeError for something else, ValueError for what is no TIFF structure, too long, or can't be written.
+    """
+    import PIL.Image
+
+    if isinstance(value, PIL.Image.Exif):
+        try:
+            value = value.tobytes()
+        except Exception as error:  # Pillow raises whatever a value provokes that does not suit its tag
+            raise ValueError(f"Pillow can't write it: {error}") from error
+        if value[14:16] == bytes(2):  # a directory without entries, which says nothing
+            return b""
+    exif = normal_content(value).removeprefix(EXIF_PREFIX)
+    if exif and not (exif.startswith((b"II*\0", b"MM\0*")) and len(exif) >= 8):
+        raise ValueError(f"no TIFF structure begins with {exif[:8]!r}")
+    return exif
+
+
+def normal_resolution(value: Any) -> tuple[float, float] | None:
+    """Pixels an inch (across, down) as floats from 0.02 to 1e8, or None; TypeError, ValueError otherwise."""
+    if value is None:
+        return None
+    if not (isinstance(value, tuple | list) and len(value) == 2):
+        raise TypeError(f"{type(value).__name__} is no pair")
+    if any(isinstance(one, bool) or not isinstance(one, numbers.Real) for one in value):
+        raise TypeError("a resolution is two numbers")
+    x, y = (float(one) for one in value)
+    if not (0.02 <= x <= 1e8 and 0.02 <= y <= 1e8):
+        raise ValueError(f"{x:g} x {y:g} pixels an inch")
+    return x, y
+
+
+_NORMAL = {
+    "icc_profile": normal_content,
+    "exif": normal_exif,
+    "xmp": normal_content,
+    "dpi": normal_resolution,
+}
+"""By option, which is also the key in `Image.info`."""
+
+
 # --- to the container -----------------------------------------------------------------------------
 
 
@@ -51,22 +120,26 @@ def to_store(image: PIL.Image.Image | None, wanted: Mapping[str, Any]) -> tuple[
     Args:
         image: a loaded PIL image (some formats tell of their metadata after the pixels), or None for pictures
             that carry nothing. It, its info and its Exif object stay as they are.
-        wanted: every metadata option in normal form (`options.metadata`).
+        wanted: metadata options in normal form (`options.metadata`); one that is missing has its default.
 
     What the image carries and a file can't hold is left out with a LicWarning.
     """
     own = {} if image is None else _carried_by(image)
-    written = {
-        name: wanted[name] if wanted[name] is not INHERIT else None if wanted["strip"] else own.get(name)
-        for name in _KINDS
-    }
+    written: dict[str, Any] = {}
+    for name in _NORMAL:
+        value = wanted.get(name, INHERIT)
+        if value is INHERIT:
+            value = None if wanted.get("strip") else own.get(name)
+        written[name] = value
     # What is not written still says how the picture stands.
     orientation = _orientation_in(*(written[name] or own.get(name) or b"" for name in ("exif", "xmp")))
     exif = written["exif"]
     if exif and _place(exif) is not None:
         says_no_more = orientation != UPRIGHT and exif == _with_orientation(b"", orientation)
         written["exif"] = b"" if says_no_more else _with_orientation(exif, UPRIGHT)
-    chunks = [pack_metadata(_CHUNK_TYPES[name], written[name]) for name in _CHUNK_TYPES if written[name]]
+    chunks = [
+        pack_metadata(_CHUNK_TYPES[name], content) for name in _CHUNK_TYPES if (content := written[name])
+    ]
     if written["dpi"]:
         chunks.append(pack_resolution(*(round(value / METRES_AN_INCH) for value in written["dpi"])))
     return orientation, tuple(chunks)
@@ -75,12 +148,11 @@ def to_store(image: PIL.Image.Image | None, wanted: Mapping[str, Any]) -> tuple[
 def _carried_by(image: PIL.Image.Image) -> dict[str, Any]:
     """What the image carries, by option, in normal form."""
     carried = {}
-    for name in _KINDS:
+    for name, normal in _NORMAL.items():
         try:
-            value = _exif_of(image) if name == "exif" else image.info.get(name)
-            carried[name] = options.check(name, value)
-        except UsageError as error:
-            warnings.warn(f"the image's {error}; it is left out", LicWarning, stacklevel=2)
+            carried[name] = normal(_exif_of(image) if name == "exif" else image.info.get(name))
+        except (TypeError, ValueError) as error:
+            warnings.warn(f"the image's {name} is left out: {error}", LicWarning, stacklevel=2)
     return carried
 
 
@@ -93,7 +165,7 @@ def _exif_of(image: PIL.Image.Image) -> Any:
     import PIL.Image
 
     stored = image.info.get("exif")
-    options.check("exif", stored)
+    normal_exif(stored)  # before Pillow reads it
     try:
         exif = image.getexif()
         if hasattr(image, "tag_v2"):  # a TIFF: its directory describes that file, strips and all

@@ -15,17 +15,17 @@ in `api`.
 from __future__ import annotations
 
 import difflib
-import enum
 import math
 import numbers
 import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from lic_format.errors import UsageTypeError, UsageValueError
-from lic_format.limits import MAX_METADATA
+from licodec import metadata as kinds
+from licodec.metadata import INHERIT
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -34,18 +34,6 @@ Host = Literal["sdk", "cli", "pillow"]
 Output = Literal["pil", "numpy", "torch"]
 
 RATE_INDICES = 256
-METRES_AN_INCH = 0.0254
-EXIF_PREFIX = b"Exif\0\0"
-"""Stands before the TIFF structure in JPEG files and in Pillow's `info`, not in ours."""
-
-
-class Inherit(enum.Enum):
-    """The default of metadata options, for which None is a value."""
-
-    INHERIT = "what the image carries"
-
-
-INHERIT: Final = Inherit.INHERIT
 
 
 class MetadataOptions(TypedDict, total=False):
@@ -151,52 +139,16 @@ def _flag(name: str, value: Any) -> bool:
     return value
 
 
-def _content(expects: str) -> Callable[[str, Any], bytes | Inherit]:
-    def check(name: str, value: Any) -> bytes | Inherit:
-        if value is None or value is INHERIT:
-            return value or b""
-        if not isinstance(value, bytes | bytearray | memoryview):
-            raise _wrong_type(name, expects, value)
-        content = bytes(value)
-        if len(content) > MAX_METADATA:
-            raise _wrong_value(name, expects, content)
-        return content
+def _inheritable(expects: str, normal: Callable[[Any], Any]) -> Callable[[str, Any], Any]:
+    def check(name: str, value: Any) -> Any:
+        try:
+            return value if value is INHERIT else normal(value)
+        except TypeError as error:
+            raise _wrong_type(name, expects, value) from error
+        except ValueError as error:
+            raise _wrong_value(name, expects, value) from error
 
     return check
-
-
-def _exif(name: str, value: Any) -> bytes | Inherit:
-    import PIL.Image
-
-    if isinstance(value, PIL.Image.Exif):
-        try:
-            value = value.tobytes()
-        except Exception as error:  # Pillow raises whatever a value provokes that does not suit its tag
-            raise UsageValueError(f"{name}: Pillow can't write it: {error}", argument=name) from error
-        if value[14:16] == bytes(2):  # a directory without entries, which says nothing
-            return b""
-    content = _content(_EXIF)(name, value)
-    if content is INHERIT:
-        return content
-    content = content.removeprefix(EXIF_PREFIX)
-    if content and not (content.startswith((b"II*\0", b"MM\0*")) and len(content) >= 8):
-        raise _wrong_value(name, _EXIF, content)
-    return content
-
-
-def _resolution(name: str, value: Any) -> tuple[float, float] | Inherit | None:
-    if value is None or value is INHERIT:
-        return value
-    if not (
-        isinstance(value, tuple | list)
-        and len(value) == 2
-        and all(isinstance(one, numbers.Real) and not isinstance(one, bool) for one in value)
-    ):
-        raise _wrong_type(name, _DPI, value)
-    x, y = (float(one) for one in value)
-    if not (0.02 <= x <= 1e8 and 0.02 <= y <= 1e8):
-        raise _wrong_value(name, _DPI, value)
-    return x, y
 
 
 _CONTENT = "at most 16 MiB as bytes, or None"
@@ -272,7 +224,7 @@ OPTIONS: Mapping[str, Option] = {
             name="icc_profile",
             expects=_CONTENT,
             default=INHERIT,
-            check=_content(_CONTENT),
+            check=_inheritable(_CONTENT, kinds.normal_content),
             hosts=frozenset({"sdk", "pillow"}),
             doc='The ICC profile to store instead of the image\'s; None or b"" stores none.',
         ),
@@ -280,7 +232,7 @@ OPTIONS: Mapping[str, Option] = {
             name="exif",
             expects=_EXIF,
             default=INHERIT,
-            check=_exif,
+            check=_inheritable(_EXIF, kinds.normal_exif),
             hosts=frozenset({"sdk", "pillow"}),
             doc='EXIF to store instead of the image\'s, its orientation with it; None or b"" stores none.',
         ),
@@ -288,7 +240,7 @@ OPTIONS: Mapping[str, Option] = {
             name="xmp",
             expects=_CONTENT,
             default=INHERIT,
-            check=_content(_CONTENT),
+            check=_inheritable(_CONTENT, kinds.normal_content),
             hosts=frozenset({"sdk", "pillow"}),
             doc='The XMP packet (UTF-8) to store instead of the image\'s; None or b"" stores none.',
         ),
@@ -296,7 +248,7 @@ OPTIONS: Mapping[str, Option] = {
             name="dpi",
             expects=_DPI,
             default=INHERIT,
-            check=_resolution,
+            check=_inheritable(_DPI, kinds.normal_resolution),
             hosts=frozenset({"sdk", "pillow"}),
             doc="The resolution to store instead of the image's; None stores none.",
         ),

@@ -41,8 +41,8 @@ def path(tmp_path: Path) -> Path:
     fields = {name: field for name, field, _ in FHIC_SIDE_INFO.rows if isinstance(field, EnumU8)}
     side_info = FHIC_SIDE_INFO.write({name: min(field.members) for name, field in fields.items()})
     head = Head(17, 23, "fhic", "s-1", bytes(range(16)), bytes(8), side_info, rate=128, orientation=6)
-    metadata = (pack_metadata("iccp", b"profile"), pack_metadata("exif", b"II*\0\x08\0\0\0\0\0\0\0\0\0"))
-    metadata += (pack_metadata("xmpd", b"<x/>"), pack_resolution(2835, 2835))
+    exif = pack_metadata("exif", b"II*\0\x08\0\0\0\0\0\0\0\0\0")
+    metadata = (pack_metadata("iccp", b"profile"), exif, pack_resolution(2835, 2835))
     file = tmp_path / "x.lic"
     file.write_bytes(write(LicFile(head, metadata, units=(Unit(2, b"", b"payload"),))))
     return file

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from lic_format import Chunk, FormatError, LicWarning, UsageError, pack_metadata, unpack_metadata
 from lic_format.limits import MAX_METADATA
 from licodec import metadata, options
-from licodec.options import METRES_AN_INCH
+from licodec.metadata import METRES_AN_INCH
 
 PREFIX = b"Exif\0\0"
 TAG = 0x0112
@@ -167,9 +167,10 @@ def test_what_was_deleted_from_an_images_exif_does_not_come_back() -> None:
     exif = PIL.Image.Exif()
     exif[0x010F] = "Maker"
     exif.get_ifd(0x8825)[1] = "N"
-    for delete in (lambda found: found.pop(0x8825), lambda found: found.get_ifd(0x8825).clear()):
-        image = picture(exif=exif.tobytes())
-        delete(image.getexif())
+    deleted, emptied = picture(exif=exif.tobytes()), picture(exif=exif.tobytes())
+    del deleted.getexif()[0x8825]
+    emptied.getexif().get_ifd(0x8825).clear()
+    for image in (deleted, emptied):
         kept = picture(exif=back(image)["exif"]).getexif()
         assert kept[0x010F] == "Maker"
         assert kept.get_ifd(0x8825) == {}
@@ -308,14 +309,14 @@ def test_wrong_metadata_is_refused_when_given_and_left_out_when_carried(name: st
         options.metadata({name: value})
     assert caught.value.argument == name
     assert len(str(caught.value)) < 250
-    with pytest.warns(LicWarning, match=f"the image's {name}: .* left out"):
+    with pytest.warns(LicWarning, match=f"the image's {name} is left out: "):
         assert back(picture(**{**INFO, name: value})) == {key: INFO[key] for key in INFO if key != name}
 
 
 def test_an_exif_object_that_pillow_can_not_write_is_refused() -> None:
     exif = PIL.Image.Exif()
     exif[TAG] = object()
-    with pytest.raises(UsageError, match="Pillow can't write it"):
+    with pytest.raises(UsageError, match="exif: expected"):
         options.metadata({"exif": exif})
 
 

@@ -107,13 +107,13 @@ def _saved(image: Image.Image, name: str, strip: bool) -> bytes:
     from PIL import ImageOps
     from PIL.PngImagePlugin import PngInfo
 
-    from licodec import metadata, options
+    from licodec import metadata
 
     if name not in _WITH_EXIF:
         image = ImageOps.exif_transpose(image)
     if strip:
-        image.info = metadata.as_info(*metadata.to_store(image, options.metadata({"strip": True})))
-    carried = {key: image.info[key] for key in _METADATA if key in image.info}
+        image.info = metadata.as_info(*metadata.to_store(image, {"strip": True}))
+    carried: dict[str, Any] = {key: image.info[key] for key in _METADATA if key in image.info}
     if name == "PNG" and "xmp" in carried:  # Pillow reads XMP from PNG files, but writes none
         carried["pnginfo"] = PngInfo()
         carried["pnginfo"].add_itxt("XML:com.adobe.xmp", carried.pop("xmp"))
