@@ -230,6 +230,15 @@ def test_damaged_exif_takes_an_orientation_too(exif: bytes, orientation: int) ->
     assert metadata._orientation_in(metadata._with_orientation(exif, orientation), b"") == orientation
 
 
+def test_an_unreadable_orientation_is_replaced_not_joined() -> None:
+    exif = tiff([(0x010F, 2, 3, b"ab\0\0"), (TAG, 2, 2, b"6\0\0\0")])
+    changed = metadata._with_orientation(exif, 8)
+    directory = changed[int.from_bytes(changed[4:8], "big") :]
+    assert [directory[start : start + 2] for start in (2, 14)] == [b"\x01\x0f", b"\x01\x12"]
+    assert directory[:2] == b"\0\x02"
+    assert read_by_pillow(changed) == 8
+
+
 def test_a_full_directory_takes_an_orientation_too() -> None:
     full = tiff([(0x010F, 3, 1, bytes(4))] * 0xFFFF)
     assert metadata._orientation_in(metadata._with_orientation(full, 6), b"") == 6
