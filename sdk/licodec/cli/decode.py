@@ -112,7 +112,9 @@ def _saved(image: Image.Image, name: str, strip: bool) -> bytes:
     if name not in _WITH_EXIF:
         image = ImageOps.exif_transpose(image)
     if strip:
-        image.info = metadata.as_info(*metadata.to_store(image, {"strip": True}))
+        turned = metadata.as_info(*metadata.to_store(image, {"strip": True}))
+        image.info.clear()
+        image.info.update(turned)
     carried: dict[str, Any] = {key: image.info[key] for key in _METADATA if key in image.info}
     if name == "PNG" and "xmp" in carried:  # Pillow reads XMP from PNG files, but writes none
         carried["pnginfo"] = PngInfo()
