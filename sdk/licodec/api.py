@@ -16,10 +16,10 @@ import dataclasses
 import io
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self, TypeAlias, Unpack, overload
 
 import lic_format.container
 import lic_format.limits
@@ -32,6 +32,7 @@ from licodec.codecs.contract import Stages
 from licodec.codecs.registry import CODECS, CodecEntry
 from licodec.images import Picture, from_picture, to_picture
 from licodec.models import CACHE, Loaded, Request, codec_entry, resolve_device
+from licodec.options import MetadataOptions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -79,25 +80,32 @@ class Encoder:
 
     @overload
     def __call__(
-        self, image: Image, *, quality: float | None = None, stages: Stages | None = None
-    ) -> bytes: ...
+        self, image: Image, *, quality: float | None = None, stages: Stages | None = None,
+        **metadata: Unpack[MetadataOptions],
+    ) -> bytes: ...  # fmt: skip
     @overload
     def __call__(
-        self, image: Sequence[Image], *, quality: float | None = None, stages: Stages | None = None
-    ) -> list[bytes]: ...
+        self, image: Sequence[Image], *, quality: float | None = None, stages: Stages | None = None,
+        **metadata: Unpack[MetadataOptions],
+    ) -> list[bytes]: ...  # fmt: skip
 
-    def __call__(self, image: Any, *, quality: float | None = None, stages: Stages | None = None) -> Any:
+    def __call__(
+        self, image: Any, *, quality: float | None = None, stages: Stages | None = None,
+        **metadata: Unpack[MetadataOptions],
+    ) -> Any:  # fmt: skip
         """The bytes of a picture, or the list of bytes of a list of pictures: the same as of single calls.
 
         Args:
             image: as in `encode`, or a list or tuple of such.
             quality: 0..100; None is the encoder's own.
             stages: receives milliseconds by stage.
+            metadata: icc_profile, exif, xmp, dpi and strip, as in `encode`; the same for every picture.
         """
         rate = options.rate_index(self._quality if quality is None else options.check("quality", quality))
+        wanted = options.metadata(metadata)
         if isinstance(image, list | tuple):
-            return [_encode(self._loaded, _picture(one, stages), rate, stages) for one in image]
-        return _encode(self._loaded, _picture(image, stages), rate, stages)
+            return [_encode(self._loaded, _picture(one, wanted, stages), rate, stages) for one in image]
+        return _encode(self._loaded, _picture(image, wanted, stages), rate, stages)
 
     def __repr__(self) -> str:
         ref = self._loaded.ref
@@ -133,6 +141,7 @@ def encode(
     device: str = "auto",
     weights: str | os.PathLike[str] | None = None,
     stages: Stages | None = None,
+    **metadata: Unpack[MetadataOptions],
 ) -> bytes:
     """A picture as the bytes of a `.lic` file.
 
@@ -145,6 +154,11 @@ def encode(
         weights: a weights file or folder to use instead of the installed ones.
         stages: a dict that receives milliseconds by stage, added to what is there
             (pixels, network, exact, entropy, container).
+        icc_profile, exif, xmp: bytes to store instead of what the image carries in `info`, exif also as
+            PIL.Image.Exif; None or b"" stores none. The orientation comes from the EXIF that is stored, else
+            from the image, and survives everything else.
+        dpi: pixels an inch (across, down) to store instead of the image's; None stores none.
+        strip: drop the metadata that the image carries; what is given beside it is stored.
 
     Raises:
         UsageError: a wrong argument, by name (also a ValueError or TypeError).
@@ -153,7 +167,7 @@ def encode(
     request = _encode_request(codec, weights)
     rate = options.rate_index(options.check("quality", quality))
     options.check("device", device)
-    picture = _picture(image, stages)
+    picture = _picture(image, options.metadata(metadata), stages)
     return _encode(CACHE.get(request, resolve_device(device)), picture, rate, stages)
 
 
@@ -165,6 +179,7 @@ def save(
     quality: float = 75,
     device: str = "auto",
     weights: str | os.PathLike[str] | None = None,
+    **metadata: Unpack[MetadataOptions],
 ) -> None:
     """Encode a picture into a file: whole or not at all, whatever happens in between.
 
@@ -172,7 +187,8 @@ def save(
     """
     if not isinstance(path, str | os.PathLike):
         raise UsageTypeError(f"path: expected a path, got {type(path).__name__}", argument="path")
-    write_atomic(path, encode(image, codec=codec, quality=quality, device=device, weights=weights))
+    data = encode(image, codec=codec, quality=quality, device=device, weights=weights, **metadata)
+    write_atomic(path, data)
 
 
 def _encode_request(codec: str, weights: str | os.PathLike[str] | None) -> Request:
@@ -183,9 +199,9 @@ def _encode_request(codec: str, weights: str | os.PathLike[str] | None) -> Reque
     return Request(token, entry.default_tag, path=options.check("weights", weights))
 
 
-def _picture(image: Any, stages: Stages | None) -> Picture:
+def _picture(image: Any, wanted: Mapping[str, Any], stages: Stages | None) -> Picture:
     with _timed(stages, "pixels"):
-        return to_picture(image)
+        return to_picture(image, wanted)
 
 
 def _encode(loaded: Loaded, picture: Picture, rate: int, stages: Stages | None) -> bytes:
@@ -323,8 +339,8 @@ def decode(
 
     Args:
         data: the file's bytes, a path, or a binary file object (read to its end).
-        output: "pil" (mode L or RGB), "numpy" (uint8 H x W or H x W x 3) or "torch" (uint8 C x H x W, on the
-            CPU).
+        output: "pil" (mode L or RGB, metadata in `info`), "numpy" (uint8 H x W or H x W x 3) or "torch"
+            (uint8 C x H x W, on the CPU).
         device: "auto", "cpu", "cuda" or "cuda:N".
         weights: a weights file or folder to use instead of the installed ones; its digest must fit.
         max_pixels: refuse larger pictures; None is LICODEC_MAX_PIXELS, or 2^28.
@@ -388,7 +404,8 @@ def _decode(loaded: Loaded, file: LicFile, output: str, stages: Stages | None) -
     CACHE.before_use(loaded.device)
     picture = loaded.model.decode(file, stages=stages)
     with _timed(stages, "pixels"):
-        return from_picture(dataclasses.replace(picture, orientation=file.head.orientation), output)
+        whole = dataclasses.replace(picture, orientation=file.head.orientation, metadata=file.metadata)
+        return from_picture(whole, output)
 
 
 def _bytes_of(data: Any) -> bytes | memoryview:

@@ -7,13 +7,14 @@ them. What a mode or dtype would lose is refused by name, never narrowed silentl
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from lic_format.errors import UsageTypeError, UsageValueError
 from lic_format.limits import MAX_SIDE
 from lic_format.metadata import Chunk
-from licodec import orientation
+from licodec import metadata
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,31 +79,39 @@ class Picture:
         return int(self.planes.shape[2]) == 1
 
 
-def to_picture(image: Any) -> Picture:
+def to_picture(image: Any, wanted: Mapping[str, Any] | None = None) -> Picture:
     """The `Picture` of a PIL image, a NumPy array or a PyTorch tensor.
 
     Args:
         image: a PIL image of a mode that converts to L or RGB without loss of meaning; a uint8 array H x W,
             H x W x 1 or H x W x 3; or a tensor C x H x W or 1 x C x H x W with C 1 or 3, uint8 or float in
             0..1. The layout follows from the type, never from the numbers in the shape.
+        wanted: the metadata options in normal form, as of `metadata.to_store`; None: their defaults.
 
     Raises:
         UsageTypeError: not such a type, or a mode or dtype that would lose something; names it.
         UsageValueError: empty, too large, a shape of no picture, floats outside 0..1.
     """
+    host, planes = _planes_of(image)
+    orientation, chunks = metadata.to_store(host, wanted or {})
+    return Picture(planes, orientation=orientation, metadata=chunks)
+
+
+def _planes_of(image: Any) -> tuple[PIL.Image.Image | None, Pixels]:
+    """The host's image that may carry metadata, loaded by now, and the samples."""
     import numpy as np
 
     if isinstance(image, np.ndarray):
-        return Picture(_from_array(image))
+        return None, _from_array(image)
     if "torch" in sys.modules:
         import torch
 
         if isinstance(image, torch.Tensor):
-            return Picture(_from_tensor(image))
+            return None, _from_tensor(image)
     import PIL.Image
 
     if isinstance(image, PIL.Image.Image):
-        return _from_pil(image)
+        return image, _from_pil(image)
     raise _refuse_type(
         f"expected a PIL image, a uint8 array H x W x 3 or a tensor C x H x W, got {type(image).__name__}"
     )
@@ -112,9 +121,11 @@ def from_picture(picture: Picture, output: str) -> Any:
     """A picture in the form that was asked for; its memory is its own.
 
     Returns:
-        "pil": an image of mode L or RGB; an orientation other than 1 is given back in `info["exif"]`, so that
-        `ImageOps.exif_transpose` turns it. "numpy": uint8, H x W (grey) or H x W x 3. "torch": uint8, C x H x
-        W, CPU. Arrays and tensors hold the pixels as stored, not turned.
+        "pil": an image of mode L or RGB, its metadata in `info`; an orientation other than 1 is given back in
+        `info["exif"]`, so that `ImageOps.exif_transpose` turns it. "numpy": uint8, H x W (grey) or H x W x 3.
+        "torch": uint8, C x H x W, CPU. Arrays and tensors hold the pixels as stored, not turned.
+
+    Raises FormatError for damaged metadata, which only "pil" looks into.
     """
     if output == "numpy":
         return picture.planes[:, :, 0].copy() if picture.grey else picture.planes.copy()
@@ -126,7 +137,7 @@ def from_picture(picture: Picture, output: str) -> Any:
 
     mode = "L" if picture.grey else "RGB"
     image = PIL.Image.frombytes(mode, (picture.width, picture.height), picture.planes.tobytes())
-    image.info.update(orientation.as_info(picture.orientation))
+    image.info.update(metadata.as_info(picture.orientation, picture.metadata))
     return image
 
 
@@ -145,7 +156,7 @@ def _check_size(width: int, height: int) -> None:
         raise _refuse_value(f"{width} x {height} pixels; a side can be at most {MAX_SIDE}")
 
 
-def _from_pil(image: PIL.Image.Image) -> Picture:
+def _from_pil(image: PIL.Image.Image) -> Pixels:
     import numpy as np
 
     _check_size(*image.size)
@@ -161,7 +172,7 @@ def _from_pil(image: PIL.Image.Image) -> Picture:
         mode = "L"
     coded = image if image.mode == mode else image.convert(mode)
     planes = np.asarray(coded).reshape(image.height, image.width, -1)
-    return Picture(np.ascontiguousarray(planes), orientation=orientation.of_image(image))
+    return np.ascontiguousarray(planes)
 
 
 def _palette_is_grey(image: PIL.Image.Image) -> bool:

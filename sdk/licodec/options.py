@@ -21,14 +21,29 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from lic_format.errors import UsageTypeError, UsageValueError
+from licodec import metadata as kinds
+from licodec.metadata import INHERIT
+
+if TYPE_CHECKING:
+    import PIL.Image
 
 Host = Literal["sdk", "cli", "pillow"]
 Output = Literal["pil", "numpy", "torch"]
 
 RATE_INDICES = 256
+
+
+class MetadataOptions(TypedDict, total=False):
+    """The metadata options of encoding, as keywords. One that is not given has the default of the table."""
+
+    icc_profile: bytes | None
+    exif: PIL.Image.Exif | bytes | None
+    xmp: bytes | None
+    dpi: tuple[float, float] | None
+    strip: bool
 
 
 @dataclass(frozen=True)
@@ -59,6 +74,8 @@ def _wrong_type(name: str, expects: str, value: object) -> UsageTypeError:
 
 
 def _shown(value: object) -> str:
+    if isinstance(value, bytes | bytearray | memoryview) and len(value) > 16:
+        return f"{len(value)} bytes"
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
@@ -116,6 +133,27 @@ def _path_or_none(name: str, value: Any) -> str | None:
     return path
 
 
+def _flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise _wrong_type(name, "True or False", value)
+    return value
+
+
+def _inheritable(expects: str, normal: Callable[[Any], Any]) -> Callable[[str, Any], Any]:
+    def check(name: str, value: Any) -> Any:
+        try:
+            return value if value is INHERIT else normal(value)
+        except TypeError as error:
+            raise _wrong_type(name, expects, value) from error
+        except ValueError as error:
+            raise _wrong_value(name, expects, value) from error
+
+    return check
+
+
+_CONTENT = "at most 16 MiB as bytes, or None"
+_EXIF = f"a PIL.Image.Exif or a TIFF structure, with or without the prefix Exif\\0\\0, of {_CONTENT}"
+_DPI = "two numbers from 0.02 to 1e8 (pixels an inch, across and down), or None"
 _TOKEN = "a codec's name (`licodec codecs` lists them)"
 _DEVICE = "auto, cpu, cuda or cuda:N"
 
@@ -182,6 +220,45 @@ OPTIONS: Mapping[str, Option] = {
             hosts=frozenset({"sdk", "cli"}),
             doc="Refuse files that ask for more pixels per byte of payload. None is 65536.",
         ),
+        Option(
+            name="icc_profile",
+            expects=_CONTENT,
+            default=INHERIT,
+            check=_inheritable(_CONTENT, kinds.normal_content),
+            hosts=frozenset({"sdk", "pillow"}),
+            doc='The ICC profile to store instead of the image\'s; None or b"" stores none.',
+        ),
+        Option(
+            name="exif",
+            expects=_EXIF,
+            default=INHERIT,
+            check=_inheritable(_EXIF, kinds.normal_exif),
+            hosts=frozenset({"sdk", "pillow"}),
+            doc='EXIF to store instead of the image\'s, its orientation with it; None or b"" stores none.',
+        ),
+        Option(
+            name="xmp",
+            expects=_CONTENT,
+            default=INHERIT,
+            check=_inheritable(_CONTENT, kinds.normal_content),
+            hosts=frozenset({"sdk", "pillow"}),
+            doc='The XMP packet (UTF-8) to store instead of the image\'s; None or b"" stores none.',
+        ),
+        Option(
+            name="dpi",
+            expects=_DPI,
+            default=INHERIT,
+            check=_inheritable(_DPI, kinds.normal_resolution),
+            hosts=frozenset({"sdk", "pillow"}),
+            doc="The resolution to store instead of the image's; None stores none.",
+        ),
+        Option(
+            name="strip",
+            expects="True or False",
+            default=False,
+            check=_flag,
+            doc="Drop the metadata that the image carries; how it is turned stays.",
+        ),
     )
 }
 
@@ -189,6 +266,20 @@ OPTIONS: Mapping[str, Option] = {
 def check(name: str, value: Any) -> Any:
     """The normal form of `value` for the option `name`; a `UsageError` that names the option otherwise."""
     return OPTIONS[name].check(name, value)
+
+
+def metadata(given: Mapping[str, Any]) -> dict[str, Any]:
+    """All metadata options in normal form, those not given with their defaults.
+
+    Raises a `UsageError` for a wrong value, and for a name that is no metadata option.
+    """
+    names = tuple(MetadataOptions.__annotations__)
+    for name in given:
+        if name not in names:
+            meant = nearest(name, "sdk", "encode")
+            hint = f"; did you mean {meant}?" if meant else ""
+            raise UsageTypeError(f"{name}: there is no such option{hint}", argument=name)
+    return {name: check(name, given[name]) if name in given else default(name) for name in names}
 
 
 def default(name: str) -> Any:

@@ -20,14 +20,16 @@ SIGNATURE = b"fake-lic"
 
 
 class FakeEncoder:
-    """Writes PNG behind a signature; remembers what it was made with."""
+    """Writes PNG behind a signature; remembers what it was made with and asked for."""
 
     made: list[dict[str, Any]] = []  # noqa: RUF012  (cleared by the fixture)
+    asked: list[dict[str, Any]] = []  # noqa: RUF012  (cleared by the fixture)
 
     def __init__(self, codec: str, *, quality: float, device: str, weights: str | None) -> None:
         self.made.append({"codec": codec, "quality": quality, "device": device, "weights": weights})
 
-    def __call__(self, image: Image.Image) -> bytes:
+    def __call__(self, image: Image.Image, **metadata: Any) -> bytes:
+        self.asked.append(metadata)
         sink = io.BytesIO()
         image.convert("RGB").save(sink, "PNG")
         return SIGNATURE + sink.getvalue()
@@ -50,6 +52,7 @@ class FakeDecoder:
 def fake_sdk(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Put the fakes in the SDK's place; the value lists the options of every encoder made."""
     FakeEncoder.made.clear()
+    FakeEncoder.asked.clear()
     monkeypatch.setitem(vars(licodec), "Encoder", FakeEncoder)
     monkeypatch.setitem(vars(licodec), "Decoder", FakeDecoder)
     return FakeEncoder.made

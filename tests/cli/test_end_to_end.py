@@ -43,6 +43,25 @@ def test_a_picture_survives_encode_inspect_decode(licodec_command: Command, slop
     assert psnr(read(slope), read(decoded)) > 28
 
 
+@pytest.mark.parametrize("strip", [False, True])
+def test_metadata_is_kept_unless_stripped_and_the_picture_stays_upright(
+    licodec_command: Command, slope: Path, strip: bool
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "Maker"
+    jpeg, decoded = slope.with_suffix(".jpg"), slope.with_name("decoded.png")
+    with Image.open(slope) as image:
+        image.save(jpeg, exif=exif, icc_profile=b"profile", xmp=b"<x/>", dpi=(300, 300))
+    assert licodec_command("encode", jpeg, "--device", "cpu", *(["--strip"] if strip else []))[0] == 0
+    assert licodec_command("decode", slope.with_suffix(".lic"), "-o", decoded, "--device", "cpu")[0] == 0
+    with Image.open(decoded) as image:
+        assert (image.size, image.getexif()[0x0112]) == ((100, 70), 6)
+        assert image.getexif().get(0x010F) == (None if strip else "Maker")
+        for name, value in (("icc_profile", b"profile"), ("xmp", b"<x/>")):
+            assert image.info.get(name) == (None if strip else value)
+        assert ("dpi" in image.info) is not strip
+
+
 def test_several_jobs_write_the_bytes_that_one_writes(licodec_command: Command, slope: Path) -> None:
     others = [slope.with_name(f"{name}.png") for name in "abc"]
     for turn, other in enumerate(others):

@@ -15,7 +15,7 @@ from PIL import Image
 
 import licodec
 
-from .conftest import SIGNATURE, picture
+from .conftest import SIGNATURE, FakeEncoder, picture
 
 pytestmark = pytest.mark.usefixtures("fake_sdk")
 
@@ -176,25 +176,61 @@ def test_the_suffix_of_o_names_the_format(licodec_command: Command, photo: Path)
         assert status == 2 and name in err
 
 
-def test_metadata_of_the_decoded_picture_is_written(
-    licodec_command: Command, photo: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_strip_reaches_the_sdk(licodec_command: Command, photo: Path) -> None:
+    assert licodec_command("encode", photo)[0] == 0
+    assert licodec_command("encode", photo, "--strip")[0] == 0
+    assert FakeEncoder.asked == [{"strip": False}, {"strip": True}]
+
+
+@pytest.fixture
+def carrying(photo: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A .lic file that decodes to a picture with all metadata, 8 x 4, to be turned."""
+
     class WithMetadata:
         def __init__(self, **_: Any) -> None: ...
 
         def __call__(self, data: bytes, **_: Any) -> Image.Image:
-            image = Image.new("RGB", (4, 4))
+            image = Image.new("RGB", (8, 4))
             exif = Image.Exif()
             exif[0x0112] = 6
-            image.info |= {"exif": exif.tobytes(), "dpi": (300, 300)}
+            exif[0x010F] = "Maker"
+            image.info |= {"exif": exif.tobytes(), "dpi": (300, 300), "xmp": b"<x/>", "icc_profile": b"icc"}
             return image
 
     monkeypatch.setitem(vars(licodec), "Decoder", WithMetadata)
     (photo.parent / "x.lic").write_bytes(b"")
-    assert licodec_command("decode", photo.parent / "x.lic")[0] == 0
-    with Image.open(photo.parent / "x.png") as image:
-        assert image.getexif()[0x0112] == 6
-        assert image.info["dpi"] == pytest.approx((300, 300), abs=0.1)
+    return photo.parent / "x.lic"
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
+def test_metadata_of_the_decoded_picture_is_written(
+    licodec_command: Command, carrying: Path, suffix: str
+) -> None:
+    assert licodec_command("decode", carrying, "-f", suffix)[0] == 0
+    with Image.open(carrying.with_suffix(f".{suffix}")) as image:
+        assert dict(image.getexif()) == {0x0112: 6, 0x010F: "Maker"}
+        assert (image.info["xmp"], image.info["icc_profile"]) == (b"<x/>", b"icc")
+        if suffix != "webp":
+            assert image.info["dpi"] == pytest.approx((300, 300), abs=0.1)
+
+
+def test_strip_writes_no_metadata_but_how_the_picture_is_turned(
+    licodec_command: Command, carrying: Path
+) -> None:
+    assert licodec_command("decode", carrying, "--strip")[0] == 0
+    with Image.open(carrying.with_suffix(".png")) as image:
+        assert dict(image.getexif()) == {0x0112: 6}
+        assert not {"dpi", "xmp", "icc_profile"} & set(image.info)
+
+
+@pytest.mark.parametrize("suffix", ["bmp", "ppm", "gif"])
+@pytest.mark.parametrize("strip", [(), ("--strip",)])
+def test_a_format_that_can_not_tell_gets_the_picture_turned(
+    licodec_command: Command, carrying: Path, suffix: str, strip: tuple[str, ...]
+) -> None:
+    assert licodec_command("decode", carrying, "-f", suffix, *strip)[0] == 0
+    with Image.open(carrying.with_suffix(f".{suffix}")) as image:
+        assert image.size == (4, 8)
 
 
 def test_ctrl_c_ends_with_130_and_leaves_no_file(
@@ -203,7 +239,7 @@ def test_ctrl_c_ends_with_130_and_leaves_no_file(
     class Interrupted:
         def __init__(self, *_: Any, **__: Any) -> None: ...
 
-        def __call__(self, image: Image.Image) -> bytes:
+        def __call__(self, image: Image.Image, **_: Any) -> bytes:
             raise KeyboardInterrupt
 
     monkeypatch.setitem(vars(licodec), "Encoder", Interrupted)
@@ -234,7 +270,7 @@ def test_warnings_are_one_line_without_source_code(
         def __init__(self, *_: Any, **__: Any) -> None:
             warnings.warn("the reference coder is slow", licodec.LicWarning, stacklevel=1)
 
-        def __call__(self, image: Image.Image) -> bytes:
+        def __call__(self, image: Image.Image, **_: Any) -> bytes:
             return b"data"
 
     monkeypatch.setitem(vars(licodec), "Encoder", Warning_)

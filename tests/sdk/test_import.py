@@ -11,7 +11,7 @@ import PIL.Image
 import pytest
 
 import licodec
-from lic_format import Head, LicFile, Unit, write
+from lic_format import Head, LicFile, Unit, pack_metadata, pack_resolution, write
 from lic_format.fields import EnumU8
 from licodec.codecs.registry import CODECS, FHIC_SIDE_INFO
 
@@ -40,9 +40,11 @@ def path(tmp_path: Path) -> Path:
     """A file of the default codec whose payload nobody looks at."""
     fields = {name: field for name, field, _ in FHIC_SIDE_INFO.rows if isinstance(field, EnumU8)}
     side_info = FHIC_SIDE_INFO.write({name: min(field.members) for name, field in fields.items()})
-    head = Head(17, 23, "fhic", "s-1", bytes(range(16)), bytes(8), side_info, rate=128)
+    head = Head(17, 23, "fhic", "s-1", bytes(range(16)), bytes(8), side_info, rate=128, orientation=6)
+    exif = pack_metadata("exif", b"II*\0\x08\0\0\0\0\0\0\0\0\0")
+    metadata = (pack_metadata("iccp", b"profile"), exif, pack_resolution(2835, 2835))
     file = tmp_path / "x.lic"
-    file.write_bytes(write(LicFile(head, units=(Unit(2, b"", b"payload"),))))
+    file.write_bytes(write(LicFile(head, metadata, units=(Unit(2, b"", b"payload"),))))
     return file
 
 
@@ -65,10 +67,11 @@ def test_open_and_inspect_work_without_torch_and_numpy(path: Path) -> None:
         "image = PIL.Image.open(sys.argv[1])\n"
         "info = licodec.inspect(sys.argv[1])\n"
         "print(image.size, image.mode, info.codec, info.tag, info.rate)\n"
+        "print(image.info['dpi'], image.getexif()[0x0112])\n"
         "print(sorted(info.side_info), len(licodec.list_codecs()))\n"
     )
     assert run(code, str(path)) == (
-        f"(17, 23) RGB fhic s-1 128\n{sorted(FHIC_SIDE_INFO.names)} {len(CODECS)}"
+        f"(17, 23) RGB fhic s-1 128\n(72.0, 72.0) 6\n{sorted(FHIC_SIDE_INFO.names)} {len(CODECS)}"
     )
 
 

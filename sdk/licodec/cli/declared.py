@@ -50,6 +50,8 @@ def declared_option(name: str) -> Callable[[Command], Command]:
     """Give a command one option of the table."""
     option = OPTIONS[name]
     flags = [f"--{name.replace('_', '-')}", *([_SHORT[name]] if name in _SHORT else [])]
+    if isinstance(option.default, bool):
+        return click.option(*flags, name, is_flag=True, default=option.default, help=option.doc)
     return click.option(
         *flags,
         name,

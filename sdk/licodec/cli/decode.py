@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from licodec.cli.batch import Batch
-from licodec.cli.declared import declared_options, shared_options
+from licodec.cli.declared import declared_option, declared_options, shared_options
 from licodec.cli.files import STREAM, Job, plan
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ _SAVE_OPTIONS: dict[str, dict[str, Any]] = {
     "WEBP": {"lossless": True},
 }
 _METADATA = ("icc_profile", "exif", "xmp", "dpi")
+_WITH_EXIF = {"AVIF", "HEIF", "JPEG", "JXL", "MPO", "PNG", "TIFF", "WEBP"}
+"""Formats whose files say how the picture is turned; for others it is turned here."""
 
 
 @click.command()
@@ -33,6 +35,7 @@ _METADATA = ("icc_profile", "exif", "xmp", "dpi")
     "-f", "--format", "suffix", default="png", show_default=True, help="Format without a named file."
 )
 @declared_options("decode")
+@declared_option("strip")
 @click.option(
     "--no-overwrite", is_flag=True, help="Leave files that exist as they are; that counts as a failure."
 )
@@ -45,6 +48,7 @@ def decode(
     device: str,
     max_pixels: int | None,
     max_pixels_per_byte: int | None,
+    strip: bool,
     no_overwrite: bool,
     jobs: int,
     as_json: bool,
@@ -67,7 +71,7 @@ def decode(
         start = time.perf_counter()
         image = decoder(data, max_pixels=max_pixels, max_pixels_per_byte=max_pixels_per_byte)
         milliseconds = 1000 * (time.perf_counter() - start)
-        job.write(_saved(image, formats[job]))
+        job.write(_saved(image, formats[job], strip))
         return {
             "input": job.source,
             "output": job.target,
@@ -99,8 +103,22 @@ def _format(job: Job, suffix: str) -> str:
     return name
 
 
-def _saved(image: Image.Image, name: str) -> bytes:
-    carried = {key: image.info[key] for key in _METADATA if key in image.info}
+def _saved(image: Image.Image, name: str, strip: bool) -> bytes:
+    from PIL import ImageOps
+    from PIL.PngImagePlugin import PngInfo
+
+    from licodec import metadata
+
+    if name not in _WITH_EXIF:
+        image = ImageOps.exif_transpose(image)
+    if strip:
+        turned = metadata.as_info(*metadata.to_store(image, {"strip": True}))
+        image.info.clear()
+        image.info.update(turned)
+    carried: dict[str, Any] = {key: image.info[key] for key in _METADATA if key in image.info}
+    if name == "PNG" and "xmp" in carried:  # Pillow reads XMP from PNG files, but writes none
+        carried["pnginfo"] = PngInfo()
+        carried["pnginfo"].add_itxt("XML:com.adobe.xmp", carried.pop("xmp"))
     sink = io.BytesIO()
     image.save(sink, name, **carried, **_SAVE_OPTIONS.get(name, {}))
     return sink.getvalue()

@@ -28,6 +28,7 @@ def encode(
     quality: float,
     weights: str | None,
     device: str,
+    strip: bool,
     no_overwrite: bool,
     jobs: int,
     as_json: bool,
@@ -49,7 +50,7 @@ def encode(
         with Image.open(io.BytesIO(job.read())) as image:
             image.load()
             start = time.perf_counter()
-            data = encoder(image)
+            data = encoder(image, strip=strip)
             milliseconds = 1000 * (time.perf_counter() - start)
             width, height = image.size
         job.write(data)

@@ -26,7 +26,7 @@ from lic_format.errors import (
     UsageValueError,
 )
 from lic_format.limits import MAX_SIDE
-from licodec import orientation
+from licodec import metadata
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,11 +55,8 @@ _OPTIONS_OF_OTHER_FORMATS = frozenset(
         "compression",
         "default_image",
         "disposal",
-        "dpi",
         "duration",
         "exact",
-        "exif",
-        "icc_profile",
         "keep_rgb",
         "loop",
         "max_threads",
@@ -77,7 +74,6 @@ _OPTIONS_OF_OTHER_FORMATS = frozenset(
         "subsampling",
         "tiffinfo",
         "transparency",
-        "xmp",
     }
 )
 
@@ -119,7 +115,8 @@ class LicImageFile(ImageFile.ImageFile):
         try:
             # Pillow's own limit is judged here, before anything else is; ours counts when the pixels are
             # decoded.
-            head, _ = lic_format.read_head(cast("BinaryIO", self.fp), max_pixels=MAX_SIDE**2)
+            head, chunks = lic_format.read_head(cast("BinaryIO", self.fp), max_pixels=MAX_SIDE**2)
+            info = metadata.as_info(head.orientation, chunks)
         except LicError as error:
             _raise_as_oserror(error, LicOpenError)
         mode = _MODES.get((head.colour, head.depth, head.alpha))
@@ -134,7 +131,7 @@ class LicImageFile(ImageFile.ImageFile):
             bomb_check(size, error_only=True)
         self._size = size
         self._mode = mode
-        self.info.update(orientation.as_info(head.orientation))
+        self.info.update(info)
         self.info["lic"] = {
             "codec": head.codec,
             "tag": head.tag,
