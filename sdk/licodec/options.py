@@ -151,6 +151,18 @@ def _inheritable(expects: str, normal: Callable[[Any], Any]) -> Callable[[str, A
     return check
 
 
+def _stored(name: str, expects: str, normal: Callable[[Any], Any], what: str) -> Option:
+    """A kind of metadata, for which None is a value."""
+    return Option(
+        name=name,
+        expects=expects,
+        default=INHERIT,
+        check=_inheritable(expects, normal),
+        hosts=frozenset({"sdk", "pillow"}),
+        doc=f"{what} to store instead of the image's; None stores none.",
+    )
+
+
 _CONTENT = "at most 16 MiB as bytes, or None"
 _EXIF = f"a PIL.Image.Exif or a TIFF structure, with or without the prefix Exif\\0\\0, of {_CONTENT}"
 _DPI = "two numbers from 0.02 to 1e8 (pixels an inch, across and down), or None"
@@ -220,38 +232,10 @@ OPTIONS: Mapping[str, Option] = {
             hosts=frozenset({"sdk", "cli"}),
             doc="Refuse files that ask for more pixels per byte of payload. None is 65536.",
         ),
-        Option(
-            name="icc_profile",
-            expects=_CONTENT,
-            default=INHERIT,
-            check=_inheritable(_CONTENT, kinds.normal_content),
-            hosts=frozenset({"sdk", "pillow"}),
-            doc='The ICC profile to store instead of the image\'s; None or b"" stores none.',
-        ),
-        Option(
-            name="exif",
-            expects=_EXIF,
-            default=INHERIT,
-            check=_inheritable(_EXIF, kinds.normal_exif),
-            hosts=frozenset({"sdk", "pillow"}),
-            doc='EXIF to store instead of the image\'s, its orientation with it; None or b"" stores none.',
-        ),
-        Option(
-            name="xmp",
-            expects=_CONTENT,
-            default=INHERIT,
-            check=_inheritable(_CONTENT, kinds.normal_content),
-            hosts=frozenset({"sdk", "pillow"}),
-            doc='The XMP packet (UTF-8) to store instead of the image\'s; None or b"" stores none.',
-        ),
-        Option(
-            name="dpi",
-            expects=_DPI,
-            default=INHERIT,
-            check=_inheritable(_DPI, kinds.normal_resolution),
-            hosts=frozenset({"sdk", "pillow"}),
-            doc="The resolution to store instead of the image's; None stores none.",
-        ),
+        _stored("icc_profile", _CONTENT, kinds.normal_content, "The ICC profile"),
+        _stored("exif", _EXIF, kinds.normal_exif, "EXIF, the orientation with it,"),
+        _stored("xmp", _CONTENT, kinds.normal_content, "The XMP packet (UTF-8)"),
+        _stored("dpi", _DPI, kinds.normal_resolution, "The resolution"),
         Option(
             name="strip",
             expects="True or False",

@@ -32,8 +32,8 @@ Direction = dict[str, Tensor]
 
 
 def directions(model: TrainingModel) -> dict[str, Direction]:
-    """Finer quantisation at every rate; larger decoded values alone, where the gradient is exact; larger
-    means; larger corrections by the analysis."""
+    """Finer quantisation at every rate; larger decoded values alone, where the gradient is exact but
+    for what the refinement sees of them; larger means; larger corrections by the analysis."""
     ones = torch.ones_like(model.gain)
     found: dict[str, Direction] = {
         "finer steps": {"gain": ones, "inverse_gain": -ones},
