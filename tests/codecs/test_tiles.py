@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from lic_format.header import Order
 from licodec import store
@@ -32,12 +34,10 @@ def cut(h: int, w: int, rows: int, columns: int, halo: int) -> Iterator[cb.Tile]
 @given(h=st.integers(1, 1100), w=st.integers(1, 1100), pixels=st.sampled_from([1 << 18, 1 << 21]))
 def test_tiles_partition_the_grid_and_see_their_halo(h: int, w: int, pixels: int) -> None:
     seen = np.zeros((h, w), np.int8)
-    for tile in cb.tiles(h, w, pixels):
+    for tile in cb.tiles(h, w, 5, pixels):
         seen[tile.rows, tile.columns] += 1
-        assert tile.outer_rows == slice(max(0, tile.rows.start - cb.HALO), min(h, tile.rows.stop + cb.HALO))
-        assert tile.outer_columns == slice(
-            max(0, tile.columns.start - cb.HALO), min(w, tile.columns.stop + cb.HALO)
-        )
+        assert tile.outer_rows == slice(max(0, tile.rows.start - 5), min(h, tile.rows.stop + 5))
+        assert tile.outer_columns == slice(max(0, tile.columns.start - 5), min(w, tile.columns.stop + 5))
         rows, columns = tile.rows.stop - tile.rows.start, tile.columns.stop - tile.columns.start
         assert rows * columns * cb.CELL**2 <= pixels
     assert (seen == 1).all()
@@ -45,15 +45,36 @@ def test_tiles_partition_the_grid_and_see_their_halo(h: int, w: int, pixels: int
 
 @pytest.mark.parametrize("size", [(768, 512), (512, 768), (1024, 2048), (1, 2**20)])
 def test_pictures_of_two_megapixels_are_one_tile(size: tuple[int, int]) -> None:
-    assert len(list(cb.tiles(-(-size[0] // cb.CELL), -(-size[1] // cb.CELL)))) <= 1 + (size[1] >= 2**20) * 16
+    assert (
+        len(list(cb.tiles(-(-size[0] // cb.CELL), -(-size[1] // cb.CELL), 4))) <= 1 + (size[1] >= 2**20) * 16
+    )
 
 
+@torch.no_grad()
 def test_the_halo_is_what_the_nets_see() -> None:
-    """3x3 convolutions: two on 4x4 blocks (a quarter of a position), one in a block on the coarser grids."""
-    preset = cb.PRESETS["s"]
-    analysis = 0.25 * 2 + 0.5 * preset.encoder_eighth_blocks + 1 * preset.encoder_sixteenth_blocks
-    synthesis = 0.25 * 2 + 0.5 * preset.decoder_eighth_blocks + 1 * preset.decoder_sixteenth_blocks
-    assert max(analysis, synthesis) <= cb.HALO < max(analysis, synthesis) + 1
+    """With noise for weights, whatever a change of one latent or of a position's pixels moves is near it."""
+    torch.manual_seed(0)
+    preset, rate, side, centre = cb.PRESETS["s"], torch.tensor([100]), 17, 8
+    analysis, synthesis = cb.Analysis(preset).double(), cb.Synthesis(preset).double()
+    for parameter in (*analysis.parameters(), *synthesis.parameters()):
+        parameter.normal_(0, 0.2)
+
+    def moved(net: Callable[[Tensor], Tensor], x: Tensor, part: slice) -> list[int]:
+        """First and last row that a change in some rows of one column moves."""
+        changed = x.clone()
+        changed[:, :, part, part] += 1
+        rows = (net(x) != net(changed)).any(0).any(0).any(1).nonzero()
+        return [int(rows.min()), int(rows.max())]
+
+    own = slice(4 * centre, 4 * centre + 4)
+    blocks = torch.randn(1, cb.QUARTER, 4 * side, 4 * side, dtype=torch.float64)
+    first, last = moved(lambda x: analysis(x, rate), blocks, own)
+    assert (first, last) == (centre - 3, centre + 3)
+    latents = torch.randn(1, preset.latents, side, side, dtype=torch.float64)
+    scale = torch.ones(1, preset.latents, 1, 1, dtype=torch.float64)
+    first, last = moved(lambda x: synthesis(x, scale, rate), latents, slice(centre, centre + 1))
+    assert (first, last) == (own.start - 14, own.stop - 1 + 14), "14 blocks are 3.5 positions"
+    assert preset.halo == 4
 
 
 @pytest.fixture(params=[(40, 1, 3, 5), (1, 40, 2, 4), (18, 9, 5, 4)], ids=["column", "row", "plane"])
@@ -75,7 +96,7 @@ def test_decoding_in_tiles_is_seamless(
 ) -> None:
     file = encoded(model, weights.ref, picture(grid), rate=200)
     whole = model.decode(file).planes
-    monkeypatch.setattr(cb, "tiles", lambda h, w: cut(h, w, *grid[2:], cb.HALO))
+    monkeypatch.setattr(cb, "tiles", lambda h, w, halo: cut(h, w, *grid[2:], halo))
     tiled = model.decode(file).planes
     assert np.abs(whole.astype(int) - tiled).max() <= 1
     assert psnr(whole, tiled) >= 60
@@ -87,7 +108,7 @@ def test_without_a_halo_the_seams_would_show(
     grid = (1, 40, 2, 4)
     file = encoded(model, weights.ref, picture(grid), rate=200)
     whole = model.decode(file).planes
-    monkeypatch.setattr(cb, "tiles", lambda h, w: cut(h, w, *grid[2:], 0))
+    monkeypatch.setattr(cb, "tiles", lambda h, w, halo: cut(h, w, *grid[2:], 0))
     assert np.abs(whole.astype(int) - model.decode(file).planes).max() > 1
 
 
@@ -97,7 +118,7 @@ def test_analysis_in_tiles_finds_the_same_symbols(
     planes = picture(grid)
     x = model._to_input(planes)
     whole, _ = model._symbols(x, 200, Order.CHECKERBOARD, cb.Timer(None))
-    monkeypatch.setattr(cb, "tiles", lambda h, w: cut(h, w, *grid[2:], cb.HALO))
+    monkeypatch.setattr(cb, "tiles", lambda h, w, halo: cut(h, w, *grid[2:], halo))
     tiled, _ = model._symbols(x, 200, Order.CHECKERBOARD, cb.Timer(None))
     for a, b in ((whole.z, tiled.z), (whole.q, tiled.q)):
         assert (a != b).mean() < 0.001  # a last bit may push a value over the edge of rounding

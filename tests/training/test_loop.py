@@ -102,7 +102,7 @@ def test_crops_are_of_several_sizes_so_that_they_end_inside_cells(
     monkeypatch.setattr(loop, "take_half", lambda rng, rate: np.zeros(len(rate), np.bool_))
     trainer = start(stages=((1.01, 128, 1),))
     sides = [tuple(trainer.draw(trainer.schedule)[0].shape[2:]) for _ in range(40)]
-    assert set(sides) == {(side, side) for side in (128, 112, 96)}
+    assert set(sides) == {(side // 4, side // 4) for side in (128, 112, 96)}
 
 
 def test_validation_crops_need_not_be_of_one_size() -> None:

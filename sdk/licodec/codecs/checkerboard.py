@@ -29,6 +29,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -74,10 +75,10 @@ class Preset:
     groups: tuple[int, ...]
     depths: tuple[int, ...]
     eighth: int = 96
-    encoder_eighth_blocks: int = 5
+    encoder_eighth_blocks: int = 3
     decoder_eighth_blocks: int = 4
     encoder_sixteenth: int = 192
-    encoder_sixteenth_blocks: int = 2
+    encoder_sixteenth_blocks: int = 1
     decoder_sixteenth: int = 128
     decoder_sixteenth_blocks: int = 1
     hyper: int = 96
@@ -92,6 +93,14 @@ class Preset:
     def passes(self) -> tuple[Pass, ...]:
         """Order 1."""
         return checkerboard(self.groups, self.depths)
+
+    @property
+    def halo(self) -> int:
+        """Latent positions that analysis or synthesis see around one: their 3x3 convolutions are two on 4x4
+        blocks (a quarter of a position each) and one in every block on the coarser grids."""
+        analysis = 0.5 * self.encoder_eighth_blocks + self.encoder_sixteenth_blocks
+        synthesis = 0.5 * self.decoder_eighth_blocks + self.decoder_sixteenth_blocks
+        return math.ceil(2 * 0.25 + max(analysis, synthesis))
 
 
 SIZE_MAX = 4096
@@ -181,13 +190,29 @@ class Block(nn.Module):
 
 
 STRONG = 64
-"""Latents whose coefficients the straight path of the synthesis always computes in float32."""
+"""Latents whose coefficients the straight paths always compute in float32. Where the branches compute in a
+faster type the others are small enough not to need more, and most of the work."""
 QUARTER = 48
 """Channels of the picture as blocks of 4x4 RGB pixels."""
 
 
+def to_blocks(pixels: Tensor) -> Tensor:
+    """uint8 [B, H, W, 3], H and W multiples of 4 -> pixels minus 0.5 as 4x4 blocks, float32
+    [B, 48, H/4, W/4] in channels_last memory, channels in (dy, dx, rgb) order."""
+    b, h, w, _ = pixels.shape
+    rows = pixels.reshape(b, h // 4, 4, w // 4, 12).transpose(2, 3).reshape(b, h // 4, w // 4, QUARTER)
+    return rows.permute(0, 3, 1, 2).float().div_(255).sub_(0.5)
+
+
+def whole(layer: Conv, x: Tensor) -> Tensor:
+    """A straight path in one product."""
+    out: Tensor = layer(fit(x, layer)).float()
+    return out
+
+
 class Analysis(nn.Module):
-    """Pixels [B, 3, H, W] minus 0.5 -> latents of about unit variance [B, M, H/16, W/16], float32.
+    """Blocks as `to_blocks` gives them [B, 48, 4h, 4w] -> latents of about unit variance [B, M, h, w],
+    float32.
 
     `klt` starts as the principal components of 16x16 blocks of photographs. Before it, convolutions on the
     1/4 and 1/8 grids correct the pixels (as the filter of a lapped transform does, among others); blocks on
@@ -211,8 +236,7 @@ class Analysis(nn.Module):
         self.deviation: Tensor
         self.register_buffer("deviation", torch.ones(p.latents))
 
-    def forward(self, x: Tensor, rate: Tensor) -> Tensor:
-        blocks = unshuffle(x, 4)
+    def forward(self, blocks: Tensor, rate: Tensor) -> Tensor:
         h = leaky(self.first(fit(blocks, self.first)))
         blocks = blocks + self.to_quarter(h).float()
         h = self.to_eighth(unshuffle(h, 2))
@@ -220,18 +244,27 @@ class Analysis(nn.Module):
             h = block(h, rate)
         h = leaky(h)
         blocks += shuffle(self.from_eighth(h), 2).float()
-        y = self.klt(fit(unshuffle(blocks, 4), self.klt)).float()
+        y = self.straight(unshuffle(blocks, 4))
         h = self.to_sixteenth(unshuffle(h, 2))
         for block in self.sixteenth_blocks:
             h = block(h, rate)
         out: Tensor = y / self.deviation.view(1, -1, 1, 1) + self.to_latents(leaky(h)).float()
         return out
 
+    def straight(self, blocks: Tensor) -> Tensor:
+        """Coefficients of blocks of 16x16 pixels, float32."""
+        klt, fast = self.klt, self.first.weight.dtype
+        if klt.weight.dtype == fast:
+            return whole(klt, blocks)
+        strong = F.conv2d(blocks, klt.weight[:STRONG], klt.bias[:STRONG])
+        weak = F.conv2d(blocks.to(fast), klt.weight[STRONG:].to(fast), klt.bias[STRONG:].to(fast))
+        return torch.cat([strong, weak.float()], 1)
+
 
 class Synthesis(nn.Module):
-    """Decoded latents [B, M, h, w] -> pixels minus 0.5 [B, 3, 16h, 16w], float32. Mirror of `Analysis`: the
-    straight path first, then corrections of its pixels on the 1/8 grid, which sees latents too, and on the
-    1/4 grid."""
+    """Decoded latents [B, M, h, w] -> blocks as `to_blocks` gives them [B, 48, 4h, 4w]. Mirror of `Analysis`:
+    the straight path first, then corrections of its pixels on the 1/8 grid, which sees latents too, and on
+    the 1/4 grid."""
 
     def __init__(self, p: Preset) -> None:
         super().__init__()
@@ -249,11 +282,7 @@ class Synthesis(nn.Module):
         self.leave = Conv(QUARTER, QUARTER, 3, "replicate")
 
     def forward(self, v: Tensor, scale: Tensor, rate: Tensor) -> Tensor:
-        return shuffle(self.blocks(v, scale, rate), 4).float()
-
-    def blocks(self, v: Tensor, scale: Tensor, rate: Tensor) -> Tensor:
-        """The picture as 4x4 blocks, float32 [B, 48, 4h, 4w], channels in (dy, dx, rgb) order.
-
+        """
         Args:
             v: latents in bounded units (see `MeanNets`), which suit the branch at every rate.
             scale: what makes them coefficients in units of pixels, [B, M, 1, 1].
@@ -270,13 +299,10 @@ class Synthesis(nn.Module):
         return modulated(self.leave, h, interpolate_knots(self.film, rate)).float().add_(picture)
 
     def straight(self, coefficients: Tensor) -> Tensor:
-        """The straight path, float32. Where the branches compute in a faster type the weak components do too:
-        their coefficients are small enough not to need more, and most of the work."""
+        """Pixels of coefficients, float32."""
         klt, fast = self.klt, self.look.weight.dtype
-        out: Tensor
         if klt.weight.dtype == fast:
-            out = klt(coefficients).float()
-            return out
+            return whole(klt, coefficients)
         strong, weak = coefficients[:, :STRONG], coefficients[:, STRONG:].to(fast)
         out = F.conv2d(strong, klt.weight[:, :STRONG], klt.bias)
         return out.add_(F.conv2d(weak, klt.weight[:, STRONG:].to(fast)).float())
@@ -300,20 +326,19 @@ class Refinement(nn.Module):
         self.step = nn.Parameter(torch.full((KNOTS, p.latents), 0.3))
 
     def forward(
-        self, s: Tensor, x: Tensor, gain: Tensor, inverse: Tensor, rate: Tensor, net: Synthesis
+        self, s: Tensor, blocks: Tensor, gain: Tensor, inverse: Tensor, rate: Tensor, net: Synthesis
     ) -> Tensor:
         """Refined latents in units of symbols, [B, M, h, w].
 
         Args:
-            s: latents in units of symbols, [B, M, h, w]. x: pixels minus 0.5, [B, 3, 16h, 16w].
+            s: latents in units of symbols, [B, M, h, w]. blocks: the picture, [B, 48, 4h, 4w].
             gain: symbols per unit of a latent. inverse: coefficients per symbol. Both [B, M, 1, 1].
             net: what decodes.
         """
         with torch.no_grad():
-            kept = torch.where(s.abs() < NEARLY_ZERO, 0, s)
+            kept = F.hardshrink(s, NEARLY_ZERO)
             per_unit = density(gain)
-            decoded = net.blocks(kept / per_unit, per_unit * inverse, rate)
-            missing = unshuffle(unshuffle(x, 4) - decoded, 4)
+            missing = unshuffle(blocks - net(kept / per_unit, per_unit * inverse, rate), 4)
         found = self.adjoint(fit(missing, self.adjoint)).float()
         step = interpolate_knots(self.step, rate)[:, :, None, None]
         return torch.lerp(s, kept.addcmul(found, 1 / inverse), step)
@@ -605,8 +630,6 @@ SYMBOL_MAX = 32767
 Z_OFFSET_MAX = 1024
 Z_MAX = SYMBOL_MAX - Z_OFFSET_MAX
 """Hyper-latents are coded with an offset taken off, which must not leave 16 bits."""
-HALO = 5
-"""Latent positions of context around a tile of analysis or synthesis, which see 5 and 3.5."""
 TILE_PIXELS = 1 << 21
 """Pixels of a tile of a large picture: bounds memory, changes no value."""
 
@@ -704,8 +727,8 @@ class Checkerboard:
         chosen = self.default_order if order is None else _order(order)
         timer = Timer(stages)
         with timer("pixels"):
-            x = self._to_input(picture.planes)
-        passes = self._symbols(x, rate, chosen, timer)[1]
+            blocks = self._to_input(picture.planes)
+        passes = self._symbols(blocks, rate, chosen, timer)[1]
         stream = StreamEncoder(self.tables)
         with timer("entropy"):
             for part in passes:
@@ -720,8 +743,7 @@ class Checkerboard:
         return Coded({"rate": rate, "order": chosen, "side_info": side_info}, (Unit(SEALED_ANS, b"", body),))
 
     def _to_input(self, planes: npt.NDArray[np.uint8]) -> Tensor:
-        """uint8 [H, W, C] -> float [1, 3, 16 h, 16 w] minus 0.5 for the grid h x w of latents, edges
-        repeated."""
+        """uint8 [H, W, C] -> blocks of the grid's size, edges repeated."""
         height, width, _ = planes.shape
         h, w = grid(height, width)
         rows, columns = h * CELL - height, w * CELL - width
@@ -729,14 +751,15 @@ class Checkerboard:
             planes = np.pad(planes, ((0, rows), (0, columns), (0, 0)), mode="edge")
         if planes.shape[2] == 1:
             planes = np.repeat(planes, 3, axis=2)
-        if not planes.flags.writeable:
+        if not planes.flags.writeable:  # which torch would warn of
             planes = planes.copy()
         with torch.inference_mode():
-            x = torch.from_numpy(planes).to(self.device).permute(2, 0, 1).unsqueeze(0)
-            return x.to(torch.float32).div_(255).sub_(0.5)
+            return to_blocks(torch.from_numpy(planes[None]).to(self.device))
 
-    def _symbols(self, x: Tensor, rate: int, order: Order, timer: Timer) -> tuple[Symbols, list[CodedPass]]:
-        """Symbols of pixels [1, 3, 16 h, 16 w], and the passes of their stream.
+    def _symbols(
+        self, blocks: Tensor, rate: int, order: Order, timer: Timer
+    ) -> tuple[Symbols, list[CodedPass]]:
+        """Symbols of a picture as `_to_input` gives it, and the passes of their stream.
 
         The float nets propose the symbols; where the integer nets say that a symbol is not coded it becomes
         zero before anything is predicted from it.
@@ -746,11 +769,11 @@ class Checkerboard:
             torch.exp(interpolate_knots(knots, at)).to(self.device)[:, :, None, None]
             for knots in (self.gain, self.inverse_gain)
         )
-        h, w = x.shape[2] // CELL, x.shape[3] // CELL
+        h, w = blocks.shape[2] // 4, blocks.shape[3] // 4
         groups, per_unit = list(self.preset.groups), density(gain)
         per_units = torch.split(per_unit, groups, 1)
         with torch.inference_mode(), _no_autocast(self.device), timer("network"):
-            y = self._latents(x, gain, inverse, at.to(self.device))
+            y = self._latents(blocks, gain, inverse, at.to(self.device))
             padded = F.pad(y, (0, -w % HYPER, 0, -h % HYPER), mode="replicate")
             centre = torch.from_numpy(self.prior_offset[_knot(rate)]).to(self.device).float()[:, None, None]
             z = _int16(round_towards(self.hyper_analysis(padded), centre).clamp_(-Z_MAX, Z_MAX))
@@ -788,23 +811,23 @@ class Checkerboard:
             passes.append(CodedPass(one_step(len(q))[0], q, scales.everything))
         return found, passes
 
-    def _latents(self, x: Tensor, gain: Tensor, inverse: Tensor, at: Tensor) -> Tensor:
+    def _latents(self, blocks: Tensor, gain: Tensor, inverse: Tensor, at: Tensor) -> Tensor:
         """Latents in units of symbols float32 [1, M, h, w], refined once; computed in tiles."""
-        size = (1, self.preset.latents, x.shape[2] // CELL, x.shape[3] // CELL)
+        size = (1, self.preset.latents, blocks.shape[2] // 4, blocks.shape[3] // 4)
         first, refined = (
             torch.empty(  # dtype said: the caller's default may be another one
                 size, dtype=torch.float32, device=self.device, memory_format=torch.channels_last
             )
             for _ in range(2)
         )
-        parts = list(tiles(*size[2:]))
+        parts = list(tiles(*size[2:], self.preset.halo))
         for tile in parts:
-            y = self.analysis(x[:, :, tile.outer_pixel_rows, tile.outer_pixel_columns], at) * gain
+            y = self.analysis(blocks[:, :, tile.outer_block_rows, tile.outer_block_columns], at) * gain
             first[:, :, tile.rows, tile.columns] = y[:, :, tile.inner_rows, tile.inner_columns]
         for tile in parts:
             y = first[:, :, tile.outer_rows, tile.outer_columns]
-            pixels = x[:, :, tile.outer_pixel_rows, tile.outer_pixel_columns]
-            y = self.refinement(y, pixels, gain, inverse, at, self.synthesis)
+            seen = blocks[:, :, tile.outer_block_rows, tile.outer_block_columns]
+            y = self.refinement(y, seen, gain, inverse, at, self.synthesis)
             refined[:, :, tile.rows, tile.columns] = y[:, :, tile.inner_rows, tile.inner_columns]
         return refined
 
@@ -901,9 +924,9 @@ class Checkerboard:
         """Synthesis in overlapping tiles, rounded to uint8 [H, W, 3]."""
         planes = np.empty((head.height, head.width, 3), np.uint8)
         at = torch.tensor([head.rate], device=self.device)
-        for tile in tiles(v.shape[2], v.shape[3]):
+        for tile in tiles(v.shape[2], v.shape[3], self.preset.halo):
             with timer("network"):
-                blocks = self.synthesis.blocks(v[:, :, tile.outer_rows, tile.outer_columns], scale, at)
+                blocks = self.synthesis(v[:, :, tile.outer_rows, tile.outer_columns], scale, at)
             with timer("pixels"):
                 inner = blocks[:, :, tile.inner_block_rows, tile.inner_block_columns].float()
                 levels = (
@@ -1064,12 +1087,12 @@ class Tile:
         return _times(self.columns, CELL)
 
     @property
-    def outer_pixel_rows(self) -> slice:
-        return _times(self.outer_rows, CELL)
+    def outer_block_rows(self) -> slice:
+        return _times(self.outer_rows, 4)
 
     @property
-    def outer_pixel_columns(self) -> slice:
-        return _times(self.outer_columns, CELL)
+    def outer_block_columns(self) -> slice:
+        return _times(self.outer_columns, 4)
 
 
 def _inside(inner: slice, outer: slice) -> slice:
@@ -1080,8 +1103,9 @@ def _times(part: slice, factor: int) -> slice:
     return slice(part.start * factor, part.stop * factor)
 
 
-def tiles(h: int, w: int, pixels: int = TILE_PIXELS) -> Iterator[Tile]:
-    """Tiles of a grid of latent positions, each with its halo; one tile for all but large pictures."""
+def tiles(h: int, w: int, halo: int, pixels: int = TILE_PIXELS) -> Iterator[Tile]:
+    """Tiles of a grid of latent positions, each seeing `halo` more on all sides; one tile for all but large
+    pictures."""
     positions = max(1024, pixels // CELL**2)
     columns = min(w, max(32, positions // min(h, 64)))
     rows = min(h, max(32, positions // columns))
@@ -1091,8 +1115,8 @@ def tiles(h: int, w: int, pixels: int = TILE_PIXELS) -> Iterator[Tile]:
             yield Tile(
                 slice(top, bottom),
                 slice(left, right),
-                slice(max(0, top - HALO), min(h, bottom + HALO)),
-                slice(max(0, left - HALO), min(w, right + HALO)),
+                slice(max(0, top - halo), min(h, bottom + halo)),
+                slice(max(0, left - halo), min(w, right + halo)),
             )
 
 

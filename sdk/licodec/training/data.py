@@ -21,6 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from lic_format.errors import UsageValueError
+from licodec.codecs.checkerboard import to_blocks
 
 Pixels = NDArray[np.uint8]
 
@@ -133,5 +134,5 @@ class Crops:
 
 
 def to_input(pixels: Pixels, device: str) -> Tensor:
-    """uint8 [B, H, W, 3] -> float [B, 3, H, W] minus 0.5 in channels_last memory."""
-    return torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float() / 255 - 0.5
+    """uint8 [B, H, W, 3] -> blocks, see `to_blocks`."""
+    return to_blocks(torch.from_numpy(pixels).to(device))

@@ -206,7 +206,7 @@ class Trainer:
             print(row, file=sys.stderr)
 
     def draw(self, schedule: Schedule) -> tuple[Tensor, Tensor]:
-        """A batch: pixels minus 0.5 [B, 3, s, s], s the schedule's side less one of `SHORTER`, at least 64,
+        """A batch: blocks [B, 48, s/4, s/4], s the schedule's side less one of `SHORTER`, at least 64,
         and rate indices [B], the two ends drawn more often."""
         side, batch = schedule.crop
         side = max(64, side - int(self.rng.choice(SHORTER)))
@@ -233,7 +233,7 @@ class Trainer:
             group["lr"] = schedule.learning_rate(self.step) * group["factor"] * 0.5**self.halvings
         self.optimiser.step()
         self.step += 1
-        self.pixels += x.shape[0] * x.shape[2] * x.shape[3]
+        self.pixels += x.numel() // 3
         if self.step % 4 == 0:
             decay = schedule.ema_decay(self.step) ** 4
             with torch.no_grad():

@@ -176,14 +176,14 @@ class TrainingModel(nn.Module):
             assert isinstance(module, TrainableConv)
             module.quantise = on
 
-    def forward(self, x: Tensor, rate: Tensor) -> Terms:
-        """x: pixels minus 0.5, [B, 3, H, W], H and W multiples of 16; rate int64 [B].
+    def forward(self, blocks: Tensor, rate: Tensor) -> Terms:
+        """blocks: see `checkerboard.to_blocks`, [B, 48, 4h, 4w]; rate int64 [B].
 
         The rate is that of rounded symbols, and trains what predicts them. What moves the symbols themselves
         (transforms, gains, means) has its gradient from symbols with uniform noise, priced by the same
         predictions: a straight-through gradient is blind where symbols are zero, and gains drift up with it.
         """
-        y, z = self.latents(x, rate)
+        y, z = self.latents(blocks, rate)
         gain, inverse = self.gains(rate)
         mean = interpolate_knots(self.prior_mean, rate)[:, :, None, None]
         scale = torch.exp(interpolate_knots(self.prior_scale, rate))[:, :, None, None]
@@ -194,10 +194,10 @@ class TrainingModel(nn.Module):
         )
         direct, context, y_hat = self.code(y, z_hat, rate)
         per_unit = cb.density(gain)
-        with self.autocast(x):
+        with self.autocast(blocks):
             decoded = self.synthesis(y_hat / per_unit, per_unit * inverse, rate)
-        area = x.shape[2] * x.shape[3]
-        mse = F.mse_loss(decoded, x, reduction="none").mean((1, 2, 3))
+        area = 16 * blocks.shape[2] * blocks.shape[3]
+        mse = F.mse_loss(decoded, blocks, reduction="none").mean((1, 2, 3))
         # The straight-through gradient at y is that at y^, which holds the rounding error itself: it would
         # have symbols that round to zero grow. Taken off, as an orthonormal synthesis would pass it back.
         error = (inverse * inverse * (y_hat - y)).detach()
@@ -218,14 +218,14 @@ class TrainingModel(nn.Module):
         gain, inverse = (interpolate_knots(knots, rate) for knots in (self.gain, self.inverse_gain))
         return torch.exp(gain)[:, :, None, None], torch.exp(inverse)[:, :, None, None]
 
-    def latents(self, x: Tensor, rate: Tensor) -> tuple[Tensor, Tensor]:
+    def latents(self, blocks: Tensor, rate: Tensor) -> tuple[Tensor, Tensor]:
         """Latents [B, M, h, w] in units of symbols, and hyper-latents before rounding."""
-        bf16, (gain, inverse) = self.autocast(x), self.gains(rate)
+        bf16, (gain, inverse) = self.autocast(blocks), self.gains(rate)
         with bf16:
-            y = self.analysis(x, rate)
+            y = self.analysis(blocks, rate)
         y = y * gain
         with bf16:  # left before the synthesis is used again: autocast keeps weights cast without a graph
-            y = self.refinement(y, x, gain.detach(), inverse.detach(), rate, self.synthesis)
+            y = self.refinement(y, blocks, gain.detach(), inverse.detach(), rate, self.synthesis)
         missing = (0, -y.shape[3] % cb.HYPER, 0, -y.shape[2] % cb.HYPER)
         with bf16:
             z = self.hyper_analysis(F.pad(y, missing, mode="replicate") if any(missing) else y)

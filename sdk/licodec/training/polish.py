@@ -128,7 +128,7 @@ def synthesis_loss(model: TrainingModel) -> Loss:
         gain, inverse = model.gains(rate)
         with torch.autocast("cpu", torch.bfloat16):
             decoded = model.synthesis(v, cb.density(gain) * inverse, rate)
-        x = pixels.permute(0, 3, 1, 2) / 255 - 0.5
+        x = cb.to_blocks(pixels)
         return rate_lambda(rate) * 255**2 * F.mse_loss(decoded, x, reduction="none").mean((1, 2, 3))
 
     return loss

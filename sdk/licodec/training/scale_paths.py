@@ -146,7 +146,7 @@ def compare(
         optimiser.step()
         step += 1
     pictures = [to_input(crop[None, :512, :512], "cpu") for crop in read_crops(data, "val.jsonl")[::4]]
-    pictures = [x for x in pictures if x.shape[2:] == (512, 512)]
+    pictures = [x for x in pictures if x.shape[2:] == (128, 128)]
     result: dict[str, list[float]] = {"steps": [float(step)]}
     with torch.no_grad():
         for name in ways:
@@ -164,7 +164,7 @@ def _bits(model: TrainingModel, ways: dict[str, nn.Module], x: Tensor, rate: Ten
     for name, way in ways.items():
         with torch.autocast("cpu", torch.bfloat16):
             index = way(z, q, known, rate).float()
-        out[name] = index_bits(q, index).sum((1, 2, 3)) / (x.shape[2] * x.shape[3])
+        out[name] = index_bits(q, index).sum((1, 2, 3)) / (x.numel() / 3)
     return out
 
 
