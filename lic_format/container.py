@@ -120,17 +120,17 @@ def read_stream(fp: BinaryIO, *, max_pixels: int | None = None) -> LicFile:
 def read_head(
     source: bytes | bytearray | memoryview | BinaryIO, *, max_pixels: int | None = None
 ) -> tuple[Head, tuple[Chunk, ...]]:
-    """HEAD and the chunks before the first DATA: all that can be known of a picture without decoding it.
+    """HEAD and the chunks before ALPH or DATA: all that can be known of a picture without decoding it.
 
-    source: bytes, or a binary file object at the start of a file, which is left inside the first DATA chunk's
-    header. Reads no further, so a prefix of a file is enough. Errors as in `read`; a FormatError with
-    `incomplete` set means that the header is not all there yet.
+    source: bytes, or a binary file object at the start of a file, which is left behind the type of the chunk
+    that was not read. Reads no further, so a prefix of a file is enough. Errors as in `read`; a FormatError
+    with `incomplete` set means that the header is not all there yet.
     """
     in_memory = isinstance(source, (bytes, bytearray, memoryview)) or not hasattr(source, "read")
     reader: Source = MemorySource(source) if in_memory else StreamSource(source)  # type: ignore[arg-type]
     head = _read_head_chunk(reader, max_pixels)
     metadata: list[Chunk] = []
-    _read_metadata(reader, head, metadata)
+    _read_metadata(reader, head, metadata, header_only=True)
     return head, tuple(metadata)
 
 
@@ -162,14 +162,19 @@ def _read_head_chunk(source: Source, max_pixels: int | None) -> Head:
     return head
 
 
-def _read_metadata(source: Source, head: Head, metadata: list[Chunk]) -> None:
-    """Append the chunks up to the first DATA, whose type is taken from the source."""
+def _read_metadata(source: Source, head: Head, metadata: list[Chunk], *, header_only: bool = False) -> None:
+    """Append the chunks up to the first DATA, whose type is taken from the source.
+
+    header_only: stop at ALPH too, which may be long.
+    """
     last = -1  # place in _BETWEEN of the latest known chunk
     while True:
         offset = source.position
         chunk_type = read_type(source)
         if chunk_type == "DATA":
             break
+        if header_only and chunk_type == "ALPH" and head.alpha:
+            return
         if chunk_type in _BETWEEN:
             place = _BETWEEN.index(chunk_type)
             if place <= last:

@@ -1,4 +1,4 @@
-"""What stands between HEAD and the samples: profiles, EXIF, XMP, resolution, and chunks of later versions.
+"""What stands between HEAD and the samples: profiles, EXIF, XMP, resolution, alpha, chunks of later versions.
 
     >>> unpack_metadata(pack_metadata("exif", b"MM" + bytes(40))) == b"MM" + bytes(40)
     True
@@ -25,6 +25,30 @@ METADATA = Table("metadata", (("method", EnumU8({RAW: "stored", ZLIB: "zlib"}), 
 
 RESOLUTION = Table(
     "dpix", (("x", U32(lo=1), "pixels a metre, across"), ("y", U32(lo=1), "pixels a metre, down"))
+)
+
+CONSTANT, PREDICTED = 0, 1
+
+ALPHA = Table(
+    "ALPH",
+    (
+        (
+            "method",
+            EnumU8({CONSTANT: "constant", PREDICTED: "predicted"}),
+            "how the plane is coded",
+        ),
+    ),
+)
+
+PREDICTION = Table(
+    "ALPH, method 1",
+    (
+        (
+            "predictor",
+            EnumU8({0: "zero", 1: "left", 2: "above", 3: "plane"}),
+            "what was taken off every sample",
+        ),
+    ),
 )
 
 

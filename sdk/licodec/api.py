@@ -25,7 +25,8 @@ import lic_format.container
 import lic_format.limits
 from lic_format.container import LicFile
 from lic_format.errors import UnsupportedError, UsageTypeError, UsageValueError, WeightsError
-from lic_format.header import Colour, Depth, Head
+from lic_format.fields import VARINT_BYTES, read_varint
+from lic_format.header import Colour, Depth, Flag, Head
 from licodec import options
 from licodec.atomic import write_atomic
 from licodec.codecs.contract import Stages
@@ -206,13 +207,21 @@ def _picture(image: Any, wanted: Mapping[str, Any], stages: Stages | None) -> Pi
 
 def _encode(loaded: Loaded, picture: Picture, rate: int, stages: Stages | None) -> bytes:
     CACHE.before_use(loaded.device)
+    ref, chunks = loaded.ref, picture.metadata
+    if picture.alpha is not None:
+        from licodec import alpha
+
+        with _timed(stages, "alpha"):
+            chunks = (*chunks, alpha.encode(picture.alpha))
+            planes = alpha.without_hidden(picture.planes, picture.alpha)
+        picture = dataclasses.replace(picture, planes=planes)
     coded = loaded.model.encode(picture, rate=rate, stages=stages)
-    ref = loaded.ref
     head = Head(
         width=picture.width,
         height=picture.height,
         colour=Colour.GREY if picture.grey else Colour.RGB,
         depth=Depth(picture.depth),
+        flags=Flag(0) if picture.alpha is None else Flag.ALPHA,
         orientation=picture.orientation,
         codec=ref.codec,
         tag=ref.tag,
@@ -221,7 +230,7 @@ def _encode(loaded: Loaded, picture: Picture, rate: int, stages: Stages | None) 
         **coded.head_fields,
     )
     with _timed(stages, "container"):
-        return lic_format.container.write(LicFile(head=head, metadata=picture.metadata, units=coded.units))
+        return lic_format.container.write(LicFile(head=head, metadata=chunks, units=coded.units))
 
 
 # --- decode ---------------------------------------------------------------------------------------
@@ -339,8 +348,8 @@ def decode(
 
     Args:
         data: the file's bytes, a path, or a binary file object (read to its end).
-        output: "pil" (mode L or RGB, metadata in `info`), "numpy" (uint8 H x W or H x W x 3) or "torch"
-            (uint8 C x H x W, on the CPU).
+        output: "pil" (mode L, LA, RGB or RGBA, metadata in `info`), "numpy" (uint8 H x W or H x W x C) or
+            "torch" (uint8 C x H x W, on the CPU); C is 1 (grey), 2 (and alpha), 3 (RGB) or 4 (and alpha).
         device: "auto", "cpu", "cuda" or "cuda:N".
         weights: a weights file or folder to use instead of the installed ones; its digest must fit.
         max_pixels: refuse larger pictures; None is LICODEC_MAX_PIXELS, or 2^28.
@@ -388,7 +397,7 @@ def _read(data: Any, limits: _Limits, stages: Stages | None) -> LicFile:
             else limits.max_pixels_per_byte
         )
         lic_format.limits.check_density(head.width, head.height, file.payload_bytes, cap)
-        if head.alpha or head.depth != Depth.BITS_8:
+        if head.depth != Depth.BITS_8:
             raise UnsupportedError(
                 f"pictures of mode {_mode(head)} are not supported by this version of licodec"
             )
@@ -402,10 +411,23 @@ def _decode_request(head: Head, path: str | None) -> Request:
 
 def _decode(loaded: Loaded, file: LicFile, output: str, stages: Stages | None) -> Any:
     CACHE.before_use(loaded.device)
+    plane = _alpha(file, stages)
     picture = loaded.model.decode(file, stages=stages)
     with _timed(stages, "pixels"):
-        whole = dataclasses.replace(picture, orientation=file.head.orientation, metadata=file.metadata)
+        whole = dataclasses.replace(
+            picture, alpha=plane, orientation=file.head.orientation, metadata=file.metadata
+        )
         return from_picture(whole, output)
+
+
+def _alpha(file: LicFile, stages: Stages | None) -> Array | None:
+    chunk = file.find("ALPH")
+    if chunk is None:
+        return None
+    from licodec import alpha
+
+    with _timed(stages, "alpha"):
+        return alpha.decode(chunk, (file.head.height, file.head.width), file.head.depth)
 
 
 def _bytes_of(data: Any) -> bytes | memoryview:
@@ -445,6 +467,7 @@ class Info:
         quality: 0..100, to one decimal, as the rate index says it.
         rate, order: rate index 0..255 and decode order as in the header.
         lossless, alpha: flags.
+        alpha_bytes: of the alpha plane, coded; 0 where there is none.
         decode_digest, synthesis_digest: hexadecimal.
         side_info: the codec's own fields; None where this version doesn't know the codec.
         metadata: bytes of every metadata chunk, by type.
@@ -464,6 +487,7 @@ class Info:
     order: int
     lossless: bool
     alpha: bool
+    alpha_bytes: int
     decode_digest: str
     synthesis_digest: str
     side_info: dict[str, Any] | None
@@ -516,6 +540,7 @@ def _info(file: BinaryIO) -> Info:
         order=int(head.order),
         lossless=head.lossless,
         alpha=head.alpha,
+        alpha_bytes=read_varint(file.read(VARINT_BYTES), 0)[0] if head.alpha else 0,
         decode_digest=head.decode_digest.hex(),
         synthesis_digest=head.synthesis_digest.hex(),
         side_info=_side_info(entry, head),

@@ -6,12 +6,14 @@ them. What a mode or dtype would lose is refused by name, never narrowed silentl
 
 from __future__ import annotations
 
+import io
 import sys
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from lic_format.errors import UsageTypeError, UsageValueError
+from lic_format.errors import LicWarning, UsageTypeError, UsageValueError
 from lic_format.limits import MAX_SIDE
 from lic_format.metadata import Chunk
 from licodec import metadata
@@ -28,25 +30,29 @@ if TYPE_CHECKING:
 # PIL modes, and the mode whose 8-bit samples mean the same. What is missing here is refused by name.
 _CODED_MODE = {
     "L": "L",
+    "LA": "LA",
     "RGB": "RGB",
+    "RGBA": "RGBA",
     "1": "L",
+    "P": "RGB",  # or L where the palette is grey
+    "PA": "RGBA",
     "RGBX": "RGB",  # the fourth byte is padding
+    "La": "LA",  # premultiplied; colours lose what alpha took from them
+    "RGBa": "RGBA",
     "YCbCr": "RGB",  # what a viewer shows; rounding of the conversion stays below one level
     "HSV": "RGB",
-    "P": "RGB",  # or L where the palette is grey
+    "CMYK": "RGB",  # through profiles, as the next one; said with a warning
+    "LAB": "RGB",
 }
-_WHY_REFUSED = {
-    "RGBA": "alpha is not supported yet",
-    "LA": "alpha is not supported yet",
-    "PA": "alpha is not supported yet",
-    "RGBa": "alpha is not supported yet",
-    "La": "alpha is not supported yet",
-    "CMYK": "the conversion to RGB depends on its profile",
-    "LAB": "the conversion to RGB depends on its profile",
-    "I": "samples beyond 8 bits would be cut off",
-    "F": "samples beyond 8 bits would be cut off",
-    "I;16": "samples beyond 8 bits would be cut off",
-}
+_WITH_ALPHA = {"L": "LA", "RGB": "RGBA"}
+_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+"""By samples a pixel."""
+_OTHER_COLOURS = ("CMYK", "LAB")
+"""What Pillow can't show without a loss."""
+_WHY_REFUSED = dict.fromkeys(
+    ("I", "F", "I;16", "I;16L", "I;16B", "I;16N"),
+    "no codec of this version keeps more than 8 bits a sample; scale it to 8 bits yourself",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +61,7 @@ class Picture:
 
     Attributes:
         planes: uint8 array H x W x C, C-contiguous; C is 1 (grey) or 3 (RGB).
+        alpha: uint8 array H x W, C-contiguous, 255 opaque, not premultiplied; None for a picture without.
         depth: bits a sample; 8.
         orientation: EXIF's 1..8, how a viewer turns the stored pixels. The pixels themselves are never
             turned.
@@ -62,6 +69,7 @@ class Picture:
     """
 
     planes: Pixels
+    alpha: Pixels | None = None
     depth: int = 8
     orientation: int = 1
     metadata: tuple[Chunk, ...] = ()
@@ -83,22 +91,29 @@ def to_picture(image: Any, wanted: Mapping[str, Any] | None = None) -> Picture:
     """The `Picture` of a PIL image, a NumPy array or a PyTorch tensor.
 
     Args:
-        image: a PIL image of a mode that converts to L or RGB without loss of meaning; a uint8 array H x W,
-            H x W x 1 or H x W x 3; or a tensor C x H x W or 1 x C x H x W with C 1 or 3, uint8 or float in
-            0..1. The layout follows from the type, never from the numbers in the shape.
+        image: a PIL image of a mode that converts to L, LA, RGB or RGBA without loss of meaning; a uint8
+            array H x W or H x W x C; or a tensor C x H x W or 1 x C x H x W, uint8 or float in 0..1. C is 1
+            (grey), 2 (and alpha), 3 (RGB) or 4 (and alpha). The layout follows from the type, never from the
+            numbers in the shape.
         wanted: the metadata options in normal form, as of `metadata.to_store`; None: their defaults.
 
     Raises:
         UsageTypeError: not such a type, or a mode or dtype that would lose something; names it.
         UsageValueError: empty, too large, a shape of no picture, floats outside 0..1.
     """
-    host, planes = _planes_of(image)
-    orientation, chunks = metadata.to_store(host, wanted or {})
-    return Picture(planes, orientation=orientation, metadata=chunks)
+    import numpy as np
+
+    host, samples = _samples_of(image)
+    unfit = frozenset({"icc_profile"} if host is not None and host.mode in _OTHER_COLOURS else ())
+    orientation, chunks = metadata.to_store(host, wanted or {}, unfit=unfit)
+    colours = samples.shape[2] - (samples.shape[2] + 1) % 2
+    alpha = np.ascontiguousarray(samples[:, :, colours]) if colours < samples.shape[2] else None
+    planes = np.ascontiguousarray(samples[:, :, :colours])
+    return Picture(planes, alpha, orientation=orientation, metadata=chunks)
 
 
-def _planes_of(image: Any) -> tuple[PIL.Image.Image | None, Pixels]:
-    """The host's image that may carry metadata, loaded by now, and the samples."""
+def _samples_of(image: Any) -> tuple[PIL.Image.Image | None, Pixels]:
+    """The host's image that may carry metadata, loaded by now, and the samples, uint8 H x W x 1..4."""
     import numpy as np
 
     if isinstance(image, np.ndarray):
@@ -113,7 +128,7 @@ def _planes_of(image: Any) -> tuple[PIL.Image.Image | None, Pixels]:
     if isinstance(image, PIL.Image.Image):
         return image, _from_pil(image)
     raise _refuse_type(
-        f"expected a PIL image, a uint8 array H x W x 3 or a tensor C x H x W, got {type(image).__name__}"
+        f"expected a PIL image, a uint8 array H x W x C or a tensor C x H x W, got {type(image).__name__}"
     )
 
 
@@ -121,22 +136,26 @@ def from_picture(picture: Picture, output: str) -> Any:
     """A picture in the form that was asked for; its memory is its own.
 
     Returns:
-        "pil": an image of mode L or RGB, its metadata in `info`; an orientation other than 1 is given back in
-        `info["exif"]`, so that `ImageOps.exif_transpose` turns it. "numpy": uint8, H x W (grey) or H x W x 3.
-        "torch": uint8, C x H x W, CPU. Arrays and tensors hold the pixels as stored, not turned.
+        "pil": an image of mode L, LA, RGB or RGBA, its metadata in `info`; an orientation other than 1 is
+        given back in `info["exif"]`, so that `ImageOps.exif_transpose` turns it. "numpy": uint8, H x W (grey)
+        or H x W x C. "torch": uint8, C x H x W, CPU. C as in `to_picture`. Arrays and tensors hold the pixels
+        as stored, not turned.
 
     Raises FormatError for damaged metadata, which only "pil" looks into.
     """
+    import numpy as np
+
+    samples = picture.planes if picture.alpha is None else np.dstack([picture.planes, picture.alpha])
     if output == "numpy":
-        return picture.planes[:, :, 0].copy() if picture.grey else picture.planes.copy()
+        return (samples[:, :, 0] if samples.shape[2] == 1 else samples).copy()
     if output == "torch":
         import torch
 
-        return torch.from_numpy(picture.planes.transpose(2, 0, 1).copy())
+        return torch.from_numpy(samples.transpose(2, 0, 1).copy())
     import PIL.Image
 
-    mode = "L" if picture.grey else "RGB"
-    image = PIL.Image.frombytes(mode, (picture.width, picture.height), picture.planes.tobytes())
+    mode = _MODES[samples.shape[2]]
+    image = PIL.Image.frombytes(mode, (picture.width, picture.height), samples.tobytes())
     image.info.update(metadata.as_info(picture.orientation, picture.metadata))
     return image
 
@@ -162,22 +181,67 @@ def _from_pil(image: PIL.Image.Image) -> Pixels:
     _check_size(*image.size)
     mode = _CODED_MODE.get(image.mode)
     if mode is None:
-        why = _WHY_REFUSED.get(image.mode, "its samples are not 8-bit grey or RGB")
-        raise _refuse_type(f'mode {image.mode}: {why}; use image.convert("RGB") or image.convert("L")')
-    if "transparency" in image.info:
+        why = _WHY_REFUSED.get(image.mode, 'its samples are not 8-bit grey or RGB; use image.convert("RGB")')
+        raise _refuse_type(f"mode {image.mode}: {why}")
+    image.load()  # some formats tell of transparency after the pixels
+    if image.mode in _OTHER_COLOURS:
+        coded = _to_srgb(image)
+    else:
+        if image.mode == "P" and _palette_is_grey(image):
+            mode = "L"
+        if "transparency" in image.info:
+            mode = _WITH_ALPHA.get(mode, mode)
+        coded = _converted(image, mode)
+    return np.asarray(coded).reshape(image.height, image.width, -1)
+
+
+def _converted(image: PIL.Image.Image, mode: str) -> PIL.Image.Image:
+    if image.mode == mode:
+        return image
+    if image.mode in ("P", "1") and mode == "LA":  # not every pair of modes has a way of its own
+        red, _, _, alpha = image.convert("RGBA").split()
+        import PIL.Image
+
+        return PIL.Image.merge("LA", (red, alpha))
+    try:
+        return image.convert(mode)
+    except (TypeError, ValueError) as error:
+        transparency = image.info.get("transparency")
         raise _refuse_type(
-            f'mode {image.mode} with transparency: alpha is not supported yet; use image.convert("RGB")'
-        )
-    if image.mode == "P" and _palette_is_grey(image):
-        mode = "L"
-    coded = image if image.mode == mode else image.convert(mode)
-    planes = np.asarray(coded).reshape(image.height, image.width, -1)
-    return np.ascontiguousarray(planes)
+            f"mode {image.mode} with transparency {transparency!r} does not convert to {mode}: {error}"
+        ) from error
 
 
 def _palette_is_grey(image: PIL.Image.Image) -> bool:
+    """Whether a grey picture says the same. One with a profile for RGB would not."""
     palette = bytes(image.getpalette("RGB") or b"")
-    return palette[0::3] == palette[1::3] == palette[2::3]
+    return palette[0::3] == palette[1::3] == palette[2::3] and not image.info.get("icc_profile")
+
+
+def _to_srgb(image: PIL.Image.Image) -> PIL.Image.Image:
+    """CMYK or LAB as RGB: through the picture's profile into sRGB, or as Pillow converts; warns."""
+    from PIL import ImageCms
+
+    profile, how = image.info.get("icc_profile"), "Pillow's conversion, for want of a profile"
+    srgb = ImageCms.createProfile("sRGB")
+    coded = None
+    try:
+        if image.mode == "LAB":
+            lab = ImageCms.createProfile("LAB")
+            coded, how = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB"), "its definition"
+        elif profile:
+            own = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            coded, how = ImageCms.profileToProfile(image, own, srgb, outputMode="RGB"), "its profile"
+    except (ImageCms.PyCMSError, OSError) as error:
+        how = f"Pillow's conversion, because its profile is of no use ({error})"
+    if coded is None and image.mode == "LAB":
+        raise _refuse_type(f"mode LAB: {how}")
+    warnings.warn(
+        f"mode {image.mode} is stored as RGB in sRGB, by {how}; that is not reversible",
+        LicWarning,
+        stacklevel=2,
+    )
+    return coded or image.convert("RGB")
 
 
 def _from_array(array: npt.NDArray[Any]) -> Pixels:
@@ -185,12 +249,13 @@ def _from_array(array: npt.NDArray[Any]) -> Pixels:
 
     if array.dtype != np.uint8:
         raise _refuse_type(
-            f"dtype {array.dtype}; an array must be uint8 (floats would need a range: scale them yourself)"
+            f"dtype {array.dtype}; an array must be uint8: no codec of this version keeps more than 8 bits a "
+            "sample, and floats would need a range; scale it yourself"
         )
     if array.ndim == 2:
         array = array[:, :, None]
-    if array.ndim != 3 or array.shape[2] not in (1, 3):
-        raise _refuse_value(f"shape {array.shape}; an array must be H x W, H x W x 1 or H x W x 3")
+    if array.ndim != 3 or array.shape[2] not in _MODES:
+        raise _refuse_value(f"shape {array.shape}; an array must be H x W or H x W x C with C 1..4")
     _check_size(array.shape[1], array.shape[0])
     return np.ascontiguousarray(array)
 
@@ -202,8 +267,8 @@ def _from_tensor(tensor: torch.Tensor) -> Pixels:
     shape = tuple(tensor.shape)
     if tensor.ndim == 4 and shape[0] == 1:
         tensor = tensor[0]
-    if tensor.ndim != 3 or tensor.shape[0] not in (1, 3):
-        raise _refuse_value(f"shape {shape}; a tensor must be C x H x W or 1 x C x H x W with C 1 or 3")
+    if tensor.ndim != 3 or tensor.shape[0] not in _MODES:
+        raise _refuse_value(f"shape {shape}; a tensor must be C x H x W or 1 x C x H x W with C 1..4")
     _check_size(int(tensor.shape[2]), int(tensor.shape[1]))
     if tensor.dtype != torch.uint8 and not tensor.dtype.is_floating_point:
         raise _refuse_type(f"dtype {tensor.dtype}; a tensor must be uint8 or float in 0..1")

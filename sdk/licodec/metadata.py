@@ -114,13 +114,16 @@ _NORMAL = {
 # --- to the container -----------------------------------------------------------------------------
 
 
-def to_store(image: PIL.Image.Image | None, wanted: Mapping[str, Any]) -> tuple[int, tuple[Chunk, ...]]:
+def to_store(
+    image: PIL.Image.Image | None, wanted: Mapping[str, Any], *, unfit: frozenset[str] = frozenset()
+) -> tuple[int, tuple[Chunk, ...]]:
     """The orientation (1..8) for HEAD and the chunks for a picture.
 
     Args:
         image: a loaded PIL image (some formats tell of their metadata after the pixels), or None for pictures
             that carry nothing. It, its info and its Exif object stay as they are.
         wanted: metadata options in normal form (`options.metadata`); one that is missing has its default.
+        unfit: options for which the image's own value does not suit the pixels that are stored.
 
     What the image carries and a file can't hold is left out with a LicWarning.
     """
@@ -129,7 +132,7 @@ def to_store(image: PIL.Image.Image | None, wanted: Mapping[str, Any]) -> tuple[
     for name in _NORMAL:
         value = wanted.get(name, INHERIT)
         if value is INHERIT:
-            value = None if wanted.get("strip") else own.get(name)
+            value = None if wanted.get("strip") or name in unfit else own.get(name)
         written[name] = value
     # What is not written still says how the picture stands.
     orientation = _orientation_in(*(written[name] or own.get(name) or b"" for name in ("exif", "xmp")))

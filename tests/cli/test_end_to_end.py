@@ -77,10 +77,28 @@ def test_several_jobs_write_the_bytes_that_one_writes(licodec_command: Command, 
 def test_what_the_codec_does_not_take_is_one_line_and_stops_no_other(
     licodec_command: Command, slope: Path
 ) -> None:
-    Image.new("RGBA", (8, 8), (1, 2, 3, 100)).save(slope.with_name("alpha.png"))
-    status, _, err = licodec_command("encode", slope.with_name("alpha.png"), slope, "--device", "cpu")
-    assert status == 1 and err.count("\n") == 1 and "alpha.png: " in err
-    assert slope.with_suffix(".lic").exists() and not slope.with_name("alpha.lic").exists()
+    Image.new("I;16", (8, 8), 3000).save(slope.with_name("deep.png"))
+    status, _, err = licodec_command("encode", slope.with_name("deep.png"), slope, "--device", "cpu")
+    assert status == 1 and err.count("\n") == 1 and "deep.png: " in err and "8 bits" in err
+    assert slope.with_suffix(".lic").exists() and not slope.with_name("deep.lic").exists()
+
+
+def test_alpha_comes_back_as_alpha_and_formats_without_it_say_so(
+    licodec_command: Command, slope: Path
+) -> None:
+    given = Image.open(slope).convert("RGB")
+    given.putalpha(Image.linear_gradient("L").resize(given.size))
+    given.save(slope)
+    assert licodec_command("encode", slope, "--device", "cpu")[0] == 0
+    status, out, _ = licodec_command("inspect", slope.with_suffix(".lic"), "--json")
+    assert status == 0 and json.loads(out)["alpha_bytes"] > 20
+    for suffix in ("png", "webp"):
+        back = slope.with_name(f"back.{suffix}")
+        assert licodec_command("decode", slope.with_suffix(".lic"), "-o", back, "--device", "cpu")[0] == 0
+        assert Image.open(back).getchannel("A").tobytes() == given.getchannel("A").tobytes()
+    back = slope.with_name("back.jpg")
+    status, _, err = licodec_command("decode", slope.with_suffix(".lic"), "-o", back, "--device", "cpu")
+    assert status == 1 and "alpha" in err and err.count("\n") == 1 and not back.exists()
 
 
 def test_a_truncated_file_is_refused_by_decode_and_leaves_no_output(

@@ -43,7 +43,9 @@ def test_a_file_survives_writing_and_reading(file: LicFile) -> None:
     assert sorted(again.metadata, key=repr) == sorted(file.metadata, key=repr)
     assert write(again) == data
     assert read_stream(io.BytesIO(data)) == again
-    assert read_head(data) == read_head(io.BytesIO(data)) == (again.head, again.metadata)
+    types = [chunk.type for chunk in again.metadata]
+    stop = types.index("ALPH") if "ALPH" in types else len(types)
+    assert read_head(data) == read_head(io.BytesIO(data)) == (again.head, again.metadata[:stop])
 
 
 def test_metadata_are_put_in_order_and_unknown_chunks_keep_their_places() -> None:
@@ -133,7 +135,7 @@ def test_files_can_stand_one_after_the_other_in_a_stream() -> None:
 
 def test_a_header_that_is_still_arriving_is_told_from_a_broken_one() -> None:
     data = write(corpus.rich())
-    enough = data.index(b"DATA") + 4
+    enough = data.index(b"ALPH") + 4  # which may be long
     for count in range(len(data)):
         if count >= enough:
             assert read_head(data[:count])[0].width == 300

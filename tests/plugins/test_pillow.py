@@ -379,11 +379,29 @@ def test_save_refuses_other_qualities_and_removes_the_new_file(
 
 
 def test_modes_that_would_lose_something_are_refused(tmp_path: Path) -> None:
-    for mode in ("RGBA", "LA", "I;16", "F", "CMYK"):
+    for mode in ("I", "I;16", "F"):
         with pytest.raises(UsageError, match=f"mode {mode}"):
             saved(PIL.Image.new(mode, (4, 4)))
     with pytest.raises(ValueError, match="empty"):
         saved(PIL.Image.new("RGB", (0, 5)))
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
+def test_modes_come_back_as_they_were(mode: str, image: PIL.Image.Image) -> None:
+    given = image.convert(mode)
+    if mode.endswith("A"):
+        given.putalpha(PIL.Image.linear_gradient("L").resize(given.size).point(lambda level: level | 1))
+    with PIL.Image.open(io.BytesIO(saved(given))) as opened:
+        assert (opened.mode, opened.size) == (mode, given.size)
+        assert opened.tobytes() == given.tobytes()
+
+
+def test_opening_reads_no_further_than_the_alpha_plane() -> None:
+    noise = np.random.default_rng(1).integers(1, 256, (400, 400, 4), np.uint8)
+    data = saved(PIL.Image.fromarray(noise))
+    assert licodec.inspect(data).alpha_bytes > 150_000
+    start = data.index(b"ALPH") + 4
+    assert PIL.Image.open(io.BytesIO(data[:start])).mode == "RGBA"
 
 
 def test_a_mistyped_option_warns_with_the_one_that_was_meant(image: PIL.Image.Image) -> None:

@@ -315,6 +315,35 @@ def test_inspect_tells_what_the_header_says(lic: bytes) -> None:
     assert info.as_dict()["width"] == 56
 
 
+@pytest.mark.parametrize(("channels", "mode"), [(2, "LA"), (4, "RGBA")])
+def test_alpha_goes_all_the_way(channels: int, mode: str, stand_in: Path) -> None:
+    samples = pixels(channels=channels)
+    data = encode(samples)
+    info = licodec.inspect(data)
+    assert (info.mode, info.alpha) == (mode, True)
+    assert 500 < info.alpha_bytes < 40 * 56
+    np.testing.assert_array_equal(licodec.decode(data, output="numpy"), samples)
+    np.testing.assert_array_equal(licodec.decode(data, output="torch").permute(1, 2, 0), samples)
+    assert licodec.decode(data).mode == mode
+
+
+def test_colours_that_nobody_sees_leave_no_trace(stand_in: Path) -> None:
+    samples = pixels(channels=4)
+    samples[10:30, :, 3] = 0
+    other = samples.copy()
+    other[10:30, :, :3] ^= 255
+    assert encode(samples) == encode(other)
+
+
+def test_a_damaged_alpha_plane_is_a_format_error(stand_in: Path) -> None:
+    file = lic_format.read(encode(pixels(channels=4)))
+    chunks = (lic_format.Chunk("ALPH", b"\x01\x00nonsense"),)
+    data = lic_format.write(replace(file, metadata=chunks))
+    with pytest.raises(FormatError, match="chunk ALPH"):
+        licodec.decode(data)
+    assert licodec.inspect(data).alpha_bytes == 10
+
+
 def test_inspect_needs_only_the_header_and_puts_the_file_back(lic: bytes) -> None:
     start = lic.index(b"DATA") + 4
     assert licodec.inspect(lic[:start]).width == 56
@@ -346,7 +375,7 @@ def test_a_failed_save_leaves_the_old_file_and_no_other(tmp_path: Path, stand_in
     path = tmp_path / "x.lic"
     path.write_bytes(b"old")
     with pytest.raises(UsageError):
-        licodec.save(PIL.Image.new("RGBA", (3, 3)), path, codec="stand-in")
+        licodec.save(PIL.Image.new("F", (3, 3)), path, codec="stand-in")
     assert path.read_bytes() == b"old"
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["weights", "x.lic"]
 

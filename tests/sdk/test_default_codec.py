@@ -47,6 +47,33 @@ def test_a_picture_of_any_size_comes_back_like_itself(
     assert psnr(decoded, expected) > 25
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_alpha_is_exact_and_a_constant_one_costs_next_to_nothing(
+    coder: tuple[licodec.Encoder, licodec.Decoder], channels: int
+) -> None:
+    encode, decode = coder
+    planes = pixels(65, 96, channels)
+    plain = encode(planes, quality=50)
+    for alpha in (255, 77):
+        opaque = np.dstack([planes, np.full((65, 96), alpha, np.uint8)])
+        data = encode(opaque, quality=50)
+        assert len(data) - len(plain) <= 40
+        decoded = decode(data, output="numpy")
+        assert (decoded[:, :, -1] == alpha).all()
+        assert np.array_equal(decoded[:, :, :-1].squeeze(), decode(plain, output="numpy"))
+
+
+def test_noise_under_transparent_pixels_changes_nothing(
+    coder: tuple[licodec.Encoder, licodec.Decoder],
+) -> None:
+    encode, _ = coder
+    samples = np.dstack([pixels(96, 96), np.full((96, 96), 255, np.uint8)])
+    samples[20:60, 30:80, 3] = 0
+    noisy = samples.copy()
+    noisy[20:60, 30:80, :3] = np.random.default_rng(1).integers(0, 256, (40, 50, 3))
+    assert encode(samples, quality=70) == encode(noisy, quality=70)
+
+
 def test_bytes_and_likeness_rise_with_quality(coder: tuple[licodec.Encoder, licodec.Decoder]) -> None:
     encode, decode = coder
     planes = pixels(192, 256)

@@ -107,6 +107,7 @@ def _saved(image: Image.Image, name: str, strip: bool) -> bytes:
     from PIL import ImageOps
     from PIL.PngImagePlugin import PngInfo
 
+    from lic_format.errors import UnsupportedError
     from licodec import metadata
 
     if name not in _WITH_EXIF:
@@ -120,7 +121,12 @@ def _saved(image: Image.Image, name: str, strip: bool) -> bytes:
         carried["pnginfo"] = PngInfo()
         carried["pnginfo"].add_itxt("XML:com.adobe.xmp", carried.pop("xmp"))
     sink = io.BytesIO()
-    image.save(sink, name, **carried, **_SAVE_OPTIONS.get(name, {}))
+    try:
+        image.save(sink, name, **carried, **_SAVE_OPTIONS.get(name, {}))
+    except OSError as error:
+        if not image.mode.endswith("A"):
+            raise
+        raise UnsupportedError(f"{name} files hold no alpha; PNG, WebP and TIFF files do") from error
     return sink.getvalue()
 
 

@@ -35,7 +35,12 @@ FORMAT = "LIC"
 EXTENSION = ".lic"
 MIME = "image/x-lic"
 
-_MODES = {(lic_format.Colour.GREY, 8, False): "L", (lic_format.Colour.RGB, 8, False): "RGB"}
+_MODES = {
+    (lic_format.Colour.GREY, 8, False): "L",
+    (lic_format.Colour.GREY, 8, True): "LA",
+    (lic_format.Colour.RGB, 8, False): "RGB",
+    (lic_format.Colour.RGB, 8, True): "RGBA",
+}
 """Pillow's mode by colour, depth and alpha."""
 
 # Options that programs hand to every format alike. They say nothing to this one, and a warning for each would
