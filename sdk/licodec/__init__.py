@@ -15,6 +15,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from licodec.plugins.hosts import register_imageio
 from licodec.plugins.pillow import register_pillow
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ __all__ = [
     "list_codecs",
     "load",
     "register",
+    "register_imageio",
     "register_pillow",
     "save",
 ]
@@ -78,13 +80,14 @@ _ERRORS = {
 
 
 def register() -> None:
-    """Make the hosts that are installed read and write `.lic`: Pillow.
+    """Make the hosts that are installed read and write `.lic`: Pillow and imageio.
 
     Importing licodec has done so already. Call it where an import alone would be removed as unused, and in
     worker processes started by "spawn" or "forkserver" (as `worker_init_fn`, as a pool's initializer): they
     inherit nothing.
     """
     register_pillow()
+    register_imageio()
 
 
 def __getattr__(name: str) -> Any:

@@ -147,8 +147,8 @@ def encode(
     """A picture as the bytes of a `.lic` file.
 
     Args:
-        image: a PIL image (L, RGB, or a mode that converts to them without loss of meaning), a uint8 array H
-            x W or H x W x 3, or a tensor C x H x W, uint8 or float in 0..1.
+        image: a PIL image (L, LA, RGB, RGBA, or a mode that converts to them without loss of meaning), a
+            uint8 array H x W or H x W x C, or a tensor C x H x W, uint8 or float in 0..1; C from 1 to 4.
         codec: token of the codec; `list_codecs` lists them.
         quality: 0..100, whole or not; 100 is the codec's best, not lossless.
         device: "auto", "cpu", "cuda" or "cuda:N".

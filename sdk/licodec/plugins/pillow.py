@@ -113,6 +113,8 @@ class LicImageFile(ImageFile.ImageFile):
     # Unpickled images don't pass through _open: for them there is nothing left to load, and nothing to lock.
     _lock: threading.Lock | None = None
     _start = 0
+    device = "auto"
+    """Where `load` decodes."""
 
     def _open(self) -> None:
         assert self.fp is not None
@@ -164,7 +166,7 @@ class LicImageFile(ImageFile.ImageFile):
         self.fp.seek(self._start)
         data = self.fp.read()
         try:
-            decoded = api.decode(data)
+            decoded = api.decode(data, device=self.device)
         except LicError as error:
             _raise_as_oserror(error, LicDecodeError)
         if (decoded.size, decoded.mode) != (self.size, self.mode):

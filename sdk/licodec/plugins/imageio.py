@@ -1,0 +1,134 @@
+"""`.lic` as one of imageio's formats (v3 plugin).
+
+    import imageio.v3 as iio, licodec
+    iio.imwrite("photo.lic", array, quality=80)
+    data = iio.imwrite("<bytes>", array, extension=".lic")
+    array, info = iio.imread("photo.lic"), iio.immeta("photo.lic")
+
+imageio imports this module when a `.lic` file is read or written. Errors about a file are OSErrors, as from
+the Pillow plugin; wrong options are ValueErrors and TypeErrors that name them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import PIL.ImageOps
+from imageio.core.request import URI_BYTES, InitializationError, IOMode, Request
+from imageio.core.v3_plugin_api import ImageProperties, PluginV3
+
+from lic_format.chunks import SIGNATURE
+from lic_format.errors import UsageValueError
+from licodec import api
+from licodec.plugins.hosts import EXTENSION
+from licodec.plugins.pillow import LicImageFile
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+_CHANNELS = {"L": (), "LA": (2,), "RGB": (3,), "RGBA": (4,)}
+_LEVELS = 255
+
+
+class LicPlugin(PluginV3):  # type: ignore[misc]  # imageio has no types for it
+    """One `.lic` file, which holds one image: uint8 H x W (grey), H x W x 2 (grey and alpha), H x W x 3 (RGB)
+    or H x W x 4 (RGB and alpha), as stored, before its orientation is applied."""
+
+    def __init__(self, request: Request) -> None:
+        super().__init__(request)
+        if request.mode.io_mode == IOMode.read:
+            if request.firstbytes[:8] != SIGNATURE:
+                raise InitializationError("not a .lic file: it does not begin with the signature")
+        elif (request.extension or "").lower() != EXTENSION:
+            raise InitializationError(
+                f'the target has the extension {request.extension!r}; pass extension="{EXTENSION}" to write '
+                f"a {EXTENSION} file there"
+            )
+
+    def _open(self) -> LicImageFile:
+        """The header, read again for every question: a resource may be asked several."""
+        file = self.request.get_file()
+        file.seek(0)
+        return LicImageFile(file)
+
+    def read(
+        self,
+        *,
+        index: int | None = None,
+        mode: str | None = None,
+        rotate: bool = False,
+        device: str = "auto",
+    ) -> npt.NDArray[np.uint8]:
+        """The image as an array; with a leading axis of length 1 for `index=...`.
+
+        Args:
+            index: 0, None or ... (Ellipsis).
+            mode: one of Pillow's modes to convert to.
+            rotate: turn the image as its orientation says.
+            device: "auto", "cpu", "cuda" or "cuda:N".
+        """
+        batch = _is_batch(index)
+        image = self._open()
+        image.device = device
+        shown = PIL.ImageOps.exif_transpose(image) if rotate else image
+        array = np.array(shown if mode is None else shown.convert(mode))
+        return array[None] if batch else array
+
+    def iter(self, **options: Any) -> Iterator[npt.NDArray[np.uint8]]:
+        """The one image; options of `read`."""
+        yield self.read(index=0, **options)
+
+    def properties(self, index: int | None = None) -> ImageProperties:
+        """Shape and dtype of what `read(index=index)` gives, from the header alone."""
+        batch = _is_batch(index)
+        image = self._open()
+        shape = (image.height, image.width, *_CHANNELS[image.mode])
+        return ImageProperties(
+            shape=(1, *shape) if batch else shape,
+            dtype=np.dtype(np.uint8),
+            n_images=1 if batch else None,
+            is_batch=batch,
+            spacing=image.info.get("dpi"),
+        )
+
+    def metadata(self, index: int | None = None, exclude_applied: bool = True) -> dict[str, Any]:
+        """What the header tells.
+
+        `icc_profile`, `exif`, `xmp` (bytes) and `dpi` where the file has them, `lic` (codec, weights, rate),
+        `mode`, and `Orientation` (1..8), which `read` does not apply by default.
+        """
+        _is_batch(index)
+        image = self._open()
+        return {**image.info, "mode": image.mode, "Orientation": image.getexif().get(0x0112, 1)}
+
+    def write(self, ndimage: Any, *, is_batch: bool | None = None, **options: Any) -> bytes | None:
+        """Encode one image: uint8 or bool, H x W, H x W x C with C 1..4, or such an image in a list or with a
+        leading axis of length 1.
+
+        Options are those of `licodec.encode`. Returns the file for the target "<bytes>", else None.
+        """
+        data = api.encode(_one_image(ndimage, is_batch), **options)
+        self.request.get_file().write(data)
+        return data if self.request._uri_type == URI_BYTES else None
+
+
+def _is_batch(index: Any) -> bool:
+    if index is ...:
+        return True
+    if index is None or (type(index) is int and index == 0):
+        return False
+    raise UsageValueError(
+        f"index: a .lic file holds one image, expected 0, None or ..., got {index!r}", "index"
+    )
+
+
+def _one_image(ndimage: Any, is_batch: bool | None) -> npt.NDArray[Any]:
+    several = isinstance(ndimage, list | tuple) if is_batch is None else is_batch
+    array = np.asarray(ndimage)
+    if several or array.ndim == 4:
+        if len(ndimage) != 1:
+            raise UsageValueError(f"image: a .lic file holds one image, got {len(ndimage)}", "image")
+        array = np.asarray(ndimage[0])
+    return array.astype(np.uint8) * np.uint8(_LEVELS) if array.dtype == np.bool_ else array
