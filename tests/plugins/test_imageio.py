@@ -96,7 +96,8 @@ def test_shapes_and_properties_agree(channels: int) -> None:
     array = pixels(channels=channels)
     array = array[:, :, 0] if channels == 1 else array
     data = iio.imwrite("<bytes>", array if channels > 1 else array[:, :, None], extension=".lic", **OPTIONS)
-    for index in (None, 0, ...):
+    indices: tuple[Any, ...] = (None, 0, ...)
+    for index in indices:
         read, properties = iio.imread(data, index=index), iio.improps(data, index=index)
         np.testing.assert_array_equal(read, array[None] if index is ... else array)
         assert (properties.shape, properties.dtype) == (read.shape, read.dtype)
@@ -161,8 +162,7 @@ def test_a_mode_and_a_device_can_be_asked_for() -> None:
 
 
 def test_a_resource_can_be_asked_again() -> None:
-    with iio.imopen(lic(), "r", plugin="licodec") as file:
-        assert isinstance(file, LicPlugin)
+    with iio.imopen(lic(), "r", plugin=LicPlugin) as file:
         for _ in range(2):
             assert file.properties().shape == (40, 56, 3)
             np.testing.assert_array_equal(file.read(), pixels())
@@ -172,11 +172,11 @@ def test_a_resource_can_be_asked_again() -> None:
 # --- damage ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("extension", [None, ".lic"])
+@pytest.mark.parametrize("options", [{}, {"extension": ".lic"}])
 @pytest.mark.parametrize("cut", [9, 20, 60, -1])
-def test_damage_is_an_oserror_that_says_what_it_is(extension: str | None, cut: int) -> None:
+def test_damage_is_an_oserror_that_says_what_it_is(options: dict[str, Any], cut: int) -> None:
     with pytest.raises(OSError, match="ends inside"):
-        iio.imread(lic()[:cut], extension=extension)
+        iio.imread(lic()[:cut], **options)
 
 
 def test_properties_need_the_header_alone() -> None:

@@ -32,7 +32,7 @@ _CHANNELS = {"L": (), "LA": (2,), "RGB": (3,), "RGBA": (4,)}
 _LEVELS = 255
 
 
-class LicPlugin(PluginV3):  # type: ignore[misc]  # imageio has no types for it
+class LicPlugin(PluginV3):
     """One `.lic` file, which holds one image: uint8 H x W (grey), H x W x 2 (grey and alpha), H x W x 3 (RGB)
     or H x W x 4 (RGB and alpha), as stored, before its orientation is applied."""
 
@@ -101,7 +101,8 @@ class LicPlugin(PluginV3):  # type: ignore[misc]  # imageio has no types for it
         """
         _is_batch(index)
         image = self._open()
-        return {**image.info, "mode": image.mode, "Orientation": image.getexif().get(0x0112, 1)}
+        found: dict[str, Any] = {str(name): value for name, value in image.info.items()}
+        return found | {"mode": image.mode, "Orientation": image.getexif().get(0x0112, 1)}
 
     def write(self, ndimage: Any, *, is_batch: bool | None = None, **options: Any) -> bytes | None:
         """Encode one image: uint8 or bool, H x W, H x W x C with C 1..4, or such an image in a list or with a
