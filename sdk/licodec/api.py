@@ -27,13 +27,13 @@ from lic_format.container import LicFile
 from lic_format.errors import UnsupportedError, UsageTypeError, UsageValueError, WeightsError
 from lic_format.fields import VARINT_BYTES, read_varint
 from lic_format.header import Colour, Depth, Flag, Head
-from licodec import options
+from licodec import options, targets
 from licodec.atomic import write_atomic
 from licodec.codecs.contract import Stages
 from licodec.codecs.registry import CODECS, CodecEntry
-from licodec.images import Picture, from_picture, to_picture
+from licodec.images import Picture, from_picture, psnr, to_picture
 from licodec.models import CACHE, Loaded, Request, codec_entry, resolve_device
-from licodec.options import MetadataOptions
+from licodec.options import EncodeOptions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -70,29 +70,29 @@ class Encoder:
         self,
         codec: str = "fhic",
         *,
-        quality: float = 75,
+        quality: float | None = None,
         device: str = "auto",
         weights: str | os.PathLike[str] | None = None,
     ) -> None:
         self._request = _encode_request(codec, weights)
-        self._quality: float = options.check("quality", quality)
+        self._quality: float = targets.chosen({"quality": quality}).quality
         self._device: str = options.check("device", device)
         self._loaded = CACHE.get(self._request, resolve_device(self._device))
 
     @overload
     def __call__(
         self, image: Image, *, quality: float | None = None, stages: Stages | None = None,
-        **metadata: Unpack[MetadataOptions],
+        **more: Unpack[EncodeOptions],
     ) -> bytes: ...  # fmt: skip
     @overload
     def __call__(
         self, image: Sequence[Image], *, quality: float | None = None, stages: Stages | None = None,
-        **metadata: Unpack[MetadataOptions],
+        **more: Unpack[EncodeOptions],
     ) -> list[bytes]: ...  # fmt: skip
 
     def __call__(
         self, image: Any, *, quality: float | None = None, stages: Stages | None = None,
-        **metadata: Unpack[MetadataOptions],
+        **more: Unpack[EncodeOptions],
     ) -> Any:  # fmt: skip
         """The bytes of a picture, or the list of bytes of a list of pictures: the same as of single calls.
 
@@ -100,13 +100,13 @@ class Encoder:
             image: as in `encode`, or a list or tuple of such.
             quality: 0..100; None is the encoder's own.
             stages: receives milliseconds by stage.
-            metadata: icc_profile, exif, xmp, dpi and strip, as in `encode`; the same for every picture.
+            more: targets (instead of a quality) and metadata, as in `encode`; the same for every picture.
         """
-        rate = options.rate_index(self._quality if quality is None else options.check("quality", quality))
-        wanted = options.metadata(metadata)
+        goal = targets.chosen({"quality": quality, **more}, self._quality)
+        wanted = options.metadata(more)
         if isinstance(image, list | tuple):
-            return [_encode(self._loaded, _picture(one, wanted, stages), rate, stages) for one in image]
-        return _encode(self._loaded, _picture(image, wanted, stages), rate, stages)
+            return [_encode(self._loaded, _picture(one, wanted, stages), goal, stages) for one in image]
+        return _encode(self._loaded, _picture(image, wanted, stages), goal, stages)
 
     def __repr__(self) -> str:
         ref = self._loaded.ref
@@ -138,11 +138,11 @@ def encode(
     image: Image,
     *,
     codec: str = "fhic",
-    quality: float = 75,
+    quality: float | None = None,
     device: str = "auto",
     weights: str | os.PathLike[str] | None = None,
     stages: Stages | None = None,
-    **metadata: Unpack[MetadataOptions],
+    **more: Unpack[EncodeOptions],
 ) -> bytes:
     """A picture as the bytes of a `.lic` file.
 
@@ -150,11 +150,15 @@ def encode(
         image: a PIL image (L, LA, RGB, RGBA, or a mode that converts to them without loss of meaning), a
             uint8 array H x W or H x W x C, or a tensor C x H x W, uint8 or float in 0..1; C from 1 to 4.
         codec: token of the codec; `list_codecs` lists them.
-        quality: 0..100, whole or not; 100 is the codec's best, not lossless.
+        quality: 0..100, whole or not; 100 is the codec's best, not lossless; 75 where nothing is said.
         device: "auto", "cpu", "cuda" or "cuda:N".
         weights: a weights file or folder to use instead of the installed ones.
         stages: a dict that receives milliseconds by stage, added to what is there
             (pixels, network, exact, entropy, container).
+        target_size: the most bytes that the whole file may have, instead of a quality; target_bpp: the same
+            in bits a pixel. The best quality that fits is found by coding, some five times.
+        target_psnr: the least PSNR in dB over 8-bit samples; the smallest file that has it.
+        strict: whether a target that this picture can't meet is an error; else the nearest file is given.
         icc_profile, exif, xmp: bytes to store instead of what the image carries in `info`, exif also as
             PIL.Image.Exif; None or b"" stores none. The orientation comes from the EXIF that is stored, else
             from the image, and survives everything else.
@@ -166,10 +170,10 @@ def encode(
         WeightsError: the weights are not there or damaged.
     """
     request = _encode_request(codec, weights)
-    rate = options.rate_index(options.check("quality", quality))
+    goal = targets.chosen({"quality": quality, **more})
     options.check("device", device)
-    picture = _picture(image, options.metadata(metadata), stages)
-    return _encode(CACHE.get(request, resolve_device(device)), picture, rate, stages)
+    picture = _picture(image, options.metadata(more), stages)
+    return _encode(CACHE.get(request, resolve_device(device)), picture, goal, stages)
 
 
 def save(
@@ -177,10 +181,10 @@ def save(
     path: str | os.PathLike[str],
     *,
     codec: str = "fhic",
-    quality: float = 75,
+    quality: float | None = None,
     device: str = "auto",
     weights: str | os.PathLike[str] | None = None,
-    **metadata: Unpack[MetadataOptions],
+    **more: Unpack[EncodeOptions],
 ) -> None:
     """Encode a picture into a file: whole or not at all, whatever happens in between.
 
@@ -188,7 +192,7 @@ def save(
     """
     if not isinstance(path, str | os.PathLike):
         raise UsageTypeError(f"path: expected a path, got {type(path).__name__}", argument="path")
-    data = encode(image, codec=codec, quality=quality, device=device, weights=weights, **metadata)
+    data = encode(image, codec=codec, quality=quality, device=device, weights=weights, **more)
     write_atomic(path, data)
 
 
@@ -205,9 +209,9 @@ def _picture(image: Any, wanted: Mapping[str, Any], stages: Stages | None) -> Pi
         return to_picture(image, wanted)
 
 
-def _encode(loaded: Loaded, picture: Picture, rate: int, stages: Stages | None) -> bytes:
+def _encode(loaded: Loaded, picture: Picture, goal: targets.Goal, stages: Stages | None) -> bytes:
     CACHE.before_use(loaded.device)
-    ref, chunks = loaded.ref, picture.metadata
+    chunks = picture.metadata
     if picture.alpha is not None:
         from licodec import alpha
 
@@ -215,6 +219,19 @@ def _encode(loaded: Loaded, picture: Picture, rate: int, stages: Stages | None) 
             chunks = (*chunks, alpha.encode(picture.alpha))
             planes = alpha.without_hidden(picture.planes, picture.alpha)
         picture = dataclasses.replace(picture, planes=planes)
+    picture = dataclasses.replace(picture, metadata=chunks)
+
+    def code(rate: int) -> bytes:
+        return _coded(loaded, picture, rate, stages)
+
+    def likeness(data: bytes) -> float:
+        return psnr(picture.planes, loaded.model.decode(lic_format.container.read(data)).planes)
+
+    return goal.met(code, likeness, picture.width * picture.height)
+
+
+def _coded(loaded: Loaded, picture: Picture, rate: int, stages: Stages | None) -> bytes:
+    ref = loaded.ref
     coded = loaded.model.encode(picture, rate=rate, stages=stages)
     head = Head(
         width=picture.width,
@@ -230,7 +247,7 @@ def _encode(loaded: Loaded, picture: Picture, rate: int, stages: Stages | None) 
         **coded.head_fields,
     )
     with _timed(stages, "container"):
-        return lic_format.container.write(LicFile(head=head, metadata=chunks, units=coded.units))
+        return lic_format.container.write(LicFile(head=head, metadata=picture.metadata, units=coded.units))
 
 
 # --- decode ---------------------------------------------------------------------------------------

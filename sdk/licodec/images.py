@@ -7,6 +7,7 @@ them. What a mode or dtype would lose is refused by name, never narrowed silentl
 from __future__ import annotations
 
 import io
+import math
 import sys
 import warnings
 from collections.abc import Mapping
@@ -279,3 +280,11 @@ def _from_tensor(tensor: torch.Tensor) -> Pixels:
             raise _refuse_value(f"floats from {low:g} to {high:g}; a float tensor must be in 0..1")
         tensor = torch.floor(tensor.float() * 255.0 + 0.5).to(torch.uint8)
     return np.ascontiguousarray(tensor.permute(1, 2, 0).cpu().numpy())
+
+
+def psnr(first: Pixels, second: Pixels) -> float:
+    """Peak signal-to-noise ratio of 8-bit samples in dB, over all of them; infinite where they are equal."""
+    import numpy as np
+
+    error = float(np.mean(np.square(first.astype(np.float32) - second.astype(np.float32)), dtype=np.float64))
+    return 10 * math.log10(255**2 / error) if error else math.inf

@@ -34,6 +34,16 @@ Host = Literal["sdk", "cli", "pillow"]
 Output = Literal["pil", "numpy", "torch"]
 
 RATE_INDICES = 256
+DEFAULT_QUALITY = 75.0
+
+
+class TargetOptions(TypedDict, total=False):
+    """The options of encoding that say how large or how good a file is to be, beside its quality."""
+
+    target_size: int | None
+    target_bpp: float | None
+    target_psnr: float | None
+    strict: bool
 
 
 class MetadataOptions(TypedDict, total=False):
@@ -44,6 +54,10 @@ class MetadataOptions(TypedDict, total=False):
     xmp: bytes | None
     dpi: tuple[float, float] | None
     strip: bool
+
+
+class EncodeOptions(TargetOptions, MetadataOptions, total=False):
+    """What encoding takes beside what its signatures name."""
 
 
 @dataclass(frozen=True)
@@ -80,9 +94,11 @@ def _shown(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _real(low: float, high: float) -> Callable[[str, Any], float]:
-    def check(name: str, value: Any) -> float:
-        expects = f"a number from {low:g} to {high:g}"
+def _real(low: float, high: float) -> Callable[[str, Any], float | None]:
+    def check(name: str, value: Any) -> float | None:
+        expects = f"a number from {low:g} to {high:g}, or None"
+        if value is None:
+            return None
         # bool is a Real, and True as quality 1 is never what was meant; NumPy's scalars are Reals, its bool
         # is not.
         if isinstance(value, bool) or not isinstance(value, numbers.Real):
@@ -181,10 +197,40 @@ OPTIONS: Mapping[str, Option] = {
         ),
         Option(
             name="quality",
-            expects="a number from 0 to 100",
-            default=75.0,
+            expects="a number from 0 to 100, or None",
+            default=None,
             check=_real(0.0, 100.0),
-            doc="Higher is larger and closer to the picture. 100 is the codec's best, not lossless.",
+            doc="Higher is larger and closer to the picture. 100 is the codec's best, not lossless. 75 where "
+            "no target is given either.",
+        ),
+        Option(
+            name="target_size",
+            expects="a whole number of at least 1, or None",
+            default=None,
+            check=_whole(1),
+            doc="The most bytes that the file may have, all included; the best quality that fits is found.",
+        ),
+        Option(
+            name="target_bpp",
+            expects="a number from 0.0001 to 64, or None",
+            default=None,
+            check=_real(0.0001, 64.0),
+            doc="The same in bits a pixel.",
+        ),
+        Option(
+            name="target_psnr",
+            expects="a number from 1 to 100, or None",
+            default=None,
+            check=_real(1.0, 100.0),
+            doc="The least PSNR in dB over the 8-bit samples; the smallest file that has it is found.",
+        ),
+        Option(
+            name="strict",
+            expects="True or False",
+            default=True,
+            check=_flag,
+            hosts=frozenset({"sdk", "pillow"}),
+            doc="Whether a target that a picture can't meet is an error; else the nearest file is taken.",
         ),
         Option(
             name="weights",
@@ -253,13 +299,13 @@ def check(name: str, value: Any) -> Any:
 
 
 def metadata(given: Mapping[str, Any]) -> dict[str, Any]:
-    """All metadata options in normal form, those not given with their defaults.
+    """All metadata options in normal form, those not given with their defaults; passes over target options.
 
-    Raises a `UsageError` for a wrong value, and for a name that is no metadata option.
+    Raises a `UsageError` for a wrong value, and for a name that is neither.
     """
     names = tuple(MetadataOptions.__annotations__)
     for name in given:
-        if name not in names:
+        if name not in EncodeOptions.__annotations__:
             meant = nearest(name, "sdk", "encode")
             hint = f"; did you mean {meant}?" if meant else ""
             raise UsageTypeError(f"{name}: there is no such option{hint}", argument=name)

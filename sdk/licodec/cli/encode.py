@@ -25,7 +25,10 @@ def encode(
     sources: tuple[str, ...],
     output: str | None,
     codec: str,
-    quality: float,
+    quality: float | None,
+    target_size: int | None,
+    target_bpp: float | None,
+    target_psnr: float | None,
     weights: str | None,
     device: str,
     strip: bool,
@@ -40,8 +43,16 @@ def encode(
     """
     jobs_planned = plan(sources, output, ".lic", overwrite=not no_overwrite)
     import licodec
+    from licodec import targets
 
-    encoder = licodec.Encoder(codec, quality=quality, device=device, weights=weights)
+    encoder = licodec.Encoder(codec, device=device, weights=weights)
+    goal: dict[str, Any] = {
+        "quality": quality,
+        "target_size": target_size,
+        "target_bpp": target_bpp,
+        "target_psnr": target_psnr,
+    }
+    targets.chosen(goal)  # which refuses what contradicts itself, before any work
 
     def work(job: Job) -> dict[str, Any]:
         from PIL import Image
@@ -50,7 +61,7 @@ def encode(
         with Image.open(io.BytesIO(job.read())) as image:
             image.load()
             start = time.perf_counter()
-            data = encoder(image, strip=strip)
+            data = encoder(image, strip=strip, **goal)
             milliseconds = 1000 * (time.perf_counter() - start)
             width, height = image.size
         job.write(data)
@@ -62,7 +73,7 @@ def encode(
             "width": width,
             "height": height,
             "codec": codec,
-            "quality": quality,
+            "quality": licodec.inspect(data).quality,
             "ms": round(milliseconds, 1),
         }
 

@@ -214,7 +214,7 @@ def _save(image: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
 
 
 def _encode_options(given: Mapping[str, Any]) -> dict[str, Any]:
-    from licodec import options
+    from licodec import options, targets
 
     known = {option.name for option in options.understood_by("pillow", "encode")}
     if given.get("lossless"):
@@ -226,7 +226,9 @@ def _encode_options(given: Mapping[str, Any]) -> dict[str, Any]:
         hint = f"; did you mean {meant}?" if meant else ""
         # The frames between: _encode_options, _save, Image.save.
         warnings.warn(f"option {name!r} is not known and was ignored{hint}", LicWarning, stacklevel=4)
-    return {name: options.check(name, value) for name, value in given.items() if name in known}
+    checked = {name: options.check(name, value) for name, value in given.items() if name in known}
+    targets.chosen(checked)  # which refuses what contradicts itself
+    return checked
 
 
 def register_pillow() -> None:
