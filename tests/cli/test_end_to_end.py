@@ -62,6 +62,16 @@ def test_metadata_is_kept_unless_stripped_and_the_picture_stays_upright(
         assert ("dpi" in image.info) is not strip
 
 
+def test_a_target_is_met_and_the_quality_told(licodec_command: Command, slope: Path) -> None:
+    status, out, _ = licodec_command("encode", slope, "--target-size", "400", "--json", "--device", "cpu")
+    report = json.loads(out)
+    assert status == 0 and 380 < report["bytes"] <= 400 and 0 < report["quality"] < 100
+    status, _, err = licodec_command("encode", slope, "--target-size", "700", "-q", "50")
+    assert status == 2 and "quality and target_size" in err
+    status, _, err = licodec_command("encode", slope, "--target-size", "30", "--device", "cpu")
+    assert status == 1 and "the smallest file has" in err
+
+
 def test_several_jobs_write_the_bytes_that_one_writes(licodec_command: Command, slope: Path) -> None:
     others = [slope.with_name(f"{name}.png") for name in "abc"]
     for turn, other in enumerate(others):

@@ -45,14 +45,10 @@ def encode(
     import licodec
     from licodec import targets
 
-    encoder = licodec.Encoder(codec, device=device, weights=weights)
-    goal: dict[str, Any] = {
-        "quality": quality,
-        "target_size": target_size,
-        "target_bpp": target_bpp,
-        "target_psnr": target_psnr,
-    }
-    targets.chosen(goal)  # which refuses what contradicts itself, before any work
+    encoder = licodec.Encoder(codec, quality=quality, device=device, weights=weights)
+    given = {"target_size": target_size, "target_bpp": target_bpp, "target_psnr": target_psnr}
+    wanted: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    goal = targets.chosen({"quality": quality, **wanted})  # refuses two that contradict each other
 
     def work(job: Job) -> dict[str, Any]:
         from PIL import Image
@@ -61,7 +57,7 @@ def encode(
         with Image.open(io.BytesIO(job.read())) as image:
             image.load()
             start = time.perf_counter()
-            data = encoder(image, strip=strip, **goal)
+            data = encoder(image, strip=strip, **wanted)
             milliseconds = 1000 * (time.perf_counter() - start)
             width, height = image.size
         job.write(data)
@@ -73,7 +69,7 @@ def encode(
             "width": width,
             "height": height,
             "codec": codec,
-            "quality": licodec.inspect(data).quality,
+            "quality": licodec.inspect(data).quality if goal.target else goal.quality,
             "ms": round(milliseconds, 1),
         }
 
