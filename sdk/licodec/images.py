@@ -190,7 +190,7 @@ def _from_pil(image: PIL.Image.Image) -> Pixels:
     else:
         if image.mode == "P" and _palette_is_grey(image):
             mode = "L"
-        if "transparency" in image.info:
+        if image.has_transparency_data:
             mode = _WITH_ALPHA.get(mode, mode)
         coded = _converted(image, mode)
     return np.asarray(coded).reshape(image.height, image.width, -1)

@@ -160,6 +160,14 @@ def test_transparency_that_a_mode_does_not_show_becomes_alpha(
     assert image.info == before
 
 
+def test_a_palette_with_alpha_of_its_own_becomes_alpha() -> None:
+    image = PIL.Image.fromarray(cut_out(4), "RGBA").quantize(32, PIL.Image.Quantize.FASTOCTREE)
+    assert image.palette is not None and image.palette.mode == "RGBA"
+    result = from_picture(to_picture(image), "pil")
+    assert result.mode == "RGBA"
+    np.testing.assert_array_equal(np.asarray(result), np.asarray(image.convert("RGBA")))
+
+
 def test_transparency_that_makes_no_sense_is_refused_not_dropped() -> None:
     image = PIL.Image.new("RGB", (4, 4))
     image.info["transparency"] = "much"
