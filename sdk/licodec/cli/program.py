@@ -15,6 +15,7 @@ from licodec.cli.codecs import codecs
 from licodec.cli.decode import decode
 from licodec.cli.encode import encode
 from licodec.cli.inspect import inspect
+from licodec.cli.integrate import integrate, thumbnail
 from licodec.cli.train import train
 from licodec.version import __version__
 
@@ -27,7 +28,7 @@ def licodec() -> None:
     """Images in the .lic format, coded by learned codecs."""
 
 
-for _command in (encode, decode, inspect, codecs, bench, train):
+for _command in (encode, decode, inspect, codecs, bench, train, integrate, thumbnail):
     licodec.add_command(_command)
 
 

@@ -1,0 +1,1 @@
+"""Files for desktops and file(1), which `licodec integrate` prints and installs."""
