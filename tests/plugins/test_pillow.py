@@ -219,10 +219,11 @@ def test_threads_that_load_one_image_decode_it_once(lic: bytes, monkeypatch: pyt
     calls: list[int] = []
     decode = licodec.api.decode
 
-    def slow(data: bytes) -> PIL.Image.Image:
+    def slow(data: bytes, **options: Any) -> PIL.Image.Image:
         calls.append(len(data))
         time.sleep(0.05)
-        return decode(data)
+        image: PIL.Image.Image = decode(data, **options)
+        return image
 
     monkeypatch.setattr(licodec.api, "decode", slow)
     shared = opened(lic)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from lic_format import UsageValueError
 from licodec.training import loop
 from licodec.training.loop import Schedule, TrainOptions
 from tests.training.conftest import Start
@@ -29,6 +30,18 @@ def test_a_few_steps_give_finite_losses_and_move_every_net(start: Start) -> None
     assert moved >= {"analysis", "refinement", "synthesis", "hyper_analysis", "means", "twins"}
     assert moved >= {"gain", "prior_scale"}
     assert trainer.step == 3 and trainer.pixels == 3 * 2 * 64 * 64
+
+
+def test_what_is_held_stays_as_it_is(start: Start) -> None:
+    held = ("gain", "refinement.step", "synthesis")
+    trainer = start(hold=held)
+    before = {name: value.clone() for name, value in trainer.model.named_parameters()}
+    trainer.train_step()
+    still = {name for name, value in trainer.model.named_parameters() if torch.equal(value, before[name])}
+    assert {"gain", "refinement.step", "synthesis.klt.weight", "synthesis.enter.bias"} <= still
+    assert not {"inverse_gain", "refinement.adjoint.weight", "analysis.klt.weight"} & still
+    with pytest.raises(UsageValueError, match=r"hold: .* 'gains'"):
+        start(hold=("gains",))
 
 
 def test_a_resumed_run_goes_on_where_it_stopped(start: Start) -> None:

@@ -19,6 +19,8 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 @click.option("--data", type=_FOLDER, help="Folder of zip shards with pictures.")
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint in --out.")
 @click.option("--init", metavar="TAG", help="Start from exported weights.")
+@click.option("--learning-rate", type=click.FloatRange(0, 1, min_open=True), help="Of the plateau.")
+@click.option("--hold", metavar="NAME", multiple=True, help="A parameter or module that stays as it is.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of torch.")
 @click.option("--device", help="cpu, cuda or cuda:N.")
 def train(codec: str, resume: bool, **given: object) -> None:

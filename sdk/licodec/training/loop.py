@@ -22,6 +22,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from lic_format.errors import UsageValueError
 from licodec.codecs.checkerboard import PRESETS
 from licodec.exact.trainable import TrainableConv
 from licodec.training.data import DRAWN_SHARE, Crops, Pixels, read_crops, to_input
@@ -41,7 +42,7 @@ PLATEAU = 0.3
 @dataclass
 class TrainOptions:
     """What `licodec train` takes. `minutes` is the length of the whole schedule, earlier runs of a resumed
-    folder included."""
+    folder included; `hold` names parameters, or modules, that stay as they are."""
 
     codec: str = "fhic"
     preset: str = "s"
@@ -55,6 +56,7 @@ class TrainOptions:
     threads: int | None = None
     seed: int = 1
     learning_rate: float = 1.0e-3
+    hold: tuple[str, ...] = ()
     limit: int | None = None
     cache: Path = Path("checkpoints/cache")
     stages: tuple[tuple[float, int, int], ...] = field(default=((0.8, 208, 8), (1.01, 256, 5)))
@@ -166,6 +168,12 @@ class Trainer:
         self.norms: list[list[float]] = []
         if resuming:
             self.restore()
+        for held in options.hold:
+            found = [p for name, p in self.model.named_parameters() if f"{name}.".startswith(f"{held}.")]
+            if not found:
+                raise UsageValueError(f"hold: the model has no parameter or module {held!r}", argument="hold")
+            for parameter in found:
+                parameter.requires_grad_(False)
 
     @property
     def schedule(self) -> Schedule:
