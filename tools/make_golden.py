@@ -20,9 +20,10 @@ import numpy.typing as npt
 import PIL.Image
 
 import lic_format
+import licodec
 from lic_format import Head, LicFile
-from lic_format.header import Colour, Order
-from licodec import store
+from lic_format.header import Colour, Flag, Order
+from licodec import alpha, store
 from licodec.codecs import checkerboard as cb
 from licodec.images import Picture
 from licodec.options import rate_index
@@ -47,6 +48,11 @@ def cases(photo: PIL.Image.Image) -> Iterator[tuple[str, Pixels, float, Order]]:
     grey = crop(photo.convert("L"), GREY_CROP)
     yield "grey-order1", grey, GREY_QUALITY, Order.CHECKERBOARD
     yield "pixel-order1", crop(photo, (10, 10, 1, 1)), 50.0, Order.CHECKERBOARD
+    colours = crop(photo, CROPS[50.0])
+    y, x = np.indices(colours.shape[:2])
+    disc = np.clip(400 - 8 * np.hypot(y - 40, x - 40), 0, 255).astype(np.uint8)
+    yield "alpha-order1", np.dstack([colours, disc]), 50.0, Order.CHECKERBOARD
+    yield "grey-alpha-order1", np.dstack([grey, np.full_like(grey, 77)]), GREY_QUALITY, Order.CHECKERBOARD
 
 
 def crop(photo: PIL.Image.Image, place: tuple[int, int, int, int]) -> Pixels:
@@ -66,28 +72,32 @@ def symbols_crc(model: cb.Checkerboard, file: LicFile) -> str:
 def coded(
     model: cb.Checkerboard, ref: store.WeightsRef, pixels: Pixels, quality: float, order: Order
 ) -> bytes:
-    made = model.encode(Picture(pixels), rate=rate_index(quality), order=order)
+    opaque = pixels.shape[2] in (1, 3)
+    planes, plane = (pixels, pixels[:, :, 0]) if opaque else (pixels[:, :, :-1], pixels[:, :, -1])
+    planes = np.ascontiguousarray(planes if opaque else alpha.without_hidden(planes, plane))
+    made = model.encode(Picture(planes), rate=rate_index(quality), order=order)
     head = Head(
         width=pixels.shape[1],
         height=pixels.shape[0],
-        colour=Colour.GREY if pixels.shape[2] == 1 else Colour.RGB,
+        colour=Colour.GREY if planes.shape[2] == 1 else Colour.RGB,
+        flags=Flag(0) if opaque else Flag.ALPHA,
         codec=ref.codec,
         tag=ref.tag,
         decode_digest=ref.decode_digest,
         synthesis_digest=ref.synthesis_digest,
         **made.head_fields,
     )
-    return lic_format.write(LicFile(head, units=made.units))
+    chunks = () if opaque else (alpha.encode(plane),)
+    return lic_format.write(LicFile(head, metadata=chunks, units=made.units))
 
 
 def write_case(folder: Path, name: str, data: bytes, model: cb.Checkerboard) -> None:
     file = lic_format.read(data)
-    decoded = model.decode(file).planes
+    decoded = licodec.decode(data, device="cpu")
     facts = {"decode_digest": file.head.decode_digest.hex(), "symbols": symbols_crc(model, file)}
     (folder / f"{name}.lic").write_bytes(data)
     (folder / f"{name}.json").write_text(json.dumps(facts, indent=1) + "\n")
-    grey = decoded.shape[2] == 1
-    PIL.Image.fromarray(decoded[:, :, 0] if grey else decoded).save(folder / f"{name}.png", optimize=True)
+    decoded.save(folder / f"{name}.png", optimize=True)
 
 
 def main(arguments: list[str] | None = None) -> None:

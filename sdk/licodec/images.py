@@ -184,6 +184,7 @@ def _from_pil(image: PIL.Image.Image) -> Pixels:
     if mode is None:
         why = _WHY_REFUSED.get(image.mode, 'its samples are not 8-bit grey or RGB; use image.convert("RGB")')
         raise _refuse_type(f"mode {image.mode}: {why}")
+    check_depth(image)
     image.load()  # some formats tell of transparency after the pixels
     if image.mode in _OTHER_COLOURS:
         coded = _to_srgb(image)
@@ -194,6 +195,16 @@ def _from_pil(image: PIL.Image.Image) -> Pixels:
             mode = _WITH_ALPHA.get(mode, mode)
         coded = _converted(image, mode)
     return np.asarray(coded).reshape(image.height, image.width, -1)
+
+
+def check_depth(image: PIL.Image.Image) -> None:
+    """Refuse a picture of 16 bits a sample that Pillow is about to read as 8, as it does with RGB. Once it
+    has, nobody can tell."""
+    if any(";16" in str(part.args) for part in getattr(image, "tile", ())):
+        raise _refuse_type(
+            f"16 bits a sample, which Pillow reads as 8 (mode {image.mode}): no codec of this version keeps "
+            "them; convert it to 8 bits yourself"
+        )
 
 
 def _converted(image: PIL.Image.Image, mode: str) -> PIL.Image.Image:

@@ -35,7 +35,9 @@ def test_there_are_golden_files_of_every_kind() -> None:
     assert FILES, "no golden files: run tools/make_golden.py with the weights of the release"
     heads = [lic_format.read(path.read_bytes()).head for path in FILES]
     assert {int(head.order) for head in heads} == {0, 1}
-    assert {head.colour.name for head in heads} == {"GREY", "RGB"}
+    assert {(head.colour.name, head.alpha) for head in heads} == {
+        (colour, alpha) for colour in ("GREY", "RGB") for alpha in (False, True)
+    }
     assert len({head.rate for head in heads}) >= 3
 
 
@@ -52,5 +54,7 @@ def test_a_golden_file_decodes_to_its_symbols_and_its_picture(path: Path) -> Non
     found = licodec.decode(path, output="numpy", device="cpu")
     expected = np.asarray(PIL.Image.open(path.with_suffix(".png")))
     assert found.shape == expected.shape
+    if file.head.alpha:
+        assert np.array_equal(found[:, :, -1], expected[:, :, -1])
     error = float(np.mean((found.astype(np.float64) - expected) ** 2))
     assert error <= 255**2 / 10 ** (CLOSENESS_DB / 10)

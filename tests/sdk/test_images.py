@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import struct
+import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -80,6 +83,23 @@ def test_modes_that_would_lose_something_are_refused_by_name(mode: str) -> None:
     with pytest.raises(UsageTypeError, match=f"image: mode {mode}: .* 8 bits") as caught:
         to_picture(PIL.Image.new(mode, (4, 4)))
     assert caught.value.argument == "image"
+
+
+def test_pictures_that_pillow_is_about_to_narrow_are_refused(tmp_path: Path) -> None:
+    """Pillow writes no RGB of 16 bits, so this file is made by hand."""
+
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return len(body).to_bytes(4, "big") + name + body + zlib.crc32(name + body).to_bytes(4, "big")
+
+    header = struct.pack(">IIBBBBB", 2, 2, 16, 2, 0, 0, 0)
+    rows = zlib.compress((b"\0" + bytes(range(12))) * 2)
+    path = tmp_path / "deep.png"
+    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
+    with PIL.Image.open(path) as image:
+        assert image.mode == "RGB"
+        with pytest.raises(UsageTypeError, match="16 bits a sample, which Pillow reads as 8"):
+            to_picture(image)
 
 
 def cut_out(channels: int) -> Any:

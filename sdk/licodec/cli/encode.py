@@ -43,7 +43,7 @@ def encode(
     """
     jobs_planned = plan(sources, output, ".lic", overwrite=not no_overwrite)
     import licodec
-    from licodec import targets
+    from licodec import images, targets
 
     encoder = licodec.Encoder(codec, quality=quality, device=device, weights=weights)
     given = {"target_size": target_size, "target_bpp": target_bpp, "target_psnr": target_psnr}
@@ -55,6 +55,7 @@ def encode(
 
         job.check_target()
         with Image.open(io.BytesIO(job.read())) as image:
+            images.check_depth(image)
             image.load()
             start = time.perf_counter()
             data = encoder(image, strip=strip, **wanted)
