@@ -1,6 +1,6 @@
 """The alpha plane: its exact coder (SPEC.md, ALPH), and what becomes of colours that nobody sees.
 
-    chunk = encode(plane)                  # without loss; a constant plane costs 14 bytes in the file
+    chunk = encode(plane)                  # without loss; a constant plane costs 11 bytes in the file
     plane = decode(chunk, plane.shape, 8)
     planes = without_hidden(planes, plane) # equal for pictures that look equal
 

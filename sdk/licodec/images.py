@@ -200,22 +200,34 @@ def _from_pil(image: PIL.Image.Image) -> Pixels:
 def check_depth(image: PIL.Image.Image) -> None:
     """Refuse a picture of 16 bits a sample that Pillow is about to read as 8, as it does with RGB. Once it
     has, nobody can tell."""
-    if any(";16" in str(part.args) for part in getattr(image, "tile", ())):
+    if any(map(_is_deep, getattr(image, "tile", ()))):
         raise _refuse_type(
             f"16 bits a sample, which Pillow reads as 8 (mode {image.mode}): no codec of this version keeps "
             "them; convert it to 8 bits yourself"
         )
 
 
+def _is_deep(part: Any) -> bool:
+    """Whether a part of a file that Pillow has yet to read has 16 bits a sample; BGR;16 has them a pixel."""
+    options = part.args if isinstance(part.args, tuple) else (part.args,)
+    layout = str(options[0]) if options else ""
+    largest = options[-1] if part.codec_name.startswith("ppm") else 0
+    return (
+        (";16" in layout and layout != "BGR;16")
+        or part.codec_name == "SGI16"
+        or (isinstance(largest, int) and largest > 255)
+    )
+
+
 def _converted(image: PIL.Image.Image, mode: str) -> PIL.Image.Image:
     if image.mode == mode:
         return image
-    if image.mode in ("P", "1") and mode == "LA":  # not every pair of modes has a way of its own
-        red, _, _, alpha = image.convert("RGBA").split()
-        import PIL.Image
+    import PIL.Image
 
-        return PIL.Image.merge("LA", (red, alpha))
     try:
+        if image.mode in ("P", "1") and mode == "LA":  # not every pair of modes has a way of its own
+            red, _, _, alpha = image.convert("RGBA").split()
+            return PIL.Image.merge("LA", (red, alpha))
         return image.convert(mode)
     except (TypeError, ValueError) as error:
         transparency = image.info.get("transparency")

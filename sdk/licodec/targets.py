@@ -57,11 +57,20 @@ class Goal:
                 files[rate] = code(rate)
             return files[rate]
 
+        likenesses: dict[int, float] = {}
+
+        def measured(rate: int) -> float:
+            likenesses[rate] = likeness(coded(rate))
+            return likenesses[rate]
+
         if self.target == "target_psnr":
-            last = _last_below(self.value, lambda rate: likeness(coded(rate)), _PSNR_SLOPE)
-            if last == options.RATE_INDICES - 1 and self.strict:
-                raise self._out_of_reach(f"the best is {likeness(coded(last)):.2f} dB")
-            return coded(min(last + 1, options.RATE_INDICES - 1))
+            last = _last_below(self.value, measured, _PSNR_SLOPE)
+            if last < options.RATE_INDICES - 1:
+                return coded(last + 1)
+            best = max(likenesses, key=lambda rate: likenesses[rate])
+            if self.strict:
+                raise self._out_of_reach(f"the best is {likenesses[best]:.2f} dB")
+            return coded(best)
         most = self.value if self.target == "target_size" else self.value * pixels / 8
         last = _last_below(math.log(most + 1e-6), lambda rate: math.log(len(coded(rate))), _SIZE_SLOPE)
         if last < 0 and self.strict:
@@ -112,7 +121,7 @@ def _last_below(target: float, measure: Callable[[int], float], slope: float) ->
             share = 0.5 if next(turns) else (target - at_low) / (at_high - at_low)
             rate = low + round(share * (high - low))
         else:
-            step = max(reach, math.ceil(abs(target - value) / slope))
+            step = max(reach, math.ceil(min(abs(target - value) / slope, last)))  # a PSNR may be infinite
             rate, reach = (low + step if high == last else high - step), 2 * reach
         rate = min(max(rate, low + 1), high - 1)
     return low

@@ -201,6 +201,7 @@ def test_registering_twice_changes_nothing() -> None:
         "import imageio.v3 as iio; import licodec",
         "import licodec, imageio; import imageio.v3 as iio",
         "import licodec; licodec.register(); licodec.register(); import imageio.config, imageio.v3 as iio",
+        "import warnings; warnings.simplefilter('error'); import licodec, imageio.config",
     ],
 )
 def test_the_order_of_imports_does_not_matter(program: str) -> None:

@@ -102,6 +102,20 @@ def test_pictures_that_pillow_is_about_to_narrow_are_refused(tmp_path: Path) -> 
             to_picture(image)
 
 
+def test_other_deep_files_too_and_bmp_of_16_bits_a_pixel_not(tmp_path: Path) -> None:
+    deep = tmp_path / "deep.ppm"
+    deep.write_bytes(b"P6 2 2 65535\n" + bytes(range(24)))
+    with PIL.Image.open(deep) as image, pytest.raises(UsageTypeError, match="16 bits a sample"):
+        to_picture(image)
+    masks = struct.pack("<3I", 0xF800, 0x7E0, 0x1F)
+    body = struct.pack("<IiiHHIIiiII", 40, 2, 2, 1, 16, 3, 8, 2835, 2835, 0, 0) + masks + bytes(8)
+    path = tmp_path / "565.bmp"
+    path.write_bytes(b"BM" + struct.pack("<IHHI", 14 + len(body), 0, 0, 14 + len(body) - 8) + body)
+    with PIL.Image.open(path) as image:
+        assert "BGR;16" in str(image.tile)
+        assert to_picture(image).planes.shape == (2, 2, 3)
+
+
 def cut_out(channels: int) -> Any:
     """Pixels whose last channel is alpha: transparent at the left, opaque at the right."""
     samples = pixels(channels=channels)
@@ -188,10 +202,11 @@ def test_a_palette_with_alpha_of_its_own_becomes_alpha() -> None:
     np.testing.assert_array_equal(np.asarray(result), np.asarray(image.convert("RGBA")))
 
 
-def test_transparency_that_makes_no_sense_is_refused_not_dropped() -> None:
-    image = PIL.Image.new("RGB", (4, 4))
-    image.info["transparency"] = "much"
-    with pytest.raises(UsageTypeError, match="transparency 'much'"):
+@pytest.mark.parametrize(("mode", "nonsense"), [("RGB", "much"), ("1", b"01"), ("P", (0, 0, 0)), ("L", "x")])
+def test_transparency_that_makes_no_sense_is_refused_not_dropped(mode: str, nonsense: Any) -> None:
+    image = PIL.Image.new(mode, (4, 4))
+    image.info["transparency"] = nonsense
+    with pytest.raises(UsageTypeError, match=f"mode {mode} with transparency"):
         to_picture(image)
 
 

@@ -65,6 +65,16 @@ def test_sizes_that_do_not_always_rise_are_never_beyond_the_target() -> None:
         assert 0.95 * most < len(file) <= most
 
 
+def test_a_file_that_decodes_exactly_ends_no_search() -> None:
+    fake = Fake(curve(500, 0.0155))
+    file = Goal(target="target_psnr", value=40.0).met(
+        fake.code, lambda data: math.inf if data[0] >= 100 else data[0] / 5, 1
+    )
+    assert file[0] == 100
+    flat = licodec.encode(np.full((8, 8), 255, np.uint8), target_psnr=40, device="cpu")
+    assert psnr(licodec.decode(flat, output="numpy"), np.full((8, 8), 255, np.uint8)) >= 40
+
+
 def test_bits_a_pixel_are_a_size() -> None:
     fake = Fake(curve(500, 0.0155))
     file = Goal(target="target_bpp", value=1.0).met(fake.code, fake.likeness, 16_004)

@@ -6,10 +6,11 @@ once where imageio is loaded, else right after somebody imports it.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import sys
 import warnings
-from importlib.abc import MetaPathFinder
+from importlib.abc import Loader, MetaPathFinder
 from typing import TYPE_CHECKING, Any
 
 from lic_format.errors import LicWarning
@@ -50,26 +51,47 @@ def _enter(config: Any) -> None:
 
 
 class _AfterImport(MetaPathFinder):
-    """Finds nothing; sees to it that `_enter` runs once imageio's registry was imported."""
+    """Finds nothing itself; sees to it that `_enter` runs once imageio's registry was imported.
+
+    It stays in `sys.meta_path`: whoever takes a finder out makes an import in another thread miss one.
+    """
+
+    done = False
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname != _REGISTRY:
+        if self.done or fullname != _REGISTRY:
             return None
-        sys.meta_path.remove(self)
+        self.done = True  # the other finders are asked in between
         spec = importlib.util.find_spec(fullname)
-        if spec is not None and spec.loader is not None:
-            run = spec.loader.exec_module
-
-            def run_and_enter(module: ModuleType) -> None:
-                run(module)
-                try:
-                    _enter(module)
-                except Exception as error:  # a registry of another shape must not keep imageio from loading
-                    warnings.warn(
-                        f"imageio does not know {EXTENSION} files: {error!r}", LicWarning, stacklevel=2
-                    )
-
-            spec.loader.exec_module = run_and_enter  # type: ignore[method-assign]
+        if spec is None or spec.loader is None:
+            self.done = False
+        else:
+            spec.loader = _Entering(spec.loader, self)
         return spec
+
+
+class _Entering(Loader):
+    """A loader that enters us when its module has run."""
+
+    def __init__(self, loader: Loader, finder: _AfterImport) -> None:
+        self._loader, self._finder = loader, finder
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        try:
+            self._loader.exec_module(module)
+        except BaseException:
+            self._finder.done = False  # it may be imported again
+            raise
+        try:
+            _enter(module)
+        except Exception as error:  # a registry of another shape must not keep imageio from loading
+            with contextlib.suppress(LicWarning):
+                warnings.warn(f"imageio does not know {EXTENSION} files: {error!r}", LicWarning, stacklevel=2)
