@@ -182,9 +182,9 @@ def _let_freed_memory_be_used_again() -> None:
     """Tell the C library once that blocks of 32 MiB come and go here, by one that does.
 
     Activations of a picture are blocks of megabytes. By default glibc takes each fresh from the kernel and
-    gives it back, and a call spends a tenth of its time in page faults; having seen a large block freed it
-    keeps up to 64 MiB at hand instead. The block is never written to and costs no memory; other C libraries
-    do what they do, and so does glibc where MALLOC_TRIM_THRESHOLD_ or its like is set.
+    gives it back, and a call spends up to a tenth of its time in page faults; having seen a large block freed
+    it keeps up to 64 MiB at hand instead. The block is never written to and costs no memory; other C
+    libraries do what they do, and so does glibc where MALLOC_TRIM_THRESHOLD_ or its like is set.
     """
     import numpy as np
 

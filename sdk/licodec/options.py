@@ -167,6 +167,17 @@ def _inheritable(expects: str, normal: Callable[[Any], Any]) -> Callable[[str, A
     return check
 
 
+def _number(name: str, low: float, high: float, doc: str) -> Option:
+    """A number that need not be given."""
+    return Option(
+        name=name,
+        expects=f"a number from {low:g} to {high:g}, or None",
+        default=None,
+        check=_real(low, high),
+        doc=doc,
+    )
+
+
 def _stored(name: str, expects: str, normal: Callable[[Any], Any], what: str) -> Option:
     """A kind of metadata, for which None is a value."""
     return Option(
@@ -195,12 +206,11 @@ OPTIONS: Mapping[str, Option] = {
             check=_pattern(_TOKEN, r"[a-z0-9-]{1,16}"),
             doc="The codec to encode with. A file names its own codec.",
         ),
-        Option(
-            name="quality",
-            expects="a number from 0 to 100, or None",
-            default=None,
-            check=_real(0.0, 100.0),
-            doc="Higher is larger and closer to the picture. 100 is the codec's best, not lossless. 75 where "
+        _number(
+            "quality",
+            0.0,
+            100.0,
+            "Higher is larger and closer to the picture. 100 is the codec's best, not lossless. 75 where "
             "no target is given either.",
         ),
         Option(
@@ -210,19 +220,12 @@ OPTIONS: Mapping[str, Option] = {
             check=_whole(1),
             doc="The most bytes that the file may have, all included; the best quality that fits is found.",
         ),
-        Option(
-            name="target_bpp",
-            expects="a number from 0.0001 to 64, or None",
-            default=None,
-            check=_real(0.0001, 64.0),
-            doc="The same in bits a pixel.",
-        ),
-        Option(
-            name="target_psnr",
-            expects="a number from 1 to 100, or None",
-            default=None,
-            check=_real(1.0, 100.0),
-            doc="The least PSNR in dB over the 8-bit samples; the smallest file that has it is found.",
+        _number("target_bpp", 0.0001, 64.0, "The same in bits a pixel."),
+        _number(
+            "target_psnr",
+            1.0,
+            100.0,
+            "The least PSNR in dB over the 8-bit samples; the smallest file that has it is found.",
         ),
         Option(
             name="strict",

@@ -18,6 +18,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from licodec import images
+
 Pixels = NDArray[np.uint8]
 
 PEAK = 255.0
@@ -32,9 +34,7 @@ def psnr(reference: Pixels, decoded: Pixels) -> float:
     Raises ValueError when type or shape differ.
     """
     _check_pair(reference, decoded)
-    difference = reference.astype(np.int32) - decoded.astype(np.int32)
-    error = float(np.mean(np.square(difference), dtype=np.float64))
-    return math.inf if error == 0 else 10 * math.log10(PEAK**2 / error)
+    return images.psnr(reference, decoded)
 
 
 def ms_ssim(reference: Pixels, decoded: Pixels) -> float | None:

@@ -14,6 +14,7 @@ from importlib.abc import Loader, MetaPathFinder
 from typing import TYPE_CHECKING, Any
 
 from lic_format.errors import LicWarning
+from licodec.plugins.pillow import EXTENSION
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 NAME = "licodec"
-EXTENSION = ".lic"
 _REGISTRY = "imageio.config"
 
 

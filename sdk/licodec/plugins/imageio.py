@@ -22,8 +22,7 @@ from imageio.core.v3_plugin_api import ImageProperties, PluginV3
 from lic_format.chunks import SIGNATURE
 from lic_format.errors import UsageValueError
 from licodec import api
-from licodec.plugins.hosts import EXTENSION
-from licodec.plugins.pillow import LicImageFile
+from licodec.plugins.pillow import EXTENSION, LicImageFile
 
 if TYPE_CHECKING:
     import numpy.typing as npt
