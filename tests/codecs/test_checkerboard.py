@@ -256,7 +256,7 @@ def test_a_pass_sees_what_was_decoded_before_it_where_it_stands(size: tuple[int,
     found = cb.places(h, w, depth)
     for place, level in zip(found, [*range(depth, -1, -1), 0], strict=True):
         stride = 2 ** (level // 2)
-        unknown = torch.zeros(1, 1, 1, len(place.order) - place.known)
+        unknown = torch.zeros(1, 1, 1, place.unknown)
         seen = cb.spread([*parts, unknown], place)[0, 0]
         truth = here.view(h, w)[::stride, ::stride]
         decoded = torch.cat(parts, 3).flatten() if parts else torch.zeros(0)

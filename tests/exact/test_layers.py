@@ -20,7 +20,7 @@ from licodec.exact.layers import (
     dyadic,
     integer_knots,
 )
-from licodec.exact.paths import ExactNet, exact_section
+from licodec.exact.paths import FAST_PATHS, ExactNet, exact_section
 from tests.exact.layers import (
     HERE,
     expected_output,
@@ -42,13 +42,16 @@ def requantise(
     spec = LayerSpec("copy", 1, len(multiplier), 1)
     layer = stored(spec, np.ones((spec.out, 1, 1, 1)), np.zeros((KNOTS, spec.out)), multiplier, shift)
     net = ExactNet([layer], None)
-    if path == "int8":
-        products = torch.from_numpy(sums).to(torch.int32)[None, None, :, None].expand(1, 1, -1, spec.out)
-        found = net._requantise_products(layer, products, 0)
+    if path in FAST_PATHS:
+        dtype = torch.int32 if path == "int8" else torch.float32
+        products = torch.from_numpy(sums).to(dtype)[:, None].expand(-1, spec.out)
+        found = net._requantise_products(layer, products, net._offset(layer, 0, path), path).t()
     else:
-        dtype = {"float64-rounded": torch.float64, "int64": torch.int64}.get(path, torch.float32)
-        found = net._requantise(layer, torch.from_numpy(sums).to(dtype).expand(1, spec.out, 1, -1), path)
-    return found[0, :, 0].to(torch.int64).numpy()
+        dtype = torch.int64 if path == "int64" else torch.float64
+        found = net._requantise(layer, torch.from_numpy(sums).to(dtype).expand(1, spec.out, 1, -1), path)[
+            0, :, 0
+        ]
+    return found.to(torch.int64).numpy()
 
 
 # --- requantisation

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lic_format.errors import ExactnessError
 from licodec.exact import paths
+from licodec.exact.neighbours import neighbours
 from licodec.exact.paths import PATHS, SAFE_PATH, ExactNet, exact_section, known_inputs, lcg, usable
 from tests.exact.layers import HERE, expected_output, expected_sums, random_input, random_layer, run
 
@@ -106,17 +107,33 @@ def test_every_path_gives_the_known_answers(path: str) -> None:
 
 
 @pytest.mark.parametrize("path", HERE)
-@pytest.mark.parametrize("size", [(1, 1), (4, 4), (5, 9), (16, 3)])
-def test_outputs_at_some_cells_are_those_of_the_whole_map(path: str, size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("size", [(4, 4), (5, 9), (16, 3), (12, 20)])
+@pytest.mark.parametrize("level", [1, 2])
+def test_outputs_around_a_lattice_are_those_of_the_whole_map(
+    path: str, size: tuple[int, int], level: int
+) -> None:
+    """Where nothing is known a value of its own stands, and beyond the border zeros."""
     net, (h, w) = ExactNet(LAYERS, ANSWERS, (path,)), size
-    some = [0, h * w - 1, *range(1, h * w, 2)]
+    row, column = np.arange(h)[:, None], np.arange(w)[None]
+    among = (row + column) % 2 == 0 if level == 1 else (row % 2 == 0) & (column % 2 == 0)
+    cells = np.flatnonzero(~among if level == 1 else (row % 2 == 1) & (column % 2 == 1))
+    known = np.random.default_rng(1).permutation(np.flatnonzero(among))
     with exact_section(path):
-        for layer in LAYERS:
+        for layer in (each for each in LAYERS if each.spec.kernel > 1):
             x = torch.from_numpy(random_input(3, layer, h, w)).unsqueeze(0)
-            whole = net(layer.spec.name, x, 77, path)
-            found = net(layer.spec.name, x, 77, path, torch.tensor(some))
-            assert found.shape == (1, layer.spec.out, 1, len(some)) and found.dtype == whole.dtype
-            assert torch.equal(found[0, :, 0], whole[0].flatten(1)[:, some])
+            unknown = torch.from_numpy(random_input(4, layer, 1, 1)).unsqueeze(0)
+            whole = torch.where(torch.from_numpy(among), x, unknown)
+            expected = net(layer.spec.name, whole, 77, path)
+            parts = [x.flatten(2)[:, :, some].unsqueeze(2) for some in (known[:3], known[3:])]
+            near = neighbours(known, cells, h, w, layer.spec.kernel)
+            found = net.around(layer.spec.name, parts, unknown, near, 77, path)
+            assert found.shape == (1, layer.spec.out, 1, len(cells)) and found.dtype == expected.dtype
+            assert torch.equal(found[0, :, 0], expected[0].flatten(1)[:, cells])
+
+
+def test_cells_that_know_different_neighbours_are_refused() -> None:
+    with pytest.raises(ValueError, match="alike"):
+        neighbours(np.array([0, 1, 4]), np.array([5, 10]), 4, 4, 3)
 
 
 def test_a_layer_without_known_answer_is_refused() -> None:

@@ -63,7 +63,7 @@ def test_quantised_twins_choose_the_tables_that_the_integer_nets_choose(rate: in
         "context": context_indices(nets, model.preset, features, q),
     }
     with exact_section(net.path):
-        integers = cb.ScaleNets(lambda name, x, cells=None: net(name, x, rate, None, cells))
+        integers = cb.ScaleNets(cb.IntegerLayers(net, rate, net.path))
         exact_features = integers.hyper(clipped)
         coded = {
             "direct": integers.direct(exact_features),

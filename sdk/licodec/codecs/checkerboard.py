@@ -33,7 +33,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeVar
 
 import numpy as np
@@ -53,6 +53,7 @@ from licodec.entropy.reference import write_varint
 from licodec.entropy.schedule import Pass, checkerboard, one_step
 from licodec.entropy.tables import NOT_CODED, PRECISION, TableSet, load_set
 from licodec.exact.layers import KNOTS, LayerSpec, StoredLayer, interpolate_knots
+from licodec.exact.neighbours import Neighbours, by_position, neighbours
 from licodec.exact.paths import PATHS, SAFE_PATH, ExactNet, exact_section
 from licodec.images import Picture
 from licodec.store import Weights
@@ -390,7 +391,7 @@ class Place:
     Attributes:
         cells: its positions on the grid of latents, row * w + column. seen: the same on its own grid.
         height, width: of its own grid.
-        known: how many positions of its own grid earlier passes have decoded; the rest is unknown.
+        known: the positions of its own grid that earlier passes have decoded, in their order.
         order: where each position of its own grid stands in the earlier passes' values and then the unknown
             ones put one behind the other.
     """
@@ -399,8 +400,23 @@ class Place:
     seen: Tensor
     height: int
     width: int
-    known: int
+    known: Tensor
     order: Tensor
+    _near: dict[int, Neighbours] = field(default_factory=dict, compare=False)
+
+    @property
+    def unknown(self) -> int:
+        """How many positions of its own grid are unknown."""
+        return len(self.order) - len(self.known)
+
+    def near(self, kernel: int) -> Neighbours:
+        """What a convolution reads around the positions."""
+        if kernel not in self._near:
+            known, seen = self.known.cpu().numpy(), self.seen.cpu().numpy()
+            self._near[kernel] = neighbours(
+                known, seen, self.height, self.width, kernel, str(self.seen.device)
+            )
+        return self._near[kernel]
 
 
 @functools.lru_cache(maxsize=32)
@@ -423,9 +439,11 @@ def places(h: int, w: int, depth: int, device: str = "cpu") -> tuple[Place, ...]
             known = local(np.concatenate([*cells[:number], np.empty(0, np.intp)]))
             unknown = np.setdiff1d(np.arange(height * width), known)
             own = cells[number] if number < len(cells) else np.empty(0, np.intp)
-            selections = (own, local(own), np.argsort(np.concatenate([known, unknown])))
-            full, seen, order = (torch.from_numpy(each.astype(np.int64)).to(device) for each in selections)
-            found.append(Place(full, seen, height, width, len(known), order))
+            selections = (own, local(own), known, np.argsort(np.concatenate([known, unknown])))
+            full, seen, before, order = (
+                torch.from_numpy(each.astype(np.int64)).to(device) for each in selections
+            )
+            found.append(Place(full, seen, height, width, before, order))
     return tuple(found)
 
 
@@ -486,6 +504,7 @@ class MeanNets(nn.Module):
             with torch.no_grad():
                 last.weight.mul_(0.1)
                 last.bias.zero_()
+        self._selected: dict[tuple[str, bytes], tuple[Tensor, Tensor]] = {}
 
     @staticmethod
     def _name(step: Pass) -> str:
@@ -525,16 +544,32 @@ class MeanNets(nn.Module):
                 parts = []
             seen = pick(place.cells, base)
             if step.number:
-                layer = self.taps[self._name(step)]
-                assert isinstance(layer, Conv)
-                nothing = parts[0].new_zeros(*parts[0].shape[:3], len(place.order) - place.known)
-                known = spread([*parts, nothing], place)
-                taps = F.leaky_relu(layer(self.squeeze[g](fit(known, layer))), 0.2)
-                seen = torch.cat([seen, pick(place.seen, taps)], 1)
+                seen = torch.cat([seen, self.look(step, parts, place)], 1)
             parts.append(settle(step, self.heads[self._name(step)](seen).float()))
             if step.level == 0:
                 decoded.append(spread(parts, around[-1]))
         return torch.cat(decoded, 1)
+
+    def look(self, step: Pass, parts: list[Tensor], place: Place) -> Tensor:
+        """What a pass sees around its cells, [B, out, 1, n], of the values [B, C, 1, n_i] of the group's
+        passes before it; zeros stand where these have left something out."""
+        name, squeeze = self._name(step), self.squeeze[step.group]
+        layer = self.taps[name]
+        assert isinstance(layer, Conv)
+        known = [squeeze(fit(part, layer)) for part in parts]
+        if self.training:  # on whole maps, for gradients
+            rest = squeeze(known[0].new_zeros(1, parts[0].shape[1], 1, 1))
+            rest = rest.expand(len(parts[0]), -1, -1, place.unknown)
+            return pick(place.seen, F.leaky_relu(layer(spread([*known, rest], place)), 0.2))
+        near = place.near(layer.kernel_size[0])
+        key = (name, near.pattern)
+        if key not in self._selected:
+            unknown = squeeze(known[0].new_zeros(1, parts[0].shape[1], 1, 1)).flatten()
+            biases = near.biases(by_position(layer.weight), layer.bias, unknown)
+            self._selected[key] = near.select(layer.weight).t(), biases
+        weight, biases = self._selected[key]
+        out = torch.addmm(biases.index_select(0, near.kind), near.gather(known), weight)
+        return F.leaky_relu(out, 0.2).t()[None, :, None]
 
 
 def density(gain: Tensor) -> Tensor:
@@ -546,10 +581,30 @@ def density(gain: Tensor) -> Tensor:
 
 
 class Layer(Protocol):
-    """Runs the named layer on a tensor: a trainable twin in training, an integer layer in coding. With
-    `cells` (row * w + column) its outputs there only, as `pick` gives them."""
+    """Runs the named layer: a trainable twin in training, an integer layer in coding."""
 
-    def __call__(self, name: str, x: Tensor, cells: Tensor | None = None) -> Tensor: ...
+    def __call__(self, name: str, x: Tensor) -> Tensor:
+        """On a map."""
+
+    def around(self, name: str, known: Sequence[Tensor], unknown: Tensor, place: Place) -> Tensor:
+        """At the cells of a place, [B, out, 1, n]: of values [B, in, 1, n_i] of the passes before, and of
+        `unknown` [1 or B, in, 1, 1] wherever they left something out."""
+
+
+@dataclass(frozen=True)
+class IntegerLayers:
+    """Layers of an exact net at one rate index on one path."""
+
+    net: ExactNet
+    rate: int
+    path: str
+
+    def __call__(self, name: str, x: Tensor) -> Tensor:
+        return self.net(name, x, self.rate, self.path)
+
+    def around(self, name: str, known: Sequence[Tensor], unknown: Tensor, place: Place) -> Tensor:
+        near = place.near(self.net.layers[name].spec.kernel)
+        return self.net.around(name, known, unknown, near, self.rate, self.path)
 
 
 HYPER_LIMIT = 127
@@ -618,8 +673,7 @@ class ScaleNets:
             if step.group not in self._unknown:
                 nothing = projected[0].new_zeros(1, step.last - step.first, 1, 1)
                 self._unknown[step.group] = self.project(step.group, nothing)
-            rest = self._unknown[step.group].expand(len(base), -1, -1, len(place.order) - place.known)
-            taps = self.layer(f"taps.{name}", spread([*projected, rest], place), place.seen)
+            taps = self.layer.around(f"taps.{name}", projected, self._unknown[step.group], place)
             seen = torch.cat([seen, taps], 1)
         return self.layer(f"scale.{name}.1", self.layer(f"scale.{name}.0", seen))
 
@@ -1000,7 +1054,7 @@ class Scales:
         self._path, self._timer, self._one_step = path, timer, order == Order.ONE_STEP
         self._magnitudes = model.magnitudes
         self._family = (model.families[order].numpy() * SCALES)[:, None]
-        self._nets = ScaleNets(lambda name, x, cells=None: model.exact(name, x, rate, path, cells))
+        self._nets = ScaleNets(IntegerLayers(model.exact, rate, path))
         self._base = torch.empty(0)
         self._earlier: list[Tensor] = []
         self._projected: list[Tensor] = []

@@ -35,8 +35,11 @@ from torch import Tensor
 
 from lic_format.errors import ExactnessError
 from licodec.exact.layers import ACTIVATION_MAX, StoredLayer, check_bounds, integer_knots
+from licodec.exact.neighbours import Neighbours, by_position
 
 PATHS = ("int8", "float32", "float32-plain", "float64-rounded", "int64")
+FAST_PATHS = PATHS[:3]
+"""They compute products first and add biases in the units of what comes out."""
 SAFE_PATH = "float64-rounded"
 _DTYPES = {
     "int8": torch.int8,
@@ -146,6 +149,14 @@ class _Prepared:
     offsets: dict[int, Tensor] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class _Selected:
+    """A layer's weights for some neighbours: those of the known ones [k k in, out], and all by position."""
+
+    weight: Tensor
+    spread: Tensor
+
+
 class ExactNet:
     """Integer layers by name, run on the first path that proves itself.
 
@@ -173,6 +184,7 @@ class ExactNet:
         self.layers = {layer.spec.name: layer for layer in layers}
         self.device = device
         self._prepared: dict[tuple[str, str], _Prepared] = {}
+        self._selected: dict[tuple[str, str, bytes], _Selected] = {}
         self._shapes: set[tuple[str, str, tuple[int, ...]]] = set()
         self._lock = threading.Lock()
         self.path = (
@@ -213,31 +225,75 @@ class ExactNet:
                 crc = zlib.crc32(sums.to(torch.int32).contiguous().numpy().astype("<i4").tobytes(), crc)
         return crc
 
-    def __call__(
-        self, name: str, x: Tensor, rate: int, path: str | None = None, cells: Tensor | None = None
-    ) -> Tensor:
-        """One layer: x holds integers [1, in, h, w], any dtype; returns integers [1, out, h, w] in the path's
-        dtype, or [1, out, 1, n] at the n positions `cells` (row * w + column) only.
+    def __call__(self, name: str, x: Tensor, rate: int, path: str | None = None) -> Tensor:
+        """One layer: x holds integers [1, in, h, w], any dtype; returns integers [1, out, h, w].
 
         Call inside `exact_section(path)`.
         """
         layer, path = self.layers[name], path or self.path
-        if path == "int8":
-            weight = self._prepare(layer, path).weight
-            products = _int8_products(x, layer.spec.kernel, weight, cells)
-            return self._requantise_products(layer, products, rate)
-        sums = self._sums(layer, x, rate, path)
-        shape = (name, path, tuple(x.shape))
-        if sums.is_floating_point() and shape not in self._shapes:
-            if torch.equal(sums, sums.round()):
-                self._shapes.add(shape)
-            else:
-                # A kernel chosen for this shape leaves the integers: from here on only the safe path is used.
-                self.path = path = SAFE_PATH
-                sums = self._sums(layer, x, rate, path)
-        if cells is not None:
-            sums = sums.flatten(2).index_select(2, cells).unsqueeze(2)
-        return self._requantise(layer, sums, path)
+        if path in FAST_PATHS:
+            products = self._products(layer, x, path)
+            if self._integers(products, name, path, tuple(x.shape)):
+                offset = self._offset(layer, rate, path)
+                return self._requantise_products(layer, products, offset, path).permute(0, 3, 1, 2)
+            # A kernel chosen for this shape leaves the integers: from here on only the safe path is used.
+            self.path = path = SAFE_PATH
+        return self._requantise(layer, self._sums(layer, x, rate, path), path)
+
+    def around(
+        self,
+        name: str,
+        known: Sequence[Tensor],
+        unknown: Tensor,
+        near: Neighbours,
+        rate: int,
+        path: str | None = None,
+    ) -> Tensor:
+        """One layer at the positions of `near` only: integers [1, out, 1, n].
+
+        Args:
+            known: what is known around them, integers [1, in, 1, n_i], part by part.
+            unknown: integers [1, in, 1, 1] that stand where nothing is known.
+        """
+        layer, path = self.layers[name], path or self.path
+        seen = near.gather(known)
+        selected = self._select(layer, near, path)
+        bias = integer_knots(layer.bias, rate).to(self.device, torch.float64)
+        biases = near.biases(selected.spread, bias, unknown.flatten().double())
+        if path in FAST_PATHS:
+            products = _product(seen, selected.weight)
+            if self._integers(products, name, path, tuple(seen.shape)):
+                scale = self._prepare(layer, path).scale.flatten()
+                offset = (biases * scale + 0.5).index_select(0, near.kind)
+                return self._requantise_products(layer, products, offset, path).t()[None, :, None]
+            self.path = path = SAFE_PATH
+            selected = self._select(layer, near, path)
+        sums = seen.to(selected.weight.dtype) @ selected.weight
+        sums += biases.index_select(0, near.kind).to(sums.dtype)
+        sums = sums.round() if path == SAFE_PATH else sums
+        return self._requantise(layer, sums.t()[None, :, None], path)
+
+    def _select(self, layer: StoredLayer, near: Neighbours, path: str) -> _Selected:
+        key = (layer.spec.name, path, near.pattern)
+        selected = self._selected.get(key)
+        if selected is None:
+            weight = layer.weight.to(self.device)
+            selected = _Selected(
+                near.select(weight).t().to(_DTYPES[path]).contiguous(),
+                by_position(weight).double().contiguous(),
+            )
+            self._selected.setdefault(key, selected)
+        return selected
+
+    def _integers(self, products: Tensor, name: str, path: str, size: tuple[int, ...]) -> bool:
+        """Whether products are integers, looked at once for each size of input."""
+        shape = (name, path, size)
+        if not products.is_floating_point() or shape in self._shapes:
+            return True
+        right = torch.equal(products, products.round())
+        if right:
+            self._shapes.add(shape)
+        return right
 
     def _prepare(self, layer: StoredLayer, path: str) -> _Prepared:
         key = (layer.spec.name, path)
@@ -249,8 +305,6 @@ class ExactNet:
             weight = layer.weight.to(self.device, _DTYPES[path])
             if path == "int8":
                 weight = weight.permute(2, 3, 1, 0).flatten(0, 2).contiguous()  # (dy, dx, in) x out
-            elif layer.spec.kernel == 1:
-                weight = weight.flatten(1)
             elif path != "int64":
                 weight = weight.contiguous(memory_format=torch.channels_last)
             prepared = _Prepared(weight, scale.view(1, -1, 1, 1).to(self.device))
@@ -264,26 +318,36 @@ class ExactNet:
             bias = integer_knots(layer.bias, rate)
             bias = bias.to(self.device, torch.int32 if path == "int8" else dtype)
             prepared.biases[rate] = bias
-        x = x.to(dtype)
-        if path == "int8":
-            return _int8_products(x, layer.spec.kernel, prepared.weight).add_(bias).permute(0, 3, 1, 2)
-        if layer.spec.kernel > 1:
-            sums = F.conv2d(x, prepared.weight, bias, padding=layer.spec.kernel // 2)
-        else:  # a product of matrices, without a convolution's preparations
-            sums = F.linear(x.permute(0, 2, 3, 1), prepared.weight, bias).permute(0, 3, 1, 2)
+        if path in FAST_PATHS:
+            return self._products(layer, x, path).add_(bias).permute(0, 3, 1, 2)
+        sums = F.conv2d(x.to(dtype), prepared.weight, bias, padding=layer.spec.kernel // 2)
         return sums.round() if path == SAFE_PATH else sums
 
-    def _requantise_products(self, layer: StoredLayer, products: Tensor, rate: int) -> Tensor:
-        """`_requantise` of sums without their bias, [1, h, w, out], in the fewest operations: the bias and
-        the half go in together, which is as exact in float64, and what is not negative is floored by its
-        conversion."""
-        prepared = self._prepare(layer, "int8")
+    def _products(self, layer: StoredLayer, x: Tensor, path: str) -> Tensor:
+        """Sums without bias [1, h, w, out] of integers [1, in, h, w]."""
+        weight, kernel = self._prepare(layer, path).weight, layer.spec.kernel
+        if path == "int8":
+            return _int8_products(x, kernel, weight)
+        if kernel > 1:
+            return F.conv2d(x.to(weight.dtype), weight, padding=kernel // 2).permute(0, 2, 3, 1)
+        # A product of matrices, without a convolution's preparations.
+        return F.linear(x.to(weight.dtype).permute(0, 2, 3, 1), weight.flatten(1))
+
+    def _offset(self, layer: StoredLayer, rate: int, path: str) -> Tensor:
+        """The bias in units of what comes out, and the half that rounds, float64 [out]."""
+        prepared = self._prepare(layer, path)
         offset = prepared.offsets.get(rate)
         if offset is None:
             bias = integer_knots(layer.bias, rate).to(self.device, torch.float64)
             offset = prepared.offsets[rate] = bias * prepared.scale.flatten() + 0.5
-        y = torch.addcmul(offset, products, prepared.scale.flatten())
-        return y.clamp_(0, layer.high + 0.5).to(torch.int8).permute(0, 3, 1, 2)
+        return offset
+
+    def _requantise_products(self, layer: StoredLayer, products: Tensor, offset: Tensor, path: str) -> Tensor:
+        """`_requantise` of sums without their bias, [.., out], in the fewest operations: the bias and the
+        half go in together, which is as exact in float64, and what is not negative is floored by its
+        conversion."""
+        y = torch.addcmul(offset, products, self._prepare(layer, path).scale.flatten())
+        return y.clamp_(0, layer.high + 0.5).to(torch.int8)
 
     def _requantise(self, layer: StoredLayer, sums: Tensor, path: str) -> Tensor:
         """clamp(floor(sum * m / 2^s + 1/2)): in float64 every step is exact, since |sum * m| < 2^39."""
@@ -305,30 +369,23 @@ def usable(path: str) -> bool:
     return hasattr(torch, "_int_mm") and has_vnni is not None and bool(has_vnni())
 
 
-def _int8_products(x: Tensor, kernel: int, weight: Tensor, cells: Tensor | None = None) -> Tensor:
-    """Sums without bias, int32 [1, h, w, out], of integers [1, in, h, w] of 8 bits, or [1, 1, n, out] at n
-    cells; weight int8 [kernel * kernel * in, out]."""
+def _int8_products(x: Tensor, kernel: int, weight: Tensor) -> Tensor:
+    """Sums without bias, int32 [1, h, w, out], of integers [1, in, h, w] of 8 bits; weight int8
+    [kernel * kernel * in, out]."""
     _, channels, h, w = x.shape
     rows = x.to(torch.int8).permute(0, 2, 3, 1)
     if kernel > 1:
         edge = kernel // 2
         padded = F.pad(rows, (0, 0, edge, edge, edge, edge)).contiguous()
         _, down, right, _ = padded.stride()
-        if cells is not None:
-            # What a cell sees of one row lies side by side, and where it begins is one number.
-            width = w + 2 * edge
-            starts = width * (h + 2 * edge) - kernel + 1
-            runs = padded.as_strided((starts, kernel * channels), (right, 1))
-            rows_seen = torch.arange(0, kernel * width, width, device=cells.device)
-            at = (cells + cells // w * (2 * edge)).unsqueeze(1) + rows_seen
-            seen = runs.index_select(0, at.flatten()).view(len(cells), len(weight))
-            return torch._int_mm(seen, weight).view(1, 1, len(cells), -1)
         rows = padded.as_strided((h, w, kernel, kernel, channels), (down, right, down, right, 1))
-    elif cells is not None:
-        rows = rows.flatten(1, 2).index_select(1, cells).unsqueeze(1)
-        h, w = 1, len(cells)
     # On a grid of one column the reshape is a view whose rows overlap, which the product does not expect.
     return torch._int_mm(rows.reshape(h * w, -1).contiguous(), weight).view(1, h, w, -1)
+
+
+def _product(rows: Tensor, weight: Tensor) -> Tensor:
+    """[n, m] times [m, out], sums int32 or float32 as the weight is int8 or float32."""
+    return torch._int_mm(rows, weight) if weight.dtype == torch.int8 else rows.to(weight.dtype) @ weight
 
 
 # --- Known answers ------------------------------------------------------------------------------------------

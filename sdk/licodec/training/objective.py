@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -277,14 +277,25 @@ def value_of(exact: Tensor, smooth: Tensor) -> Tensor:
     return exact + (smooth - smooth.detach())
 
 
+@dataclass(frozen=True)
+class TwinLayers:
+    """Layers of twins, for one batch's rates."""
+
+    twin: Callable[[str], TrainableConv]
+    rate: Tensor
+
+    def __call__(self, name: str, x: Tensor) -> Tensor:
+        out: Tensor = self.twin(name)(x, self.rate)
+        return out
+
+    def around(self, name: str, known: Sequence[Tensor], unknown: Tensor, place: cb.Place) -> Tensor:
+        rest = unknown.expand(len(known[0]), -1, -1, place.unknown)
+        return cb.pick(place.seen, self(name, cb.spread([*known, rest], place)))
+
+
 def twin_nets(twin: Callable[[str], TrainableConv], rate: Tensor) -> cb.ScaleNets:
     """The scale nets made of twins."""
-
-    def layer(name: str, x: Tensor, cells: Tensor | None = None) -> Tensor:
-        out: Tensor = twin(name)(x, rate)
-        return out if cells is None else cb.pick(cells, out)
-
-    return cb.ScaleNets(layer)
+    return cb.ScaleNets(TwinLayers(twin, rate))
 
 
 def scale_features(nets: cb.ScaleNets, z: Tensor, h: int, w: int) -> Tensor:
