@@ -256,14 +256,14 @@ def test_a_pass_sees_what_was_decoded_before_it_where_it_stands(size: tuple[int,
     found = cb.places(h, w, depth)
     for place, level in zip(found, [*range(depth, -1, -1), 0], strict=True):
         stride = 2 ** (level // 2)
-        unknown = torch.zeros(1, 1, 1, place.unknown)
+        unknown = torch.zeros(1, place.unknown, 1)
         seen = cb.spread([*parts, unknown], place)[0, 0]
         truth = here.view(h, w)[::stride, ::stride]
-        decoded = torch.cat(parts, 3).flatten() if parts else torch.zeros(0)
+        decoded = torch.cat(parts, 1).flatten() if parts else torch.zeros(0)
         assert torch.equal(seen, torch.where(torch.isin(truth, decoded), truth, 0))
         assert torch.equal(truth.flatten()[place.seen], here[place.cells])
         assert len(place.cells) > 0 or place is found[-1], "a pass without positions"
-        parts.append(here[place.cells][None, None, None])
+        parts.append(here[place.cells][None, :, None])
     assert torch.equal(seen, truth)
 
 

@@ -124,11 +124,11 @@ def test_outputs_around_a_lattice_are_those_of_the_whole_map(
             unknown = torch.from_numpy(random_input(4, layer, 1, 1)).unsqueeze(0)
             whole = torch.where(torch.from_numpy(among), x, unknown)
             expected = net(layer.spec.name, whole, 77, path)
-            parts = [x.flatten(2)[:, :, some].unsqueeze(2) for some in (known[:3], known[3:])]
+            parts = [x.flatten(2).mT[:, some] for some in (known[:3], known[3:])]
             near = neighbours(known, cells, h, w, layer.spec.kernel)
             found = net.around(layer.spec.name, parts, unknown, near, 77, path)
-            assert found.shape == (1, layer.spec.out, 1, len(cells)) and found.dtype == expected.dtype
-            assert torch.equal(found[0, :, 0], expected[0].flatten(1)[:, cells])
+            assert found.shape == (1, len(cells), layer.spec.out) and found.dtype == expected.dtype
+            assert torch.equal(found[0].t(), expected[0].flatten(1)[:, cells])
 
 
 def test_cells_that_know_different_neighbours_are_refused() -> None:

@@ -34,7 +34,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -367,14 +367,17 @@ class HyperAnalysis(nn.Module):
 
 
 Settle = Callable[[Pass, Tensor], Tensor]
-"""The values of a pass, given their means; both [B, M_g, 1, n], the pass's cells side by side."""
+"""The values of a pass, given their means; both rows [B, n, M_g], a row for each of the pass's cells."""
 
 
-def pick(cells: Tensor, *maps: Tensor) -> Tensor:
-    """Maps [B, C_i, h, w] -> [B, sum of C_i, 1, n]: all their channels at `cells` (row * w + column)."""
-    rows = [x.permute(0, 2, 3, 1).flatten(1, 2) for x in maps]
-    joined = rows[0] if len(rows) == 1 else torch.cat(rows, 2)
-    return joined.index_select(1, cells).permute(0, 2, 1).unsqueeze(2)
+def rows_of(x: Tensor) -> Tensor:
+    """A map [B, C, h, w] as rows [B, h w, C]; a view in channels_last memory."""
+    return x.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def pointwise(layer: Conv, rows: Tensor) -> Tensor:
+    """A 1x1 convolution of rows."""
+    return F.linear(fit(rows, layer), layer.weight.flatten(1), layer.bias)
 
 
 def taps_kernel(step: Pass) -> int:
@@ -448,14 +451,14 @@ def places(h: int, w: int, depth: int, device: str = "cpu") -> tuple[Place, ...]
 
 
 def spread(parts: Sequence[Tensor], place: Place) -> Tensor:
-    """Values [B, C, 1, n] of successive passes, with a value for what is unknown last, as a map [B, C, h, w]
-    of the place's grid."""
-    rows = torch.cat(list(parts), 3).squeeze(2).permute(0, 2, 1).index_select(1, place.order)
-    return rows.reshape(rows.shape[0], place.height, place.width, rows.shape[2]).permute(0, 3, 1, 2)
+    """Rows [B, n, C] of successive passes, with those of what is unknown last, as a map [B, C, h, w] of the
+    place's grid."""
+    rows = torch.cat(list(parts), 1).index_select(1, place.order)
+    return rows.view(len(rows), place.height, place.width, -1).permute(0, 3, 1, 2)
 
 
 def interleave(parts: Sequence[Tensor], preset: Preset, h: int, w: int) -> Tensor:
-    """Values [B, M_g, 1, n] of all passes of order 1 as one map [B, M, h, w]."""
+    """Rows [B, n, M_g] of all passes of order 1 as one map [B, M, h, w]."""
     passes = iter(parts)
     groups = [
         spread([next(passes) for _ in range(depth + 1)], places(h, w, depth, str(parts[0].device))[-1])
@@ -469,8 +472,12 @@ SEEN = 64
 first."""
 
 
-def squeeze(channels: int) -> nn.Module:
+def squeezer(channels: int) -> nn.Module:
     return Conv(channels, SEEN, 1) if channels > SEEN else nn.Identity()
+
+
+def squeezed(layer: nn.Module, rows: Tensor) -> Tensor:
+    return pointwise(layer, rows) if isinstance(layer, Conv) else rows
 
 
 class MeanNets(nn.Module):
@@ -488,9 +495,9 @@ class MeanNets(nn.Module):
         w = p.mean
         self.hyper_layers = nn.ModuleList([Conv(p.hyper, 4 * 96, 1), Conv(96, 96, 3), Conv(96, 4 * w, 1)])
         earlier = [sum(p.groups[:g]) for g in range(1, len(p.groups))]
-        self.digest = nn.ModuleList(squeeze(m) for m in earlier)
+        self.digest = nn.ModuleList(squeezer(m) for m in earlier)
         self.context = nn.ModuleList(Conv(min(m, SEEN), w, 3) for m in earlier)
-        self.squeeze = nn.ModuleList(squeeze(m) for m in p.groups)
+        self.squeeze = nn.ModuleList(squeezer(m) for m in p.groups)
         self.taps, self.heads = nn.ModuleDict(), nn.ModuleDict()
         for step in p.passes:
             g, m = step.group, step.last - step.first
@@ -518,13 +525,15 @@ class MeanNets(nn.Module):
         return F.leaky_relu(shuffle(c(h), 2), 0.2)
 
     def base(self, group: int, features: Tensor, earlier: list[Tensor]) -> Tensor:
-        """What all passes of a group see: hyper features, and context of the earlier groups' values."""
+        """What all passes of a group see, as rows: hyper features, and context of the earlier groups'
+        values."""
         if group == 0:
-            return features
+            return rows_of(features)
         known = torch.cat(earlier, 1) if len(earlier) > 1 else earlier[0]
         layer = self.context[group - 1]
         assert isinstance(layer, Conv)
-        return torch.cat([features, F.leaky_relu(layer(self.digest[group - 1](fit(known, layer))), 0.2)], 1)
+        context = F.leaky_relu(layer(self.digest[group - 1](fit(known, layer))), 0.2)
+        return rows_of(torch.cat([features, context], 1))
 
     def walk(self, features: Tensor, settle: Settle) -> Tensor:
         """All passes in order: the decoded values [B, M, h, w] in bounded units.
@@ -542,34 +551,39 @@ class MeanNets(nn.Module):
             if step.number == 0:
                 base = self.base(g, features, decoded)
                 parts = []
-            seen = pick(place.cells, base)
+            seen = base.index_select(1, place.cells)
             if step.number:
-                seen = torch.cat([seen, self.look(step, parts, place)], 1)
-            parts.append(settle(step, self.heads[self._name(step)](seen).float()))
+                seen = torch.cat([seen, self.look(step, parts, place)], 2)
+            parts.append(settle(step, self.head(step, seen).float()))
             if step.level == 0:
                 decoded.append(spread(parts, around[-1]))
         return torch.cat(decoded, 1)
 
+    def head(self, step: Pass, seen: Tensor) -> Tensor:
+        first, _, last = cast("tuple[Conv, nn.Module, Conv]", self.heads[self._name(step)])
+        return pointwise(last, F.leaky_relu(pointwise(first, seen), 0.2))
+
     def look(self, step: Pass, parts: list[Tensor], place: Place) -> Tensor:
-        """What a pass sees around its cells, [B, out, 1, n], of the values [B, C, 1, n_i] of the group's
-        passes before it; zeros stand where these have left something out."""
+        """What a pass sees around its cells, rows [B, n, out], of the rows [B, n_i, C] of the group's passes
+        before it; zeros stand where these have left something out."""
         name, squeeze = self._name(step), self.squeeze[step.group]
         layer = self.taps[name]
         assert isinstance(layer, Conv)
-        known = [squeeze(fit(part, layer)) for part in parts]
+        known = [squeezed(squeeze, fit(part, layer)) for part in parts]
         if self.training:  # on whole maps, for gradients
-            rest = squeeze(known[0].new_zeros(1, parts[0].shape[1], 1, 1))
-            rest = rest.expand(len(parts[0]), -1, -1, place.unknown)
-            return pick(place.seen, F.leaky_relu(layer(spread([*known, rest], place)), 0.2))
+            rest = squeezed(squeeze, parts[0].new_zeros(1, 1, parts[0].shape[2]))
+            rest = rest.expand(len(parts[0]), place.unknown, -1)
+            seen = rows_of(F.leaky_relu(layer(spread([*known, rest], place)), 0.2))
+            return seen.index_select(1, place.seen)
         near = place.near(layer.kernel_size[0])
         key = (name, near.pattern)
         if key not in self._selected:
-            unknown = squeeze(known[0].new_zeros(1, parts[0].shape[1], 1, 1)).flatten()
+            unknown = squeezed(squeeze, fit(parts[0].new_zeros(parts[0].shape[2]), layer))
             biases = near.biases(by_position(layer.weight), layer.bias, unknown)
             self._selected[key] = near.select(layer.weight).t(), biases
         weight, biases = self._selected[key]
         out = torch.addmm(biases.index_select(0, near.kind), near.gather(known), weight)
-        return F.leaky_relu(out, 0.2).t()[None, :, None]
+        return F.leaky_relu(out, 0.2).unsqueeze(0)
 
 
 def density(gain: Tensor) -> Tensor:
@@ -584,11 +598,14 @@ class Layer(Protocol):
     """Runs the named layer: a trainable twin in training, an integer layer in coding."""
 
     def __call__(self, name: str, x: Tensor) -> Tensor:
-        """On a map."""
+        """On a map [B, in, h, w]."""
+
+    def pointwise(self, name: str, rows: Tensor) -> Tensor:
+        """On rows [B, n, in]."""
 
     def around(self, name: str, known: Sequence[Tensor], unknown: Tensor, place: Place) -> Tensor:
-        """At the cells of a place, [B, out, 1, n]: of values [B, in, 1, n_i] of the passes before, and of
-        `unknown` [1 or B, in, 1, 1] wherever they left something out."""
+        """At the cells of a place, rows [B, n, out]: of rows [B, n_i, in] of the passes before, and of
+        `unknown` [1 or B, 1, in] wherever they left something out."""
 
 
 @dataclass(frozen=True)
@@ -601,6 +618,9 @@ class IntegerLayers:
 
     def __call__(self, name: str, x: Tensor) -> Tensor:
         return self.net(name, x, self.rate, self.path)
+
+    def pointwise(self, name: str, rows: Tensor) -> Tensor:
+        return self.net.pointwise(name, rows, self.rate, self.path)
 
     def around(self, name: str, known: Sequence[Tensor], unknown: Tensor, place: Place) -> Tensor:
         near = place.near(self.net.layers[name].spec.kernel)
@@ -656,26 +676,29 @@ class ScaleNets:
         return self.layer("direct.1", self.layer("direct.0", features))
 
     def base(self, group: int, features: Tensor, projected: list[Tensor]) -> Tensor:
+        """What all passes of a group see, as rows; `projected`: maps of the groups before it."""
         if group == 0:
-            return features
-        return torch.cat([features, self.layer(f"context.{group}", torch.cat(projected, 1))], 1)
+            return rows_of(features)
+        context = self.layer(f"context.{group}", torch.cat(projected, 1))
+        return rows_of(torch.cat([features, context], 1))
 
     def project(self, group: int, magnitudes: Tensor) -> Tensor:
-        """Compressed magnitudes of a group's symbols (zeros where unknown) -> 32 features a position."""
-        return self.layer(f"project.{group}", magnitudes)
+        """Compressed magnitudes of a group's symbols (zeros where unknown) -> 32 features a position, both as
+        rows."""
+        return self.layer.pointwise(f"project.{group}", magnitudes)
 
     def scales(self, step: Pass, base: Tensor, place: Place, projected: Sequence[Tensor]) -> Tensor:
-        """Scale indices [B, M_g, 1, n] of a pass; `projected`: features [B, 32, 1, n] of the group's passes
+        """Scale indices of a pass, rows [B, n, M_g]; `projected`: features [B, n, 32] of the group's passes
         before it."""
         name = f"{step.group}.{step.number}"
-        seen = pick(place.cells, base)
+        seen = base.index_select(1, place.cells)
         if step.number:
             if step.group not in self._unknown:
-                nothing = projected[0].new_zeros(1, step.last - step.first, 1, 1)
+                nothing = projected[0].new_zeros(1, 1, step.last - step.first)
                 self._unknown[step.group] = self.project(step.group, nothing)
             taps = self.layer.around(f"taps.{name}", projected, self._unknown[step.group], place)
-            seen = torch.cat([seen, taps], 1)
-        return self.layer(f"scale.{name}.1", self.layer(f"scale.{name}.0", seen))
+            seen = torch.cat([seen, taps], 2)
+        return self.layer.pointwise(f"scale.{name}.1", self.layer.pointwise(f"scale.{name}.0", seen))
 
 
 # --- Coding -------------------------------------------------------------------------------------------------
@@ -825,13 +848,13 @@ class Checkerboard:
         )
         h, w = blocks.shape[2] // 4, blocks.shape[3] // 4
         groups, per_unit = list(self.preset.groups), density(gain)
-        per_units = torch.split(per_unit, groups, 1)
+        per_units = torch.split(rows_of(per_unit), groups, 2)
         with torch.inference_mode(), _no_autocast(self.device), timer("network"):
             y = self._latents(blocks, gain, inverse, at.to(self.device))
             padded = F.pad(y, (0, -w % HYPER, 0, -h % HYPER), mode="replicate")
             centre = torch.from_numpy(self.prior_offset[_knot(rate)]).to(self.device).float()[:, None, None]
             z = _int16(round_towards(self.hyper_analysis(padded), centre).clamp_(-Z_MAX, Z_MAX))
-            parts = torch.split(y / per_unit, groups, 1)
+            parts = torch.split(rows_of(y / per_unit), groups, 2)
             features = self._mean_features(z, h, w)
         scales = Scales(self, z, h, w, rate, order, self.exact.path, timer)
         passes = [self._hyper_pass(z, rate)]
@@ -845,15 +868,15 @@ class Checkerboard:
             start = time.perf_counter()
             index = scales.index(step)
             waited += time.perf_counter() - start
-            at_cells = places(h, w, self.preset.depths[step.group], self.device)[step.number].cells
-            value = _columns((pick(at_cells, parts[step.group]) - mean) * per)
+            cells = places(h, w, self.preset.depths[step.group], self.device)[step.number].cells
+            value = _columns((parts[step.group].index_select(1, cells) - mean) * per)
             symbols = choose_symbols(value, index, step_value[step.first : step.last], savings)
             start = time.perf_counter()
             scales.settle(step, symbols)
             waited += time.perf_counter() - start
             if order == Order.CHECKERBOARD:
                 passes.append(CodedPass(step, symbols, index))
-            return _rows(symbols, self.device) / per + mean
+            return torch.addcdiv(mean, _rows(symbols, self.device), per)
 
         with torch.inference_mode(), _no_autocast(self.device), timer("network"):
             self.means.walk(features, settle)
@@ -966,11 +989,11 @@ class Checkerboard:
         at = torch.tensor([rate])
         per_unit = density(torch.exp(interpolate_knots(self.gain, at)))
         inverse = (per_unit * torch.exp(interpolate_knots(self.inverse_gain, at))).to(self.device)
-        per_units = torch.split(per_unit.to(self.device)[:, :, None, None], list(self.preset.groups), 1)
+        per_units = torch.split(per_unit.to(self.device)[:, None], list(self.preset.groups), 2)
         passes = iter(symbols.passes)
         decoded = self.means.walk(
             self._mean_features(symbols.z, symbols.height, symbols.width),
-            lambda step, mean: _rows(next(passes), self.device) / per_units[step.group] + mean,
+            lambda step, mean: torch.addcdiv(mean, _rows(next(passes), self.device), per_units[step.group]),
         )
         return decoded, inverse[:, :, None, None]
 
@@ -1082,7 +1105,7 @@ class Scales:
                 self._base = self._nets.base(step.group, self._features, self._earlier)
                 self._projected = []
             scale = self._nets.scales(step, self._base, place, self._projected)
-            return self._index(scale.squeeze(2), part)
+            return self._index(scale.mT, part)
 
     def settle(self, step: Pass, symbols: npt.NDArray[np.int16]) -> None:
         """Symbols [C, n] of a pass."""
@@ -1091,7 +1114,7 @@ class Scales:
             return
         with self._exact():
             level = self._magnitudes.take(np.abs(symbols), mode="clip")
-            self._projected.append(self._nets.project(step.group, torch.from_numpy(level)[None, :, None]))
+            self._projected.append(self._nets.project(step.group, torch.from_numpy(level[None]).mT))
             if step.level == 0:
                 self._earlier.append(spread(self._projected, self._places(step)[-1]))
 
@@ -1100,7 +1123,7 @@ class Scales:
 
     def _index(self, scale: Tensor, part: slice) -> npt.NDArray[np.uint8]:
         """Scale indices [1, C, n] holding 0..63 -> table indices [C, n]; scale index 0 is not coded."""
-        t: npt.NDArray[np.uint8] = scale[0].cpu().to(torch.uint8).contiguous().numpy()
+        t: npt.NDArray[np.uint8] = scale[0].to("cpu", torch.uint8).contiguous().numpy()
         index: npt.NDArray[np.uint8] = t + self._family[part]
         np.putmask(index, t == 0, NOT_CODED)
         return index
@@ -1273,14 +1296,14 @@ def symbol_savings(tables: TableSet) -> npt.NDArray[np.float32]:
 
 
 def _columns(x: Tensor) -> npt.NDArray[np.float32]:
-    """[1, C, 1, n] -> float32 [C, n] on the CPU."""
-    out: npt.NDArray[np.float32] = x[0, :, 0].cpu().contiguous().numpy()
+    """Rows [1, n, C] -> float32 [C, n] on the CPU."""
+    out: npt.NDArray[np.float32] = x[0].cpu().t().contiguous().numpy()
     return out
 
 
 def _rows(symbols: npt.NDArray[np.int16], device: str) -> Tensor:
-    """int16 [C, n] -> float [1, C, 1, n]."""
-    return torch.from_numpy(symbols).to(device).t().contiguous().float().t()[None, :, None]
+    """int16 [C, n] -> float32 rows [1, n, C]."""
+    return torch.from_numpy(symbols[None]).to(device).mT.contiguous().float()
 
 
 def _int16(x: Tensor) -> npt.NDArray[np.int16]:

@@ -126,9 +126,9 @@ def dyadic(real: Tensor) -> tuple[Tensor, Tensor]:
 
 def interpolate_knots(table: Tensor, rate: Tensor) -> Tensor:
     """Float table [17, n] at rate indices [B] in 0..255, linear between knots: [B, n]."""
-    knot = torch.div(rate, 16, rounding_mode="floor")
-    fraction = ((rate - 16 * knot).to(table.dtype) / 16).unsqueeze(1)
-    return table[knot] * (1 - fraction) + table[knot + 1] * fraction
+    knot = rate >> 4
+    fraction = ((rate & 15).to(table.dtype) / 16).unsqueeze(1)
+    return torch.lerp(table[knot], table[knot + 1], fraction)
 
 
 def integer_knots(table: Tensor, rate: int) -> Tensor:

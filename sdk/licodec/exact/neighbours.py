@@ -41,12 +41,11 @@ class Neighbours:
     pattern: bytes
 
     def gather(self, parts: Sequence[Tensor]) -> Tensor:
-        """Known values [1, C, 1, n_i], part by part in the order of their rows, as they are read:
-        [n, T C]."""
-        rows = [part[0, :, 0].t() for part in parts]
-        rows.append(rows[0].new_zeros(1, rows[0].shape[1]))
-        width = len(self.taps) * rows[0].shape[1]
-        return torch.cat(rows).index_select(0, self.rows).view(len(self.kind), width)
+        """Known values, rows [1, n_i, C], part by part in their order, as they are read: [n, T C]."""
+        channels = parts[0].shape[2]
+        beyond = parts[0].new_zeros(1, 1, channels)
+        rows = torch.cat([*parts, beyond], 1).view(-1, channels)
+        return rows.index_select(0, self.rows).view(len(self.kind), len(self.taps) * channels)
 
     def select(self, weight: Tensor) -> Tensor:
         """The weights [out, C, k, k] that known values meet, in the order of `gather`: [out, T C]."""

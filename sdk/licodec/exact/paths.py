@@ -144,8 +144,9 @@ class _Prepared:
     """A layer's constants in the dtype of one path."""
 
     weight: Tensor
+    product: Tensor
+    """The weights of a 1x1 layer as a matrix [in, out]."""
     scale: Tensor
-    biases: dict[int, Tensor] = field(default_factory=dict)
     offsets: dict[int, Tensor] = field(default_factory=dict)
 
 
@@ -185,6 +186,7 @@ class ExactNet:
         self.device = device
         self._prepared: dict[tuple[str, str], _Prepared] = {}
         self._selected: dict[tuple[str, str, bytes], _Selected] = {}
+        self._biases: dict[tuple[str, int], Tensor] = {}
         self._shapes: set[tuple[str, str, tuple[int, ...]]] = set()
         self._lock = threading.Lock()
         self.path = (
@@ -249,29 +251,39 @@ class ExactNet:
         rate: int,
         path: str | None = None,
     ) -> Tensor:
-        """One layer at the positions of `near` only: integers [1, out, 1, n].
+        """One layer at the positions of `near` only: integers, rows [1, n, out].
 
         Args:
-            known: what is known around them, integers [1, in, 1, n_i], part by part.
-            unknown: integers [1, in, 1, 1] that stand where nothing is known.
+            known: what is known around them, integers, rows [1, n_i, in], part by part.
+            unknown: integers [1, 1, in] that stand where nothing is known.
         """
         layer, path = self.layers[name], path or self.path
         seen = near.gather(known)
         selected = self._select(layer, near, path)
-        bias = integer_knots(layer.bias, rate).to(self.device, torch.float64)
-        biases = near.biases(selected.spread, bias, unknown.flatten().double())
+        biases = near.biases(selected.spread, self._bias(layer, rate), unknown.flatten().double())
         if path in FAST_PATHS:
             products = _product(seen, selected.weight)
             if self._integers(products, name, path, tuple(seen.shape)):
                 scale = self._prepare(layer, path).scale.flatten()
                 offset = (biases * scale + 0.5).index_select(0, near.kind)
-                return self._requantise_products(layer, products, offset, path).t()[None, :, None]
+                return self._requantise_products(layer, products, offset, path).unsqueeze(0)
             self.path = path = SAFE_PATH
             selected = self._select(layer, near, path)
         sums = seen.to(selected.weight.dtype) @ selected.weight
         sums += biases.index_select(0, near.kind).to(sums.dtype)
         sums = sums.round() if path == SAFE_PATH else sums
-        return self._requantise(layer, sums.t()[None, :, None], path)
+        return self._requantise(layer, sums.t()[None, :, None], path).squeeze(2).mT
+
+    def pointwise(self, name: str, rows: Tensor, rate: int, path: str | None = None) -> Tensor:
+        """One 1x1 layer of rows [1, n, in]: rows [1, n, out], integers."""
+        layer, path = self.layers[name], path or self.path
+        if path in FAST_PATHS:
+            products = _product(rows[0].contiguous(), self._prepare(layer, path).product)
+            if self._integers(products, name, path, tuple(rows.shape)):
+                offset = self._offset(layer, rate, path)
+                return self._requantise_products(layer, products, offset, path).unsqueeze(0)
+            self.path = path = SAFE_PATH
+        return self(name, rows.mT.unsqueeze(2), rate, path).squeeze(2).mT
 
     def _select(self, layer: StoredLayer, near: Neighbours, path: str) -> _Selected:
         key = (layer.spec.name, path, near.pattern)
@@ -307,20 +319,18 @@ class ExactNet:
                 weight = weight.permute(2, 3, 1, 0).flatten(0, 2).contiguous()  # (dy, dx, in) x out
             elif path != "int64":
                 weight = weight.contiguous(memory_format=torch.channels_last)
-            prepared = _Prepared(weight, scale.view(1, -1, 1, 1).to(self.device))
+            product = layer.weight[:, :, 0, 0].t().to(self.device, _DTYPES[path]).contiguous()
+            prepared = _Prepared(weight, product, scale.view(1, -1, 1, 1).to(self.device))
             self._prepared.setdefault(key, prepared)
         return prepared
 
     def _sums(self, layer: StoredLayer, x: Tensor, rate: int, path: str) -> Tensor:
-        prepared, dtype = self._prepare(layer, path), _DTYPES[path]
-        bias = prepared.biases.get(rate)
-        if bias is None:
-            bias = integer_knots(layer.bias, rate)
-            bias = bias.to(self.device, torch.int32 if path == "int8" else dtype)
-            prepared.biases[rate] = bias
+        dtype = _DTYPES[path]
+        bias = self._bias(layer, rate).to(torch.int32 if path == "int8" else dtype)
         if path in FAST_PATHS:
             return self._products(layer, x, path).add_(bias).permute(0, 3, 1, 2)
-        sums = F.conv2d(x.to(dtype), prepared.weight, bias, padding=layer.spec.kernel // 2)
+        weight = self._prepare(layer, path).weight
+        sums = F.conv2d(x.to(dtype), weight, bias, padding=layer.spec.kernel // 2)
         return sums.round() if path == SAFE_PATH else sums
 
     def _products(self, layer: StoredLayer, x: Tensor, path: str) -> Tensor:
@@ -338,9 +348,17 @@ class ExactNet:
         prepared = self._prepare(layer, path)
         offset = prepared.offsets.get(rate)
         if offset is None:
-            bias = integer_knots(layer.bias, rate).to(self.device, torch.float64)
-            offset = prepared.offsets[rate] = bias * prepared.scale.flatten() + 0.5
+            scale = prepared.scale.flatten()
+            offset = prepared.offsets[rate] = self._bias(layer, rate) * scale + 0.5
         return offset
+
+    def _bias(self, layer: StoredLayer, rate: int) -> Tensor:
+        """Float64 [out]."""
+        key = (layer.spec.name, rate)
+        bias = self._biases.get(key)
+        if bias is None:
+            bias = self._biases[key] = integer_knots(layer.bias, rate).to(self.device, torch.float64)
+        return bias
 
     def _requantise_products(self, layer: StoredLayer, products: Tensor, offset: Tensor, path: str) -> Tensor:
         """`_requantise` of sums without their bias, [.., out], in the fewest operations: the bias and the

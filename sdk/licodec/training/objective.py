@@ -250,13 +250,14 @@ class TrainingModel(nn.Module):
         """Means of all steps and y^ = round(y - mu) + mu, both [B, M, h, w] in y's units."""
         h, w = y.shape[2:]
         groups = list(self.preset.groups)
-        parts, per_units = torch.split(y / per_unit, groups, 1), torch.split(per_unit, groups, 1)
+        parts, per_units = (torch.split(cb.rows_of(x), groups, 2) for x in (y / per_unit, per_unit))
         means: list[Tensor] = []
 
         def settle(step: Pass, mean: Tensor) -> Tensor:
             means.append(mean)
             place = cb.places(h, w, self.preset.depths[step.group], str(y.device))[step.number]
-            return _quantised(cb.pick(place.cells, parts[step.group]), mean, per_units[step.group])
+            value = parts[step.group].index_select(1, place.cells)
+            return _quantised(value, mean, per_units[step.group])
 
         with self.autocast(y):
             decoded = self.means.walk(self.means.hyper(z)[:, :, :h, :w], settle)
@@ -288,9 +289,13 @@ class TwinLayers:
         out: Tensor = self.twin(name)(x, self.rate)
         return out
 
+    def pointwise(self, name: str, rows: Tensor) -> Tensor:
+        return cb.rows_of(self(name, rows.mT.unsqueeze(2)))
+
     def around(self, name: str, known: Sequence[Tensor], unknown: Tensor, place: cb.Place) -> Tensor:
-        rest = unknown.expand(len(known[0]), -1, -1, place.unknown)
-        return cb.pick(place.seen, self(name, cb.spread([*known, rest], place)))
+        rest = unknown.expand(len(known[0]), place.unknown, -1)
+        seen = cb.rows_of(self(name, cb.spread([*known, rest], place)))
+        return seen.index_select(1, place.seen)
 
 
 def twin_nets(twin: Callable[[str], TrainableConv], rate: Tensor) -> cb.ScaleNets:
@@ -315,13 +320,13 @@ def walk_scales(nets: cb.ScaleNets, preset: cb.Preset, features: Tensor, level: 
     earlier: list[Tensor] = []
     scales: list[Tensor] = []
     for g, part in enumerate(torch.split(level, list(preset.groups), 1)):
-        base, known = nets.base(g, features, earlier), nets.project(g, part)
+        base, known = nets.base(g, features, earlier), nets.project(g, cb.rows_of(part))
         around = cb.places(h, w, preset.depths[g], str(level.device))
-        projected = [cb.pick(place.cells, known) for place in around[:-1]]
+        projected = [known.index_select(1, place.cells) for place in around[:-1]]
         for step in (step for step in preset.passes if step.group == g):
             place = around[step.number]
             scales.append(nets.scales(step, base, place, projected[: step.number]))
-        earlier.append(known)
+        earlier.append(cb.spread(projected, around[-1]))
     return cb.interleave(scales, preset, h, w)
 
 

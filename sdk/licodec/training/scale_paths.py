@@ -84,14 +84,14 @@ class FloatWay(nn.Module):
         """Nothing here is ever quantised."""
 
     def forward(self, z: Tensor, q: Tensor, known: Tensor, rate: Tensor) -> Tensor:
-        parts = torch.split(known, list(self.preset.groups), 1)
+        parts = torch.split(cb.rows_of(known), list(self.preset.groups), 2)
         h, w = q.shape[2:]
         scales: list[Tensor] = []
 
         def settle(step: Pass, scale: Tensor) -> Tensor:
             scales.append(scale)
             place = cb.places(h, w, self.preset.depths[step.group], str(q.device))[step.number]
-            return cb.pick(place.cells, parts[step.group])
+            return parts[step.group].index_select(1, place.cells)
 
         self.nets.walk(self.nets.hyper(z), settle)
         return (
