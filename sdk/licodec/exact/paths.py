@@ -264,8 +264,7 @@ class ExactNet:
         if path in FAST_PATHS:
             products = _product(seen, selected.weight)
             if self._integers(products, name, path, tuple(seen.shape)):
-                scale = self._prepare(layer, path).scale.flatten()
-                offset = (biases * scale + 0.5).index_select(0, near.kind)
+                offset = (biases * self._prepare(layer, path).scale + 0.5).index_select(0, near.kind)
                 return self._requantise_products(layer, products, offset, path).unsqueeze(0)
             self.path = path = SAFE_PATH
             selected = self._select(layer, near, path)
@@ -320,7 +319,7 @@ class ExactNet:
             elif path != "int64":
                 weight = weight.contiguous(memory_format=torch.channels_last)
             product = layer.weight[:, :, 0, 0].t().to(self.device, _DTYPES[path]).contiguous()
-            prepared = _Prepared(weight, product, scale.view(1, -1, 1, 1).to(self.device))
+            prepared = _Prepared(weight, product, scale.to(self.device))
             self._prepared.setdefault(key, prepared)
         return prepared
 
@@ -348,8 +347,7 @@ class ExactNet:
         prepared = self._prepare(layer, path)
         offset = prepared.offsets.get(rate)
         if offset is None:
-            scale = prepared.scale.flatten()
-            offset = prepared.offsets[rate] = self._bias(layer, rate) * scale + 0.5
+            offset = prepared.offsets[rate] = self._bias(layer, rate) * prepared.scale + 0.5
         return offset
 
     def _bias(self, layer: StoredLayer, rate: int) -> Tensor:
@@ -364,7 +362,7 @@ class ExactNet:
         """`_requantise` of sums without their bias, [.., out], in the fewest operations: the bias and the
         half go in together, which is as exact in float64, and what is not negative is floored by its
         conversion."""
-        y = torch.addcmul(offset, products, self._prepare(layer, path).scale.flatten())
+        y = torch.addcmul(offset, products, self._prepare(layer, path).scale)
         return y.clamp_(0, layer.high + 0.5).to(torch.int8)
 
     def _requantise(self, layer: StoredLayer, sums: Tensor, path: str) -> Tensor:
@@ -374,7 +372,7 @@ class ExactNet:
             s = layer.shift.to(sums.device, torch.int64).view(1, -1, 1, 1)
             return ((sums * m + ((1 << s) >> 1)) >> s).clamp_(0, layer.high)
         half = torch.full((), 0.5, dtype=torch.float64, device=sums.device)
-        y = torch.addcmul(half, sums.double(), self._prepare(layer, path).scale)
+        y = torch.addcmul(half, sums.double(), self._prepare(layer, path).scale.view(1, -1, 1, 1))
         return y.floor_().clamp_(0, layer.high).to(_DTYPES[path])
 
 
