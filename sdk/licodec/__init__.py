@@ -13,12 +13,15 @@ Names are loaded when they are first used: `import licodec` loads Pillow, but ne
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
-from licodec.plugins.hosts import register_imageio
-from licodec.plugins.pillow import register_pillow
+from licodec.plugins.hosts import register_imageio, unregister_imageio
+from licodec.plugins.pillow import register_pillow, unregister_pillow
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
     from lic_format.errors import (
         ExactnessError,
         FormatError,
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
         load,
         save,
     )
+    from licodec.options import Defaults
     from licodec.version import __version__
 
 __all__ = [
@@ -66,6 +70,7 @@ __all__ = [
     "register_imageio",
     "register_pillow",
     "save",
+    "unregister",
 ]
 
 _ERRORS = {
@@ -79,15 +84,36 @@ _ERRORS = {
 }
 
 
-def register() -> None:
+def register(**defaults: Unpack[Defaults]) -> None:
     """Make the hosts that are installed read and write `.lic`: Pillow and imageio.
 
     Importing licodec has done so already. Call it where an import alone would be removed as unused, and in
     worker processes started by "spawn" or "forkserver" (as `worker_init_fn`, as a pool's initializer): they
-    inherit nothing.
+    inherit nothing. Calling it again changes nothing but the defaults that are named.
+
+    Args:
+        device, threads: of every call in this process that names none, through a host or not; None takes the
+            default back. `register_pillow` and `register_imageio` take them for one host, which goes before.
+
+    Raises:
+        UsageError: a wrong value, by name.
     """
+    if defaults:
+        from licodec import options
+
+        options.set_defaults("everything", defaults)
     register_pillow()
     register_imageio()
+
+
+def unregister() -> None:
+    """Take back what `register` and its sisters did, defaults too. For tests; images that are open keep
+    working.
+    """
+    unregister_pillow()
+    unregister_imageio()
+    if options := sys.modules.get("licodec.options"):
+        options.forget_defaults()
 
 
 def __getattr__(name: str) -> Any:

@@ -34,6 +34,7 @@ from licodec.codecs.registry import CODECS, CodecEntry
 from licodec.images import Picture, from_picture, psnr, to_picture
 from licodec.models import CACHE, Loaded, Request, codec_entry, resolve_device
 from licodec.options import EncodeOptions
+from licodec.threads import limited
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,7 +58,7 @@ class Encoder:
     Args:
         codec: token of the codec.
         quality: 0..100, for calls that name none.
-        device: "auto", "cpu", "cuda" or "cuda:N".
+        device, threads: as in `encode`; what is not given is settled here, once for all calls.
         weights: a weights file or folder to use instead of the installed ones.
 
     Raises:
@@ -71,13 +72,16 @@ class Encoder:
         codec: str = "fhic",
         *,
         quality: float | None = None,
-        device: str = "auto",
+        device: str | None = None,
+        threads: int | None = None,
         weights: str | os.PathLike[str] | None = None,
     ) -> None:
         self._request = _encode_request(codec, weights)
         self._quality: float = targets.chosen({"quality": quality}).quality
-        self._device: str = options.check("device", device)
-        self._loaded = CACHE.get(self._request, resolve_device(self._device))
+        self._given = (device, threads)
+        self._place = _Place.chosen(device, threads).resolved()
+        with self._place.entered() as resolved:
+            self._loaded = CACHE.get(self._request, resolved)
 
     @overload
     def __call__(
@@ -104,9 +108,10 @@ class Encoder:
         """
         goal = targets.chosen({"quality": quality, **more}, self._quality)
         wanted = options.metadata(more)
-        if isinstance(image, list | tuple):
-            return [_encode(self._loaded, _picture(one, wanted, stages), goal, stages) for one in image]
-        return _encode(self._loaded, _picture(image, wanted, stages), goal, stages)
+        with self._place.entered():
+            if isinstance(image, list | tuple):
+                return [_encode(self._loaded, _picture(one, wanted, stages), goal, stages) for one in image]
+            return _encode(self._loaded, _picture(image, wanted, stages), goal, stages)
 
     def __repr__(self) -> str:
         ref = self._loaded.ref
@@ -117,14 +122,16 @@ class Encoder:
         return _restored_encoder, (
             self._request.codec,
             self._quality,
-            self._device,
+            *self._given,
             self._request.path,
             self._loaded.ref.decode_digest,
         )
 
 
-def _restored_encoder(codec: str, quality: float, device: str, weights: str | None, digest: bytes) -> Encoder:
-    encoder = Encoder(codec, quality=quality, device=device, weights=weights)
+def _restored_encoder(
+    codec: str, quality: float, device: str | None, threads: int | None, weights: str | None, digest: bytes
+) -> Encoder:
+    encoder = Encoder(codec, quality=quality, device=device, threads=threads, weights=weights)
     found = encoder._loaded.ref
     if found.decode_digest != digest:
         raise WeightsError(
@@ -139,7 +146,8 @@ def encode(
     *,
     codec: str = "fhic",
     quality: float | None = None,
-    device: str = "auto",
+    device: str | None = None,
+    threads: int | None = None,
     weights: str | os.PathLike[str] | None = None,
     stages: Stages | None = None,
     **more: Unpack[EncodeOptions],
@@ -151,7 +159,9 @@ def encode(
             uint8 array H x W or H x W x C, or a tensor C x H x W, uint8 or float in 0..1; C from 1 to 4.
         codec: token of the codec; `list_codecs` lists them.
         quality: 0..100, whole or not; 100 is the codec's best, not lossless; 75 where nothing is said.
-        device: "auto", "cpu", "cuda" or "cuda:N".
+        device: "auto", "cpu", "cuda" or "cuda:N"; None is what `register` set, LICODEC_DEVICE, or "auto".
+        threads: on how many threads networks run in this call, and in no other; None is what `register` set,
+            LICODEC_THREADS, or as many as torch is set to.
         weights: a weights file or folder to use instead of the installed ones.
         stages: a dict that receives milliseconds by stage, added to what is there
             (pixels, network, exact, entropy, container).
@@ -171,9 +181,10 @@ def encode(
     """
     request = _encode_request(codec, weights)
     goal = targets.chosen({"quality": quality, **more})
-    options.check("device", device)
+    place = _Place.chosen(device, threads)
     picture = _picture(image, options.metadata(more), stages)
-    return _encode(CACHE.get(request, resolve_device(device)), picture, goal, stages)
+    with place.resolved().entered() as resolved:
+        return _encode(CACHE.get(request, resolved), picture, goal, stages)
 
 
 def save(
@@ -182,7 +193,8 @@ def save(
     *,
     codec: str = "fhic",
     quality: float | None = None,
-    device: str = "auto",
+    device: str | None = None,
+    threads: int | None = None,
     weights: str | os.PathLike[str] | None = None,
     **more: Unpack[EncodeOptions],
 ) -> None:
@@ -192,7 +204,9 @@ def save(
     """
     if not isinstance(path, str | os.PathLike):
         raise UsageTypeError(f"path: expected a path, got {type(path).__name__}", argument="path")
-    data = encode(image, codec=codec, quality=quality, device=device, weights=weights, **more)
+    data = encode(
+        image, codec=codec, quality=quality, device=device, threads=threads, weights=weights, **more
+    )
     write_atomic(path, data)
 
 
@@ -210,7 +224,6 @@ def _picture(image: Any, wanted: Mapping[str, Any], stages: Stages | None) -> Pi
 
 
 def _encode(loaded: Loaded, picture: Picture, goal: targets.Goal, stages: Stages | None) -> bytes:
-    CACHE.before_use(loaded.device)
     chunks = picture.metadata
     if picture.alpha is not None:
         from licodec import alpha
@@ -257,16 +270,22 @@ class Decoder:
     """Decodes `.lic` files with weights that stay loaded, those of every file it has seen.
 
     Args:
-        device: "auto", "cpu", "cuda" or "cuda:N".
+        device, threads: as in `decode`; what is not given is settled here, once for all calls.
         weights: a weights file or folder to use instead of the installed ones.
 
     Pickles as its configuration.
     """
 
-    def __init__(self, *, device: str = "auto", weights: str | os.PathLike[str] | None = None) -> None:
-        self._device: str = options.check("device", device)
+    def __init__(
+        self,
+        *,
+        device: str | None = None,
+        threads: int | None = None,
+        weights: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self._given = (device, threads)
         self._weights: str | None = options.check("weights", weights)
-        self._resolved = resolve_device(self._device)
+        self._place = _Place.chosen(device, threads).resolved()
         # A model outlives its place in the process-wide cache here. As many as there are installed weights.
         self._held: dict[Request, Loaded] = {}
 
@@ -308,45 +327,46 @@ class Decoder:
         """The picture of a file, or the pictures of a list of files. Arguments and errors as of `decode`."""
         options.check("output", output)
         limits = _Limits.checked(max_pixels, max_pixels_per_byte)
-        if isinstance(data, list | tuple):
-            return [self._decode(one, output, limits, stages) for one in data]
-        return self._decode(data, output, limits, stages)
+        with self._place.entered() as device:
+            if isinstance(data, list | tuple):
+                return [self._decode(one, device, output, limits, stages) for one in data]
+            return self._decode(data, device, output, limits, stages)
 
-    def _decode(self, data: Any, output: str, limits: _Limits, stages: Stages | None) -> Any:
+    def _decode(self, data: Any, device: str, output: str, limits: _Limits, stages: Stages | None) -> Any:
         file = _read(data, limits, stages)
         request = _decode_request(file.head, self._weights)
         loaded = self._held.get(request)
         if loaded is None:
-            loaded = self._held.setdefault(request, CACHE.get(request, self._resolved))
+            loaded = self._held.setdefault(request, CACHE.get(request, device))
         return _decode(loaded, file, output, stages)
 
     def __repr__(self) -> str:
-        return f"Decoder(device={self._resolved!r})"
+        return f"Decoder(device={self._place.device!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restored_decoder, (self._device, self._weights)
+        return _restored_decoder, (*self._given, self._weights)
 
 
-def _restored_decoder(device: str, weights: str | None) -> Decoder:
-    return Decoder(device=device, weights=weights)
+def _restored_decoder(device: str | None, threads: int | None, weights: str | None) -> Decoder:
+    return Decoder(device=device, threads=threads, weights=weights)
 
 
 @overload
 def decode(
-    data: Source, *, output: Literal["pil"] = "pil", device: str = "auto", weights: str | os.PathLike[str] |
-        None = None,
+    data: Source, *, output: Literal["pil"] = "pil", device: str | None = None, threads: int | None = None,
+    weights: str | os.PathLike[str] | None = None,
     max_pixels: int | None = None, max_pixels_per_byte: int | None = None, stages: Stages | None = None,
 ) -> PIL.Image.Image: ...  # fmt: skip
 @overload
 def decode(
-    data: Source, *, output: Literal["numpy"], device: str = "auto", weights: str | os.PathLike[str] | None =
-        None,
+    data: Source, *, output: Literal["numpy"], device: str | None = None, threads: int | None = None,
+    weights: str | os.PathLike[str] | None = None,
     max_pixels: int | None = None, max_pixels_per_byte: int | None = None, stages: Stages | None = None,
 ) -> Array: ...  # fmt: skip
 @overload
 def decode(
-    data: Source, *, output: Literal["torch"], device: str = "auto", weights: str | os.PathLike[str] | None =
-        None,
+    data: Source, *, output: Literal["torch"], device: str | None = None, threads: int | None = None,
+    weights: str | os.PathLike[str] | None = None,
     max_pixels: int | None = None, max_pixels_per_byte: int | None = None, stages: Stages | None = None,
 ) -> torch.Tensor: ...  # fmt: skip
 
@@ -355,7 +375,8 @@ def decode(
     data: Source,
     *,
     output: str = "pil",
-    device: str = "auto",
+    device: str | None = None,
+    threads: int | None = None,
     weights: str | os.PathLike[str] | None = None,
     max_pixels: int | None = None,
     max_pixels_per_byte: int | None = None,
@@ -367,7 +388,8 @@ def decode(
         data: the file's bytes, a path, or a binary file object (read to its end).
         output: "pil" (mode L, LA, RGB or RGBA, metadata in `info`), "numpy" (uint8 H x W or H x W x C) or
             "torch" (uint8 C x H x W, on the CPU); C is 1 (grey), 2 (and alpha), 3 (RGB) or 4 (and alpha).
-        device: "auto", "cpu", "cuda" or "cuda:N".
+        device: "auto", "cpu", "cuda" or "cuda:N"; None is what `register` set, LICODEC_DEVICE, or "auto".
+        threads: as in `encode`.
         weights: a weights file or folder to use instead of the installed ones; its digest must fit.
         max_pixels: refuse larger pictures; None is LICODEC_MAX_PIXELS, or 2^28.
         max_pixels_per_byte: refuse files that ask for more pixels per byte of payload; None is 65536.
@@ -380,11 +402,11 @@ def decode(
         UsageError: a wrong argument, by name. OSError: the path can't be read.
     """
     options.check("output", output)
-    options.check("device", device)
+    place = _Place.chosen(device, threads)
     path = options.check("weights", weights)
     file = _read(data, _Limits.checked(max_pixels, max_pixels_per_byte), stages)
-    loaded = CACHE.get(_decode_request(file.head, path), resolve_device(device))
-    return _decode(loaded, file, output, stages)
+    with place.resolved().entered() as resolved:
+        return _decode(CACHE.get(_decode_request(file.head, path), resolved), file, output, stages)
 
 
 load = decode
@@ -427,7 +449,6 @@ def _decode_request(head: Head, path: str | None) -> Request:
 
 
 def _decode(loaded: Loaded, file: LicFile, output: str, stages: Stages | None) -> Any:
-    CACHE.before_use(loaded.device)
     plane = _alpha(file, stages)
     picture = loaded.model.decode(file, stages=stages)
     with _timed(stages, "pixels"):
@@ -579,7 +600,7 @@ def _mode(head: Head) -> str:
     return ("RGBA" if head.alpha else "RGB") + (";16" if head.depth == Depth.BITS_16 else "")
 
 
-# --- codecs, cache, time --------------------------------------------------------------------------
+# --- codecs, cache, place, time -------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -599,6 +620,30 @@ def list_codecs() -> list[CodecInfo]:
 def clear_cache() -> None:
     """Forget the models that `encode` and `decode` keep loaded in this process."""
     CACHE.clear()
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where networks run: a device, wanted by whom, and a number of threads."""
+
+    device: str
+    source: str
+    threads: int | None
+
+    @classmethod
+    def chosen(cls, device: str | None, threads: int | None) -> Self:
+        wanted = options.setting("device", device)
+        return cls(wanted.value, wanted.source, options.setting("threads", threads).value)
+
+    def resolved(self) -> Self:
+        """With a device of this machine; imports torch, so that everything else is checked before it."""
+        return dataclasses.replace(self, device=resolve_device(self.device, self.source))
+
+    @contextlib.contextmanager
+    def entered(self) -> Iterator[str]:
+        """Be there, for the device: loading a model runs networks too."""
+        with limited(CACHE.before_use(self.device, self.threads)):
+            yield self.device
 
 
 @contextlib.contextmanager

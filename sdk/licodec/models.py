@@ -104,14 +104,15 @@ class ModelCache:
         self._forked = "torch" in sys.modules
         self._reset()
 
-    def before_use(self, device: str) -> None:
-        """Make this process fit to run networks, or say why it is not.
+    def before_use(self, device: str, threads: int | None = None) -> int | None:
+        """Make this process fit to run networks, or say why it is not; return how many of the threads that
+        were asked for it may use.
 
         GNU OpenMP's threads do not survive a fork: a child of a process in which torch ran a parallel region
         hangs for ever in its first parallel region. One thread never enters one.
         """
         if not self._forked:
-            return
+            return threads
         import torch
 
         if device.startswith("cuda") and getattr(torch.cuda, "_is_in_bad_fork", bool)():
@@ -120,14 +121,15 @@ class ModelCache:
                 'start workers with the "spawn" method, or use device="cpu"',
                 argument="device",
             )
-        if torch.get_num_threads() > 1:
+        if torch.get_num_threads() > 1 or (threads or 1) > 1:
             torch.set_num_threads(1)
             warnings.warn(
                 "this process was forked after torch was imported: networks run on one thread here, because "
                 'more would hang; start workers with the "spawn" or "forkserver" method to use more',
                 LicWarning,
-                stacklevel=4,
+                stacklevel=5,  # _Place.entered, what enters it, encode or decode, their caller
             )
+        return 1
 
 
 CACHE = ModelCache(MODELS_KEPT)
@@ -146,8 +148,8 @@ def codec_entry(token: str) -> CodecEntry:
     return entry
 
 
-def resolve_device(device: str) -> str:
-    """`auto` as the device it stands for; others as they are, if they are there.
+def resolve_device(device: str, source: str = "device") -> str:
+    """`auto` as the device it stands for; others as they are, if they are there. `source`: who asks for it.
 
     Raises:
         UsageValueError: a CUDA device that this machine or this build of torch doesn't have.
@@ -162,8 +164,8 @@ def resolve_device(device: str) -> str:
     index = int(device.partition(":")[2] or 0)
     if index >= count:
         raise UsageValueError(
-            f"device: {device} is not there; torch {torch.__version__} sees {count} CUDA devices",
-            argument="device",
+            f"{source}: {device} is not there; torch {torch.__version__} sees {count} CUDA devices",
+            argument=source,
         )
     return device
 

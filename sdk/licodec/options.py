@@ -14,6 +14,7 @@ in `api`.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import math
 import numbers
@@ -23,7 +24,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
-from lic_format.errors import UsageTypeError, UsageValueError
+from lic_format.errors import UsageError, UsageTypeError, UsageValueError
 from licodec import metadata as kinds
 from licodec.metadata import INHERIT
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     import PIL.Image
 
 Host = Literal["sdk", "cli", "pillow"]
+Scope = Literal["everything", "pillow", "imageio"]
 Output = Literal["pil", "numpy", "torch"]
 
 RATE_INDICES = 256
@@ -60,13 +62,20 @@ class EncodeOptions(TargetOptions, MetadataOptions, total=False):
     """What encoding takes beside what its signatures name."""
 
 
+class Defaults(TypedDict, total=False):
+    """The options whose defaults `licodec.register` can set, and environment variables."""
+
+    device: str | None
+    threads: int | None
+
+
 @dataclass(frozen=True)
 class Option:
     """One option.
 
     `check(name, value)` returns the value in its normal form or raises a `UsageError`; `expects` is the range
     in words, the same words in errors, `--help` and docs. `default` is in normal form; None means "not
-    given".
+    given". `setting` tells what an option with an `environment` variable then is: `otherwise` in the end.
     """
 
     name: str
@@ -77,6 +86,18 @@ class Option:
     encode: bool = True
     decode: bool = False
     hosts: frozenset[Host] = frozenset({"sdk", "cli", "pillow"})
+    environment: str | None = None
+    otherwise: Any = None
+
+    def read(self, text: str) -> Any:
+        """The value that a text stands for: its first reading (as is, whole, real) that `check` accepts."""
+        try:
+            return self.check(self.name, text)
+        except UsageError:
+            for number in (int, float):
+                with contextlib.suppress(UsageError, ValueError):
+                    return self.check(self.name, number(text))
+            raise
 
 
 def _wrong_value(name: str, expects: str, value: object) -> UsageValueError:
@@ -111,14 +132,16 @@ def _real(low: float, high: float) -> Callable[[str, Any], float | None]:
     return check
 
 
-def _whole(low: int) -> Callable[[str, Any], int | None]:
+def _whole(low: int, high: int | None = None) -> Callable[[str, Any], int | None]:
+    reach = f"of at least {low}" if high is None else f"from {low} to {high}"
+    expects = f"a whole number {reach}, or None"
+
     def check(name: str, value: Any) -> int | None:
-        expects = f"a whole number of at least {low}, or None"
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, numbers.Integral):
             raise _wrong_type(name, expects, value)
-        if int(value) < low:
+        if int(value) < low or (high is not None and int(value) > high):
             raise _wrong_value(name, expects, value)
         return int(value)
 
@@ -136,6 +159,11 @@ def _pattern(expects: str, pattern: str) -> Callable[[str, Any], str]:
         return value
 
     return check
+
+
+def _pattern_or_none(expects: str, pattern: str) -> Callable[[str, Any], str | None]:
+    check = _pattern(expects, pattern)
+    return lambda name, value: None if value is None else check(name, value)
 
 
 def _path_or_none(name: str, value: Any) -> str | None:
@@ -194,7 +222,8 @@ _CONTENT = "at most 16 MiB as bytes, or None"
 _EXIF = f"a PIL.Image.Exif or a TIFF structure, with or without the prefix Exif\\0\\0, of {_CONTENT}"
 _DPI = "two numbers from 0.02 to 1e8 (pixels an inch, across and down), or None"
 _TOKEN = "a codec's name (`licodec codecs` lists them)"
-_DEVICE = "auto, cpu, cuda or cuda:N"
+_DEVICE = "auto, cpu, cuda or cuda:N, or None"
+_MOST_THREADS = 1024
 
 OPTIONS: Mapping[str, Option] = {
     option.name: option
@@ -246,10 +275,23 @@ OPTIONS: Mapping[str, Option] = {
         Option(
             name="device",
             expects=_DEVICE,
-            default="auto",
-            check=_pattern(_DEVICE, r"auto|cpu|cuda(:\d{1,3})?"),
+            default=None,
+            check=_pattern_or_none(_DEVICE, r"auto|cpu|cuda(:\d{1,3})?"),
             decode=True,
-            doc="Where the float networks run. auto is CUDA where it is available, else the CPU.",
+            environment="LICODEC_DEVICE",
+            otherwise="auto",
+            doc="Where the float networks run. auto is CUDA where it is available, else the CPU. None is "
+            "LICODEC_DEVICE from the environment, or auto.",
+        ),
+        Option(
+            name="threads",
+            expects=f"a whole number from 1 to {_MOST_THREADS}, or None",
+            default=None,
+            check=_whole(1, _MOST_THREADS),
+            decode=True,
+            environment="LICODEC_THREADS",
+            doc="On how many threads one picture is coded. None is LICODEC_THREADS from the environment, or "
+            "what torch is set to.",
         ),
         Option(
             name="output",
@@ -318,6 +360,60 @@ def metadata(given: Mapping[str, Any]) -> dict[str, Any]:
 def default(name: str) -> Any:
     """The default of an option, in normal form."""
     return OPTIONS[name].default
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What an option is in the end, and who says so: the option's name, or an environment variable's."""
+
+    value: Any
+    source: str
+
+
+_registered: dict[Scope, dict[str, Any]] = {}
+
+
+def set_defaults(scope: Scope, given: Mapping[str, Any]) -> None:
+    """Make values the defaults of what is not given from now on; None takes a default back.
+
+    Raises a `UsageError` for a wrong value, and for an option whose default can't be set.
+    """
+    for name in given:
+        if name not in Defaults.__annotations__:
+            known = ", ".join(Defaults.__annotations__)
+            raise UsageTypeError(f"{name}: no default of this name can be set, expected {known}", name)
+    checked = {name: check(name, value) for name, value in given.items()}
+    kept = {**_registered.get(scope, {}), **checked}
+    _registered[scope] = {name: value for name, value in kept.items() if value is not None}
+
+
+def forget_defaults() -> None:
+    """Take back what `set_defaults` has set."""
+    _registered.clear()
+
+
+def with_defaults(scope: Scope, given: Mapping[str, Any]) -> dict[str, Any]:
+    """`given` and the defaults that were set for a host, for options that it leaves open."""
+    found = _registered.get(scope, {})
+    return {**given, **{name: value for name, value in found.items() if given.get(name) is None}}
+
+
+def setting(name: str, given: Any = None) -> Setting:
+    """What an option is: as given, else the default that was set for everything, else what its environment
+    variable says, else what is built in. Raises a `UsageError` that names who was wrong.
+    """
+    value = check(name, given)
+    if value is None:
+        value = _registered.get("everything", {}).get(name)
+    if value is not None:
+        return Setting(value, name)
+    option = OPTIONS[name]
+    if option.environment and (text := os.environ.get(option.environment)):
+        try:
+            return Setting(option.read(text), option.environment)
+        except UsageError as error:
+            raise _wrong_value(option.environment, option.expects, text) from error
+    return Setting(option.otherwise, name)
 
 
 def understood_by(host: Host, direction: Literal["encode", "decode"]) -> tuple[Option, ...]:

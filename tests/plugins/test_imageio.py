@@ -80,12 +80,26 @@ def test_the_signature_decides_not_the_name(tmp_path: Path) -> None:
         iio.imread(tmp_path / "LICENSE.lic")
 
 
-def test_without_an_extension_nothing_is_written_and_the_reason_is_told() -> None:
+@pytest.mark.parametrize("plugin", ["licodec", LicPlugin])
+def test_a_target_without_a_name_needs_no_extension_where_we_are_asked_for(
+    plugin: Any, tmp_path: Path
+) -> None:
+    assert iio.imwrite("<bytes>", pixels(), plugin=plugin, **OPTIONS) == lic()
+    sink = io.BytesIO()
+    iio.imwrite(sink, pixels(), plugin=plugin, **OPTIONS)
+    assert sink.getvalue() == lic()
+    iio.imwrite(tmp_path / "nameless", pixels(), plugin=plugin, **OPTIONS)
+    np.testing.assert_array_equal(iio.imread(tmp_path / "nameless"), pixels())
     with pytest.raises(OSError, match="can not handle") as caught:
-        iio.imwrite("<bytes>", pixels(), plugin="licodec")
+        iio.imwrite(tmp_path / "x.png", pixels(), plugin=plugin, **OPTIONS)
     assert 'extension=".lic"' in str(caught.value.__cause__)
-    with pytest.raises((OSError, ValueError)):
-        iio.imwrite("<bytes>", pixels())
+
+
+@pytest.mark.filterwarnings("ignore:Can't determine file format:UserWarning")  # imageio's Pillow plugin
+def test_a_target_without_a_name_is_nobodys_lic_file_by_accident(tmp_path: Path) -> None:
+    for target in ("<bytes>", io.BytesIO(), tmp_path / "nameless"):
+        with pytest.raises((OSError, ValueError)):
+            iio.imwrite(target, pixels())
 
 
 # --- pictures -------------------------------------------------------------------------------------
@@ -207,7 +221,8 @@ def test_registering_twice_changes_nothing() -> None:
 def test_the_order_of_imports_does_not_matter(program: str) -> None:
     check = """
 from imageio.config import known_plugins, known_extensions, extension_list
-assert next(iter(known_plugins)) == "licodec" and len(known_extensions[".lic"]) == 1
+assert known_plugins["licodec"].plugin_class.__name__ == "LicPlugin"
+assert next(iter(known_plugins)) == "licodec-unnamed" and len(known_extensions[".lic"]) == 1
 assert sum(each.extension == ".lic" for each in extension_list) == 1
 import sys
 assert "torch" not in sys.modules

@@ -47,6 +47,24 @@ assert encoder(planes) == expected
 sys.exit(os.waitstatus_to_exitcode(status))
 """
 
+CHILD_LOADS = """
+import os, sys
+import torch
+import licodec
+torch.set_num_threads(2)
+picture = licodec.decode(sys.argv[1], device="cpu")
+child = os.fork()
+if child == 0:
+    status = 1
+    try:
+        licodec.register(threads=2)  # more than one would hang, whoever asks
+        again = licodec.decode(sys.argv[1], device="cpu")
+        status = int(again.tobytes() != picture.tobytes())
+    finally:
+        os._exit(status)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
 FORK_WITHIN_A_LOAD = """
 import os, sys, threading
 from licodec.models import CACHE, Request
@@ -61,20 +79,30 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
 
-def run(code: str, weights: Path) -> None:
+def run(code: str, weights: Path | None, *arguments: str) -> None:
     environment = {
         **os.environ,
-        "LICODEC_WEIGHTS": str(weights),
+        "LICODEC_WEIGHTS": str(weights or ""),
         "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'sdk'}",
     }
     done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", code, *arguments],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr
 
 
 def test_a_forked_child_codes_on_one_thread_says_so_once_and_gives_the_same_bytes(stand_in: Path) -> None:
     run(CHILD_CODES, stand_in)
+
+
+def test_a_forked_child_loads_weights_of_its_own_without_hanging() -> None:
+    """Loading proves the integer networks, which runs them."""
+    run(CHILD_LOADS, None, str(ROOT / "tests" / "golden" / "fhic" / "s-1-q50-order1.lic"))
 
 
 def test_a_lock_held_by_a_thread_of_the_parent_does_not_stop_the_child(stand_in: Path) -> None:

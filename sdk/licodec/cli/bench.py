@@ -66,7 +66,7 @@ def bench(
     environments: bool,
     quiet: bool,
     weights: str | None,
-    device: str,
+    device: str | None,
 ) -> None:
     """Compare codecs on a set of pictures.
 

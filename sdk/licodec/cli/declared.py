@@ -17,22 +17,19 @@ _SHORT = {"quality": "-q", "codec": "-c"}
 
 
 class Declared(click.ParamType[Any]):
-    """A value of a declared option: the first reading of the text (as is, whole, real) that it accepts."""
+    """A value of a declared option."""
 
     def __init__(self, option: Option) -> None:
         self.option = option
         self.name = option.name
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        refusal: UsageError | None = None
-        for read in (str, int, float) if isinstance(value, str) else (lambda known: known,):
-            try:
-                return self.option.check(self.option.name, read(value))
-            except UsageError as error:
-                refusal = refusal or error
-            except ValueError:  # the text is not a number
-                continue
-        raise click.BadParameter(f"expected {self.option.expects}, got {value!r}", ctx, param) from refusal
+        try:
+            if isinstance(value, str):
+                return self.option.read(value)
+            return self.option.check(self.option.name, value)
+        except UsageError as error:
+            raise click.BadParameter(f"expected {self.option.expects}, got {value!r}", ctx, param) from error
 
 
 def declared_options(direction: Literal["encode", "decode"]) -> Callable[[Command], Command]:

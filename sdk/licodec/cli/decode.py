@@ -45,7 +45,8 @@ def decode(
     output: str | None,
     suffix: str,
     weights: str | None,
-    device: str,
+    device: str | None,
+    threads: int | None,
     max_pixels: int | None,
     max_pixels_per_byte: int | None,
     strip: bool,
@@ -63,7 +64,7 @@ def decode(
     formats = {job: _format(job, suffix) for job in jobs_planned}
     import licodec
 
-    decoder = licodec.Decoder(device=device, weights=weights)
+    decoder = licodec.Decoder(device=device, threads=threads, weights=weights)
 
     def work(job: Job) -> dict[str, Any]:
         job.check_target()

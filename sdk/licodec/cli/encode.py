@@ -30,7 +30,8 @@ def encode(
     target_bpp: float | None,
     target_psnr: float | None,
     weights: str | None,
-    device: str,
+    device: str | None,
+    threads: int | None,
     strip: bool,
     no_overwrite: bool,
     jobs: int,
@@ -45,7 +46,7 @@ def encode(
     import licodec
     from licodec import images, targets
 
-    encoder = licodec.Encoder(codec, quality=quality, device=device, weights=weights)
+    encoder = licodec.Encoder(codec, quality=quality, device=device, threads=threads, weights=weights)
     given = {"target_size": target_size, "target_bpp": target_bpp, "target_psnr": target_psnr}
     wanted: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     goal = targets.chosen({"quality": quality, **wanted})  # refuses two that contradict each other

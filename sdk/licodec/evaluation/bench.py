@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from lic_format.errors import UsageValueError
+from licodec import options as declared
 from licodec.models import resolve_device
 
 from .environments import Row, compare
@@ -56,15 +57,15 @@ class BenchOptions:
 
     `images` is a folder, a zip archive or a file. `codecs` are tokens of learned codecs and names of peers.
     `qualities` (0..100) are for the learned codecs; peers keep their own settings. `threads` sets the threads
-    of this process, None leaves them. `quick` takes two pictures, five qualities and a third of the peers'
-    settings: enough to see that everything works, not for figures. `environments` also codes and decodes in
-    differently set up processes (see `environments`), which takes longer than all the rest.
+    of this process, None is LICODEC_THREADS, or leaves them. `quick` takes two pictures, five qualities and a
+    third of the peers' settings: enough to see that everything works, not for figures. `environments` also
+    codes and decodes in differently set up processes (see `environments`), which takes longer than the rest.
     """
 
     images: str | Path
     codecs: tuple[str, ...] = DEFAULT_CODECS
     qualities: tuple[float, ...] | None = None
-    device: str = "auto"
+    device: str | None = None
     weights: str | None = None
     threads: int | None = None
     limit: int | None = None
@@ -99,7 +100,8 @@ class Learned:
         codec: str,
         settings: tuple[float, ...] = DEFAULT_QUALITIES,
         *,
-        device: str = "auto",
+        device: str | None = None,
+        threads: int | None = None,
         weights: str | None = None,
     ) -> None:
         from licodec import Decoder, Encoder
@@ -109,8 +111,8 @@ class Learned:
         # Files and figures belong to one set of weights, so the tag is part of the name in tables.
         self.title = f"{codec} {CODECS[codec].default_tag}"
         self.settings = settings
-        self._encoder = Encoder(codec=codec, device=device, weights=weights)
-        self._decoder = Decoder(device=device, weights=weights)
+        self._encoder = Encoder(codec=codec, device=device, threads=threads, weights=weights)
+        self._decoder = Decoder(device=device, threads=threads, weights=weights)
 
     def encode(self, pixels: Pixels, setting: float, stages: dict[str, float]) -> bytes:
         return self._encoder(pixels, quality=setting, stages=stages)
@@ -274,7 +276,7 @@ def run(
             CodecResult(subject.name, subject.title, subject.kind, subject.settings, tuple(trials))
         )
     return BenchResult(
-        environment(threads, resolve_device(options.device)),
+        environment(threads, resolve_device(declared.setting("device", options.device).value)),
         Path(options.images).name,
         shapes,
         is_kodak(tuple(shapes), tuple(shapes.values())),
@@ -368,13 +370,15 @@ def _subject(name: str, options: BenchOptions, threads: int) -> Subject:
         settings = PEERS[name].settings
         return Classical(name, settings[::3] if options.quick else settings, threads=threads)
     qualities = options.qualities or (QUICK_QUALITIES if options.quick else DEFAULT_QUALITIES)
-    return Learned(name, tuple(sorted(qualities)), device=options.device, weights=options.weights)
+    qualities = tuple(sorted(qualities))
+    return Learned(name, qualities, device=options.device, threads=threads, weights=options.weights)
 
 
 @contextlib.contextmanager
 def _threads(wanted: int | None) -> Iterator[int]:
     import torch
 
+    wanted = declared.setting("threads", wanted).value
     before = torch.get_num_threads()
     if wanted is not None:
         torch.set_num_threads(wanted)

@@ -72,7 +72,10 @@ def write_sheet(result: BenchResult, options: BenchOptions, path: Path) -> bool:
     learned = [codec for codec in result.codecs if codec.kind == "learned"]
     if not learned:
         return False
-    subject = Learned(learned[0].name, learned[0].settings, device=options.device, weights=options.weights)
+    codec = learned[0]
+    subject = Learned(
+        codec.name, codec.settings, device=options.device, threads=options.threads, weights=options.weights
+    )
     setting = setting_near(learned[0], TARGET_BPP)
     pictures = [picture for picture in open_pictures(options.images) if picture.name in result.shapes]
     crop_sheet([equal_bytes(picture, subject, setting) for picture in spread(pictures)], path)

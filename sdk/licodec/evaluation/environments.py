@@ -201,8 +201,11 @@ def _in_process(environment: Environment, job: Mapping[str, Any]) -> dict[str, A
 def _work(job: Mapping[str, Any], environment: Environment) -> dict[str, Any]:
     import licodec
 
-    encoder = licodec.Encoder(job["codec"], device=environment.device, weights=job["weights"])
-    decoder = licodec.Decoder(device=environment.device, weights=job["weights"])
+    threads = environment.threads
+    encoder = licodec.Encoder(
+        job["codec"], device=environment.device, threads=threads, weights=job["weights"]
+    )
+    decoder = licodec.Decoder(device=environment.device, threads=threads, weights=job["weights"])
     work = Path(job["work"])
     if "encode" in job:
         _encode_all(encoder, work, job["encode"], job["qualities"], environment.lists)

@@ -6,9 +6,13 @@ once where imageio is loaded, else right after somebody imports it.
 
 from __future__ import annotations
 
+import collections
 import contextlib
+import functools
 import importlib.util
+import operator
 import sys
+import threading
 import warnings
 from importlib.abc import Loader, MetaPathFinder
 from typing import TYPE_CHECKING, Any
@@ -20,34 +24,83 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from importlib.machinery import ModuleSpec
     from types import ModuleType
+    from typing import Unpack
 
-NAME = "licodec"
-_REGISTRY = "imageio.config"
+    from licodec.options import Defaults
+
+NAME, _UNNAMED = "licodec", "licodec-unnamed"
+_REGISTRY, _LAST = "imageio.config", "PluginConfig"
+"""The module, and the name that it defines last: while it is missing somebody is importing it."""
+_SUFFIXES = (EXTENSION, EXTENSION.upper())  # imageio asks for extension=".LIC" as it is
 
 
-def register_imageio() -> None:
+def register_imageio(**defaults: Unpack[Defaults]) -> None:
     """Make imageio read and write `.lic` in this process, now or as soon as it is imported; calling it again
-    changes nothing."""
+    changes nothing but the defaults that are named.
+
+    Args:
+        device, threads: for what imageio reads and writes, where a call does not say otherwise.
+    """
+    if defaults:
+        from licodec import options
+
+        options.set_defaults("imageio", defaults)
     config = sys.modules.get(_REGISTRY)
-    if config is not None and hasattr(config, "known_plugins"):
+    if config is not None and hasattr(config, _LAST):
         _enter(config)
     elif not any(isinstance(finder, _AfterImport) for finder in sys.meta_path):
         sys.meta_path.insert(0, _AfterImport())
 
 
-def _enter(config: Any) -> None:
-    """First in the list: imageio asks all plugins about bytes without a name; ours answers at a glance."""
-    plugins = config.known_plugins
-    if NAME in plugins:
+def unregister_imageio() -> None:
+    """Take the format out of imageio's registry again, and what waits for that out of the imports."""
+    # A new list: who is looking for a module in the old one misses no finder.
+    sys.meta_path = [finder for finder in sys.meta_path if not isinstance(finder, _AfterImport)]
+    config = sys.modules.get(_REGISTRY)
+    if config is None or not hasattr(config, _LAST):
         return
-    ours = {NAME: config.PluginConfig(NAME, "LicPlugin", "licodec.plugins.imageio")}
-    extension = config.FileExtension(name="Learned-codec image", extension=EXTENSION, priority=[NAME])
-    others = dict(plugins)
-    plugins.clear()
-    plugins.update(ours | others)
-    for suffix in (EXTENSION, EXTENSION.upper()):  # imageio asks for extension=".LIC" as it is
-        config.known_extensions.setdefault(suffix, []).insert(0, extension)
-    config.extension_list.append(extension)
+    with _lock:
+        for suffix in _SUFFIXES:
+            others = [one for one in config.known_extensions.get(suffix, ()) if NAME not in one.priority]
+            if others:
+                config.known_extensions[suffix][:] = others
+            else:
+                config.known_extensions.pop(suffix, None)
+        config.extension_list[:] = [one for one in config.extension_list if NAME not in one.priority]
+        for name in (NAME, _UNNAMED):
+            config.known_plugins.pop(name, None)
+
+
+_lock = threading.Lock()
+
+
+def _enter(config: Any) -> None:
+    """Enter us twice. imageio asks all plugins in turn about what has no name. For reading we come first and
+    answer at a glance; what is written there is ours only where somebody named us, which is last.
+    """
+    plugins = config.known_plugins
+    with _lock:
+        if NAME in plugins:
+            return
+        named, unnamed = (
+            {name: config.PluginConfig(name, class_name, "licodec.plugins.imageio")}
+            for name, class_name in ((NAME, "LicPlugin"), (_UNNAMED, "UnnamedLicPlugin"))
+        )
+        # Other threads may be looking plugins up or entering theirs, and hold on to this very dict. No Python
+        # runs between these calls, so none of them finds it empty.
+        others: dict[str, Any] = {}
+        steps = (
+            functools.partial(others.update, plugins),
+            plugins.clear,
+            functools.partial(plugins.update, unnamed),
+            functools.partial(plugins.update, others),
+            functools.partial(plugins.update, named),
+        )
+        collections.deque(map(operator.call, steps), maxlen=0)
+        extension = config.FileExtension(name="Learned-codec image", extension=EXTENSION, priority=[NAME])
+        for suffix in _SUFFIXES:
+            config.known_extensions.setdefault(suffix, []).insert(0, extension)
+        config.extension_list.append(extension)
 
 
 class _AfterImport(MetaPathFinder):

@@ -21,7 +21,7 @@ from imageio.core.v3_plugin_api import ImageProperties, PluginV3
 
 from lic_format.chunks import SIGNATURE
 from lic_format.errors import UsageValueError
-from licodec import api
+from licodec import api, options
 from licodec.plugins.pillow import EXTENSION, LicImageFile
 
 if TYPE_CHECKING:
@@ -40,11 +40,14 @@ class LicPlugin(PluginV3):
         if request.mode.io_mode == IOMode.read:
             if request.firstbytes[:8] != SIGNATURE:
                 raise InitializationError("not a .lic file: it does not begin with the signature")
-        elif (request.extension or "").lower() != EXTENSION:
+        elif not self._writes(request):
             raise InitializationError(
                 f'the target has the extension {request.extension!r}; pass extension="{EXTENSION}" to write '
                 f"a {EXTENSION} file there"
             )
+
+    def _writes(self, request: Request) -> bool:
+        return (_extension(request) or EXTENSION) == EXTENSION
 
     def _open(self) -> LicImageFile:
         """The header, read again for every question: a resource may be asked several."""
@@ -58,7 +61,8 @@ class LicPlugin(PluginV3):
         index: int | None = None,
         mode: str | None = None,
         rotate: bool = False,
-        device: str = "auto",
+        device: str | None = None,
+        threads: int | None = None,
     ) -> npt.NDArray[np.uint8]:
         """The image as an array; with a leading axis of length 1 for `index=...`.
 
@@ -66,18 +70,19 @@ class LicPlugin(PluginV3):
             index: 0, None or ... (Ellipsis).
             mode: one of Pillow's modes to convert to.
             rotate: turn the image as its orientation says.
-            device: "auto", "cpu", "cuda" or "cuda:N".
+            device, threads: as in `licodec.decode`; None is what was registered.
         """
         batch = _is_batch(index)
         image = self._open()
-        image.device = device
+        place = options.with_defaults("imageio", {"device": device, "threads": threads})
+        image.device, image.threads = place["device"], place["threads"]
         shown = PIL.ImageOps.exif_transpose(image) if rotate else image
         array = np.array(shown if mode is None else shown.convert(mode))
         return array[None] if batch else array
 
-    def iter(self, **options: Any) -> Iterator[npt.NDArray[np.uint8]]:
+    def iter(self, **given: Any) -> Iterator[npt.NDArray[np.uint8]]:
         """The one image; options of `read`."""
-        yield self.read(index=0, **options)
+        yield self.read(index=0, **given)
 
     def properties(self, index: int | None = None) -> ImageProperties:
         """Shape and dtype of what `read(index=index)` gives, from the header alone."""
@@ -103,15 +108,26 @@ class LicPlugin(PluginV3):
         found: dict[str, Any] = {str(name): value for name, value in image.info.items()}
         return found | {"mode": image.mode, "Orientation": image.getexif().get(0x0112, 1)}
 
-    def write(self, ndimage: Any, *, is_batch: bool | None = None, **options: Any) -> bytes | None:
+    def write(self, ndimage: Any, *, is_batch: bool | None = None, **given: Any) -> bytes | None:
         """Encode one image: uint8 or bool, H x W, H x W x C with C 1..4, or such an image in a list or with a
         leading axis of length 1.
 
         Options are those of `licodec.encode`. Returns the file for the target "<bytes>", else None.
         """
-        data = api.encode(_one_image(ndimage, is_batch), **options)
+        data = api.encode(_one_image(ndimage, is_batch), **options.with_defaults("imageio", given))
         self.request.get_file().write(data)
         return data if self.request._uri_type == URI_BYTES else None
+
+
+class UnnamedLicPlugin(LicPlugin):
+    """For imageio's search, which asks without being told of us: a target must say that it wants `.lic`."""
+
+    def _writes(self, request: Request) -> bool:
+        return _extension(request) == EXTENSION
+
+
+def _extension(request: Request) -> str:
+    return (request.extension or request.format_hint or "").lower()
 
 
 def _is_batch(index: Any) -> bool:

@@ -1,6 +1,6 @@
 """`.lic` as one of Pillow's formats.
 
-    import licodec                       # registers; so does licodec.register_pillow()
+    import licodec                       # registers; so does licodec.register_pillow(device="cpu")
     Image.open("photo.lic").convert("L") # the header on open, the pixels when they are needed
     image.save("photo.lic", quality=80)
 
@@ -9,6 +9,7 @@ In Pillow's order: accept, open, load, save, register. Registering and opening l
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import warnings
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, NoReturn, cast
@@ -30,6 +31,9 @@ from licodec import metadata
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Unpack
+
+    from licodec.options import Defaults
 
 FORMAT = "LIC"
 EXTENSION = ".lic"
@@ -113,8 +117,9 @@ class LicImageFile(ImageFile.ImageFile):
     # Unpickled images don't pass through _open: for them there is nothing left to load, and nothing to lock.
     _lock: threading.Lock | None = None
     _start = 0
-    device = "auto"
-    """Where `load` decodes."""
+    device: str | None = None
+    threads: int | None = None
+    """How `load` decodes; None is what was registered, or else the default of `licodec.decode`."""
 
     def _open(self) -> None:
         assert self.fp is not None
@@ -161,16 +166,19 @@ class LicImageFile(ImageFile.ImageFile):
     def _decode(self) -> None:
         if self.fp is None:
             raise ValueError("file is closed: the image was not loaded before its file was closed")
-        from licodec import api
+        from licodec import api, options
 
         self.fp.seek(self._start)
-        data = self.fp.read()
+        data, fault = _repaired(self.fp.read())
+        place = options.with_defaults("pillow", {"device": self.device, "threads": self.threads})
         try:
-            decoded = api.decode(data, device=self.device)
+            decoded = api.decode(data, **place)
         except LicError as error:
             _raise_as_oserror(error, LicDecodeError)
         if (decoded.size, decoded.mode) != (self.size, self.mode):
             raise LicDecodeError(f"the file changed since it was opened: it was {self.mode} {self.size}")
+        if fault is not None:
+            warnings.warn(f"the picture is whole, its file is not: {fault}", LicWarning, stacklevel=3)
         self.im = decoded.im
         self.readonly = 0  # the memory is our own: a first write needs no copy
         if self._exclusive_fp:
@@ -187,6 +195,20 @@ class LicImageFile(ImageFile.ImageFile):
         except LicError as error:
             _raise_as_oserror(error, LicDecodeError)
         super().verify()
+
+
+def _repaired(data: bytes) -> tuple[bytes, FormatError | None]:
+    """A file to decode, and what was wrong with it: where Pillow is told to take truncated files, one that
+    lost something behind its last unit, or has more there than it should, is decoded without it.
+
+    Never a part of a unit: where its checksum is wrong or missing, no pixel of it could be trusted.
+    """
+    if ImageFile.LOAD_TRUNCATED_IMAGES:
+        with contextlib.suppress(LicError):
+            file = lic_format.read(data, partial=True, max_pixels=MAX_SIDE**2)
+            if file.units and file.fault:
+                return lic_format.write(lic_format.LicFile(file.head, file.metadata, file.units)), file.fault
+    return data, None  # decoding says what is wrong
 
 
 def _raise_as_oserror(error: LicError, format_error: type[FormatError]) -> NoReturn:
@@ -206,11 +228,11 @@ def _raise_as_oserror(error: LicError, format_error: type[FormatError]) -> NoRet
 
 def _save(image: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
     """Pillow's save handler: every option and the mode are checked, then one write."""
-    from licodec import api
+    from licodec import api, options
 
     # Pillow has opened the file already: a failure from here on leaves an existing file empty. licodec.save
     # does not.
-    fp.write(api.encode(image, **_encode_options(image.encoderinfo)))
+    fp.write(api.encode(image, **options.with_defaults("pillow", _encode_options(image.encoderinfo))))
 
 
 def _encode_options(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -231,9 +253,28 @@ def _encode_options(given: Mapping[str, Any]) -> dict[str, Any]:
     return checked
 
 
-def register_pillow() -> None:
-    """Register the format with Pillow in this process; calling it again changes nothing."""
+def register_pillow(**defaults: Unpack[Defaults]) -> None:
+    """Register the format with Pillow in this process; calling it again changes nothing but the defaults that
+    are named.
+
+    Args:
+        device, threads: for what Pillow opens and saves, where an option of `save` does not say otherwise.
+    """
+    if defaults:
+        from licodec import options
+
+        options.set_defaults("pillow", defaults)
     Image.register_open(FORMAT, LicImageFile, accept)
     Image.register_save(FORMAT, _save)
     Image.register_extension(FORMAT, EXTENSION)
     Image.register_mime(FORMAT, MIME)
+
+
+def unregister_pillow() -> None:
+    """Take the format out of Pillow's registries again."""
+    if FORMAT in Image.ID:
+        Image.ID.remove(FORMAT)
+    for registry in (Image.OPEN, Image.SAVE, Image.MIME):
+        cast("dict[str, Any]", registry).pop(FORMAT, None)
+    if Image.EXTENSION.get(EXTENSION) == FORMAT:
+        del Image.EXTENSION[EXTENSION]
