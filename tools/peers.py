@@ -163,8 +163,8 @@ knows one format besides those of Pillow and is ended after {LIMIT_SECONDS} s.
   3000 for times. Modes and lossless files are saved with the options that lose least, the rest with a
   format's defaults.
 - OSError stands for all its subclasses; an error class of a plugin's own for the built-in class that it is.
-- Threads: {_loads()} loads. How many go wrong differs from run to run; what counts is whether any
-  does.
+- Threads: {_loads()} loads (a third of them on own images). How many go wrong
+  differs from run to run; what counts is whether any does.
 - {_versions(table.formats)}
 """
 

@@ -397,7 +397,7 @@ def _in_threads(format: Format, scale: Scale, shared: bool) -> Finding:
         return "error" if isinstance(pixels, Raised) else "ok" if pixels == expected else "wrong"
 
     with ThreadPoolExecutor(THREADS) as pool:
-        for _ in range(scale.rounds * scale.images):
+        for _ in range((scale.rounds if shared else 1) * scale.images):
             one = opened(data)
             counts.update(pool.map(load, [one if shared else opened(data) for _ in range(THREADS)]))
     return Finding(f"{counts['ok']}/{counts['wrong']}/{counts['error']}", set(counts) == {"ok"})
