@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 PY := $(BIN)/python
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-all lint typecheck bench fuzz wheel clean
+.PHONY: demo test test-all lint typecheck bench peers fuzz wheel clean
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
@@ -40,6 +40,10 @@ test-all: lint typecheck
 
 bench: $(READY)
 	$(BIN)/licodec bench --images $(DATA)/kodak --out $(OUT)/bench
+
+peers: $(READY)
+	$(PY) -m pip install --quiet -c constraints.txt -e '.[dev,peers]'
+	$(PY) tools/peers.py --out docs/peers.md
 
 fuzz: $(READY)
 	$(PY) tests/fuzz/fuzz_container.py --seconds $(FUZZ_SECONDS)
