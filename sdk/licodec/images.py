@@ -305,6 +305,21 @@ def _from_tensor(tensor: torch.Tensor) -> Pixels:
     return np.ascontiguousarray(tensor.permute(1, 2, 0).cpu().numpy())
 
 
+def reduced(planes: Pixels, factor: int) -> Pixels:
+    """Averages of `factor` x `factor` samples, rounded: uint8 [H, W, C] -> [H / factor, W / factor, C], sides
+    rounded up; beyond the border edges repeat."""
+    import numpy as np
+
+    if factor == 1:
+        return planes
+    height, width, channels = planes.shape
+    whole = np.pad(planes, ((0, -height % factor), (0, -width % factor), (0, 0)), mode="edge")
+    cells = whole.reshape(whole.shape[0] // factor, factor, -1, factor, channels)
+    sums = cells.sum(axis=(1, 3), dtype=np.uint32)
+    out: Pixels = ((sums + factor * factor // 2) // (factor * factor)).astype(np.uint8)
+    return out
+
+
 def psnr(first: Pixels, second: Pixels) -> float:
     """Peak signal-to-noise ratio of 8-bit samples in dB, over all of them; infinite where they are equal."""
     import numpy as np

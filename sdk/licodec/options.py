@@ -148,6 +148,18 @@ def _whole(low: int, high: int | None = None) -> Callable[[str, Any], int | None
     return check
 
 
+def _one_of(*values: int) -> Callable[[str, Any], int]:
+    def check(name: str, value: Any) -> int:
+        expects = f"{', '.join(map(str, values[:-1]))} or {values[-1]}"
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+            raise _wrong_type(name, expects, value)
+        if value not in values:
+            raise _wrong_value(name, expects, value)
+        return int(value)
+
+    return check
+
+
 def _pattern(expects: str, pattern: str) -> Callable[[str, Any], str]:
     compiled = re.compile(pattern)
 
@@ -322,6 +334,16 @@ OPTIONS: Mapping[str, Option] = {
             decode=True,
             hosts=frozenset({"sdk", "cli"}),
             doc="Refuse files that ask for more pixels per byte of payload. None is 65536.",
+        ),
+        Option(
+            name="reduce",
+            expects="1, 4, 8 or 16",
+            default=1,
+            check=_one_of(1, 4, 8, 16),
+            encode=False,
+            decode=True,
+            hosts=frozenset({"sdk", "cli"}),
+            doc="Decode to that part of the size, sides rounded up, in less time.",
         ),
         _stored("icc_profile", _CONTENT, kinds.normal_content, "The ICC profile"),
         _stored("exif", _EXIF, kinds.normal_exif, "EXIF, the orientation with it,"),

@@ -73,8 +73,8 @@ def test_the_halo_is_what_the_nets_see() -> None:
     latents = torch.randn(1, preset.latents, side, side, dtype=torch.float64)
     scale = torch.ones(1, preset.latents, 1, 1, dtype=torch.float64)
     first, last = moved(lambda x: synthesis(x, scale, rate), latents, slice(centre, centre + 1))
-    assert (first, last) == (own.start - 14, own.stop - 1 + 14), "14 blocks are 3.5 positions"
-    assert preset.halo == 4
+    assert (first, last) == (own.start - 12, own.stop - 1 + 12), "12 blocks are 3 positions"
+    assert preset.halo == 3
 
 
 @pytest.fixture(params=[(40, 1, 3, 5), (1, 40, 2, 4), (18, 9, 5, 4)], ids=["column", "row", "plane"])

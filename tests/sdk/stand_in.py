@@ -41,7 +41,7 @@ class StandInModel:
         unit = Unit(2, b"", zlib.compress(samples.tobytes(), 9))
         return Coded({"rate": rate, "side_info": side_info}, (unit,))
 
-    def decode(self, file: LicFile, *, stages: Stages | None = None) -> Picture:
+    def decode(self, file: LicFile, *, reduce: int = 1, stages: Stages | None = None) -> Picture:
         head = file.head
         shape = (head.height, head.width, 1 if head.colour == 0 else 3)
         try:

@@ -49,6 +49,7 @@ def decode(
     threads: int | None,
     max_pixels: int | None,
     max_pixels_per_byte: int | None,
+    reduce: int,
     strip: bool,
     no_overwrite: bool,
     jobs: int,
@@ -70,7 +71,7 @@ def decode(
         job.check_target()
         data = job.read()
         start = time.perf_counter()
-        image = decoder(data, max_pixels=max_pixels, max_pixels_per_byte=max_pixels_per_byte)
+        image = decoder(data, max_pixels=max_pixels, max_pixels_per_byte=max_pixels_per_byte, reduce=reduce)
         milliseconds = 1000 * (time.perf_counter() - start)
         job.write(_saved(image, formats[job], strip))
         return {

@@ -77,7 +77,7 @@ class Preset:
     depths: tuple[int, ...]
     eighth: int = 96
     encoder_eighth_blocks: int = 3
-    decoder_eighth_blocks: int = 4
+    decoder_eighth_blocks: int = 3
     encoder_sixteenth: int = 192
     encoder_sixteenth_blocks: int = 1
     decoder_sixteenth: int = 128
@@ -85,6 +85,8 @@ class Preset:
     hyper: int = 96
     mean: int = 128
     exact: int = 96
+    preview_groups: int = 3
+    """Of which previews are made."""
 
     @property
     def latents(self) -> int:
@@ -307,6 +309,25 @@ class Synthesis(nn.Module):
         strong, weak = coefficients[:, :STRONG], coefficients[:, STRONG:].to(fast)
         out = F.conv2d(strong, klt.weight[:, :STRONG], klt.bias)
         return out.add_(F.conv2d(weak, klt.weight[:, STRONG:].to(fast)).float())
+
+
+class Preview(nn.Module):
+    """Decoded latents of the first groups [B, m, h, w] -> the picture at a quarter of its size, as blocks
+    [B, 48, h, w] of 4x4 pixels in (y, x, rgb) order, minus 0.5. In a tenth of the synthesis' operations."""
+
+    def __init__(self, p: Preset) -> None:
+        super().__init__()
+        m = sum(p.groups[: p.preview_groups])
+        self.klt = Conv(m, QUARTER, 1)
+        self.enter = Conv(m, p.decoder_sixteenth, 1)
+        self.block = Block(p.decoder_sixteenth)
+        self.leave = Conv(p.decoder_sixteenth, QUARTER, 1)
+
+    def forward(self, v: Tensor, scale: Tensor, rate: Tensor) -> Tensor:
+        """Arguments as of `Synthesis`, m of their M channels."""
+        out = whole(self.klt, v * scale)
+        h = self.block(self.enter(fit(v, self.enter)), rate)
+        return out.add_(self.leave(leaky(h)).float())
 
 
 NEARLY_ZERO = 0.75
@@ -535,8 +556,8 @@ class MeanNets(nn.Module):
         context = F.leaky_relu(layer(self.digest[group - 1](fit(known, layer))), 0.2)
         return rows_of(torch.cat([features, context], 1))
 
-    def walk(self, features: Tensor, settle: Settle) -> Tensor:
-        """All passes in order: the decoded values [B, M, h, w] in bounded units.
+    def walk(self, features: Tensor, settle: Settle, passes: Sequence[Pass] = ()) -> Tensor:
+        """All passes in order, or the first `passes`: the decoded values [B, M, h, w] in bounded units.
 
         `settle(pass, mean)` gives the pass's values for that mean; training, encoder and decoder differ only
         there.
@@ -544,7 +565,7 @@ class MeanNets(nn.Module):
         h, w = features.shape[2:]
         decoded: list[Tensor] = []
         parts: list[Tensor] = []
-        for step in self.preset.passes:
+        for step in passes or self.preset.passes:
             g = step.group
             around = places(h, w, self.preset.depths[g], str(features.device))
             place = around[step.number]
@@ -789,6 +810,7 @@ class Checkerboard:
         self.precision = fast
         self.analysis = _mixed(read.module("encoder.analysis.", Analysis, self.preset), fast).to(device)
         self.synthesis = _mixed(read.module("synthesis.", Synthesis, self.preset), fast).to(device)
+        self.preview = _mixed(read.module("synthesis.preview.", Preview, self.preset), fast).to(device)
         self.refinement = _mixed(read.module("encoder.refine.", Refinement, self.preset), fast).to(device)
         self.hyper_analysis = _mixed(read.module("encoder.hyper.", HyperAnalysis, self.preset), fast).to(
             device
@@ -924,14 +946,17 @@ class Checkerboard:
 
     # Decoder
 
-    def decode(self, file: LicFile, *, stages: Stages | None = None) -> Picture:
+    def decode(self, file: LicFile, *, reduce: int = 1, stages: Stages | None = None) -> Picture:
         """See `contract.Model`. All symbols first (integers), then the float nets once."""
         head, timer = file.head, Timer(stages)
-        symbols = self._read(file, timer)
+        symbols = self._read(file, timer, None if reduce == 1 else self.preset.preview_groups)
         with torch.inference_mode(), _no_autocast(self.device):
             with timer("network"):
                 v, scale = self._decoded(symbols, head.rate)
-            planes = self._pixels(v, scale, head, timer)
+            if reduce == 1:
+                planes = self._pixels(v, scale, head, timer)
+            else:
+                planes = self._reduced_pixels(v, scale, head, reduce, timer)
         with timer("pixels"):
             if head.colour == Colour.GREY:
                 planes = ((planes.astype(np.uint16).sum(axis=2, keepdims=True) + 1) // 3).astype(np.uint8)
@@ -942,21 +967,23 @@ class Checkerboard:
         symbols = self._read(file, Timer(None))
         return symbols.z, symbols.q
 
-    def _read(self, file: LicFile, timer: Timer) -> Symbols:
+    def _read(self, file: LicFile, timer: Timer, groups: int | None = None) -> Symbols:
         """A stream that doesn't verify is read once more with the safe integer path before it is called
-        damaged."""
+        damaged. `groups`: of as many groups only, where the order allows it; what is left is the container's
+        checksum then."""
         path = self.exact.path
         try:
-            return self._read_symbols(file, path, timer)
+            return self._read_symbols(file, path, timer, groups)
         except FormatError:
             if path == SAFE_PATH:
                 raise
-            return self._read_symbols(file, SAFE_PATH, timer)
+            return self._read_symbols(file, SAFE_PATH, timer, groups)
 
-    def _read_symbols(self, file: LicFile, path: str, timer: Timer) -> Symbols:
+    def _read_symbols(self, file: LicFile, path: str, timer: Timer, groups: int | None = None) -> Symbols:
         head = file.head
         h, w = grid(head.height, head.width)
         order = Order(head.order)
+        steps = tuple(step for step in self.preset.passes if groups is None or step.group < groups)
         stream = StreamDecoder(file.units[0].body, self.tables)
         z_shape = (self.preset.hyper, -(-h // HYPER), -(-w // HYPER))
         with timer("entropy"):
@@ -967,17 +994,18 @@ class Checkerboard:
             if order == Order.ONE_STEP:
                 with timer("entropy"):
                     q = stream.get(scales.everything.reshape(-1)).reshape(scales.everything.shape)
-                for step in self.preset.passes:
+                for step in steps:
                     scales.settle(step, q[step.first : step.last, schedule.positions(step, h, w)])
             else:
-                for step in self.preset.passes:
+                for step in steps:
                     index = scales.index(step)
                     with timer("entropy"):
                         symbols = stream.get(index.reshape(-1)).reshape(index.shape)
                     scales.settle(step, symbols)
-        with timer("entropy"):
-            stream.close()
-        return Symbols(z, tuple(scales.settled), self.preset.passes, h, w)
+        if order == Order.ONE_STEP or len(steps) == len(self.preset.passes):
+            with timer("entropy"):
+                stream.close()
+        return Symbols(z, tuple(scales.settled), steps, h, w)
 
     def _mean_features(self, z: npt.NDArray[np.int16], h: int, w: int) -> Tensor:
         hyper = torch.from_numpy(z).unsqueeze(0).to(self.device).float()
@@ -986,14 +1014,16 @@ class Checkerboard:
     def _decoded(self, symbols: Symbols, rate: int) -> tuple[Tensor, Tensor]:
         """Decoded latents in bounded units, float32 [1, M, h, w], and the factors [1, M, 1, 1] that make them
         coefficients in units of pixels."""
-        at = torch.tensor([rate])
-        per_unit = density(torch.exp(interpolate_knots(self.gain, at)))
-        inverse = (per_unit * torch.exp(interpolate_knots(self.inverse_gain, at))).to(self.device)
-        per_units = torch.split(per_unit.to(self.device)[:, None], list(self.preset.groups), 2)
+        at, coded = torch.tensor([rate]), slice(symbols.steps[-1].last)
+        per_unit = density(torch.exp(interpolate_knots(self.gain[:, coded], at)))
+        inverse = (per_unit * torch.exp(interpolate_knots(self.inverse_gain[:, coded], at))).to(self.device)
+        groups = list(self.preset.groups[: symbols.steps[-1].group + 1])
+        per_units = torch.split(per_unit.to(self.device)[:, None], groups, 2)
         passes = iter(symbols.passes)
         decoded = self.means.walk(
             self._mean_features(symbols.z, symbols.height, symbols.width),
             lambda step, mean: torch.addcdiv(mean, _rows(next(passes), self.device), per_units[step.group]),
+            symbols.steps,
         )
         return decoded, inverse[:, :, None, None]
 
@@ -1013,6 +1043,26 @@ class Checkerboard:
                 target = planes[tile.pixel_rows, tile.pixel_columns]
                 target[...] = out[: target.shape[0], : target.shape[1]]
         return planes
+
+    def _reduced_pixels(
+        self, v: Tensor, scale: Tensor, head: Head, reduce: int, timer: Timer
+    ) -> npt.NDArray[np.uint8]:
+        """Preview in tiles, averaged to 1 / `reduce` of the size and rounded: uint8 [H / reduce, W / reduce,
+        3], rounded up."""
+        size = -(-head.height // reduce), -(-head.width // reduce)
+        side = CELL // reduce
+        planes = np.empty((v.shape[2] * side, v.shape[3] * side, 3), np.uint8)
+        at = torch.tensor([head.rate], device=self.device)
+        for tile in tiles(v.shape[2], v.shape[3], 1):
+            with timer("network"):
+                blocks = self.preview(v[:, :, tile.outer_rows, tile.outer_columns], scale, at)
+                pixels = shuffle(blocks[:, :, tile.inner_rows, tile.inner_columns], 4)
+                pixels = F.avg_pool2d(pixels, 4 // side) if side < 4 else pixels
+            with timer("pixels"):
+                levels = (pixels * 255).add_(128).clamp_(0, 255).to(torch.uint8)
+                rows, columns = _times(tile.rows, side), _times(tile.columns, side)
+                planes[rows, columns] = levels[0].permute(1, 2, 0).cpu().numpy()
+        return np.ascontiguousarray(planes[: size[0], : size[1]])
 
 
 # --- Parts of coding ----------------------------------------------------------------------------------------

@@ -40,6 +40,9 @@ class Model(Protocol):
         """
         ...
 
-    def decode(self, file: LicFile, *, stages: Stages | None = None) -> Picture:
-        """The picture of a file coded with these weights; FormatError where its payload isn't valid."""
+    def decode(self, file: LicFile, *, reduce: int = 1, stages: Stages | None = None) -> Picture:
+        """The picture of a file coded with these weights; FormatError where its payload isn't valid.
+
+        `reduce`, one of the registry's `reductions`: at 1 / `reduce` of its size, sides rounded up.
+        """
         ...

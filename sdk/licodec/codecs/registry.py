@@ -19,6 +19,7 @@ class CodecEntry:
     """One codec: token in files, module that codes, tag that encodes, and how its side info reads.
 
     `precheck(head, units)` raises FormatError or UnsupportedError for what no weights are needed to refuse.
+    `reductions`: to which parts of its size it decodes a picture in less time.
     """
 
     token: str
@@ -27,6 +28,7 @@ class CodecEntry:
     side_info: Table
     title: str
     precheck: Callable[[Head, Sequence[Unit]], None]
+    reductions: tuple[int, ...] = ()
 
 
 FHIC_SIDE_INFO = Table(
@@ -97,5 +99,6 @@ CODECS: dict[str, CodecEntry] = {
         side_info=FHIC_SIDE_INFO,
         title="checkerboard context with exact scale nets; one model for all rates",
         precheck=_precheck_fhic,
+        reductions=(4, 8, 16),
     ),
 }

@@ -117,6 +117,8 @@ class LicImageFile(ImageFile.ImageFile):
     # Unpickled images don't pass through _open: for them there is nothing left to load, and nothing to lock.
     _lock: threading.Lock | None = None
     _start = 0
+    _stored_size = (0, 0)
+    _reduce = 1
     device: str | None = None
     threads: int | None = None
     """How `load` decodes; None is what was registered, or else the default of `licodec.decode`."""
@@ -141,7 +143,7 @@ class LicImageFile(ImageFile.ImageFile):
         bomb_check = getattr(Image, "_decompression_bomb_check", None)
         if bomb_check is not None:
             bomb_check(size, error_only=True)
-        self._size = size
+        self._size = self._stored_size = size
         self._mode = mode
         self.info.update(info)
         self.info["lic"] = {
@@ -152,6 +154,25 @@ class LicImageFile(ImageFile.ImageFile):
             "digest": head.decode_digest.hex(),
         }
         self._lock = threading.Lock()
+
+    def draft(  # Pillow's contract: a hint, taken where a smaller picture is decoded in less time
+        self, mode: str | None, size: tuple[int, int] | None
+    ) -> tuple[str, tuple[int, int, float, float]] | None:
+        """Decode a smaller picture when the time comes: the smallest of at least that size, if there is one.
+
+        Returns:
+            the mode, and the part of the smaller picture that shows the whole one; None where nothing
+            changes.
+        """
+        if size is None or self._lock is None or self.fp is None or self._im is not None:
+            return None
+        from licodec import api
+
+        width, height = self._stored_size
+        most = min(width / max(1, size[0]), height / max(1, size[1]))
+        factor = max((each for each in api.reductions(self.info["lic"]["codec"]) if each <= most), default=1)
+        self._reduce, self._size = factor, (-(-width // factor), -(-height // factor))
+        return None if factor == 1 else (self.mode, (0, 0, width / factor, height / factor))
 
     def load(self) -> Any:
         """Decode the pixels on first use; later calls are free. Several threads may load one image."""
@@ -172,7 +193,7 @@ class LicImageFile(ImageFile.ImageFile):
         data, fault = _repaired(self.fp.read())
         place = options.with_defaults("pillow", {"device": self.device, "threads": self.threads})
         try:
-            decoded = api.decode(data, **place)
+            decoded = api.decode(data, reduce=self._reduce, **place)
         except LicError as error:
             _raise_as_oserror(error, LicDecodeError)
         if (decoded.size, decoded.mode) != (self.size, self.mode):

@@ -63,6 +63,7 @@ def float_tensors(model: TrainingModel) -> dict[str, Tensor]:
         "encoder.refine.": model.refinement,
         "encoder.hyper.": model.hyper_analysis,
         "synthesis.": model.synthesis,
+        "synthesis.preview.": model.preview,
         "means.": model.means,
     }
     for prefix, net in nets.items():
@@ -283,6 +284,7 @@ def restore(model: TrainingModel, codec: str, tag: str, path: Path | None = None
         "encoder.refine.": model.refinement,
         "encoder.hyper.": model.hyper_analysis,
         "synthesis.": model.synthesis,
+        "synthesis.preview.": model.preview,
         "means.": model.means,
     }
     for prefix, net in nets.items():

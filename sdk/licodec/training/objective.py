@@ -117,6 +117,7 @@ class TrainingModel(nn.Module):
         self.mixed = True
         self.analysis = cb.Analysis(preset)
         self.synthesis = cb.Synthesis(preset)
+        self.preview = cb.Preview(preset)
         self.refinement = cb.Refinement(preset)
         self.hyper_analysis = cb.HyperAnalysis(preset)
         self.means = cb.MeanNets(preset)
@@ -140,6 +141,7 @@ class TrainingModel(nn.Module):
             layer.bias.zero_()
         s.klt.weight.copy_(klt.components.T[:, :, None, None])
         s.klt.bias.zero_()
+        self.preview_from_synthesis()
         for layer in (a.to_quarter, a.from_eighth, s.leave, s.to_quarter):
             layer.weight.mul_(0.1 * CORRECTION_UNIT)
             layer.bias.zero_()
@@ -165,6 +167,16 @@ class TrainingModel(nn.Module):
         for spec in cb.exact_layers(self.preset):
             if spec.last:
                 self.twin(spec.name).weight.mul_(0.5)
+
+    @torch.no_grad()
+    def preview_from_synthesis(self) -> None:
+        """The preview's straight path: averages of what the synthesis' one decodes to."""
+        straight, layer = self.synthesis.klt, self.preview.klt
+        pixels = straight.weight[:, : layer.in_channels, 0, 0].view(4, 4, 4, 4, 3, -1)
+        layer.weight.copy_(pixels.mean((2, 3)).reshape(cb.QUARTER, -1, 1, 1))
+        layer.bias.copy_(straight.bias.view(4, 4, 4, 4, 3).mean((2, 3)).flatten())
+        self.preview.leave.weight.mul_(0.1 * CORRECTION_UNIT)
+        self.preview.leave.bias.zero_()
 
     def twin(self, name: str) -> TrainableConv:
         module = self.twins[name.replace(".", "_")]

@@ -3,6 +3,7 @@
     python -m licodec.training.polish order0 RUN OUT DATA/train --minutes 3 --learning-rate 3e-3
     python -m licodec.training.polish entropy RUN OUT DATA/train --minutes 7
     python -m licodec.training.polish synthesis RUN OUT DATA/train --weights weights/fhic/s-1 --minutes 6
+    python -m licodec.training.polish preview RUN OUT DATA/train --weights weights/fhic/s-1 --minutes 4
 
 order0       All else stands still. The two layers of order 0, which in training follow features that
              keep moving, learn from symbols that are computed once.
@@ -10,6 +11,7 @@ entropy      The transforms stand still. Means and scale nets learn from latents
              the integer nets' fake quantisation on.
 synthesis    The symbols stand still, chosen as the exported encoder of `--weights` (RUN's export) chooses
              them: the synthesis learns what pictures they are.
+preview      The same for the net of reduced pictures, which no other training touches.
 
 Both start from the averaged weights in RUN/last.pt and write OUT/last.pt, for `licodec.training.export`, with
 RUN's log and a line of their own.
@@ -134,6 +136,20 @@ def synthesis_loss(model: TrainingModel) -> Loss:
     return loss
 
 
+def preview_loss(model: TrainingModel) -> Loss:
+    """lambda 255^2 MSE at a quarter of the size, each picture [B]."""
+
+    def loss(rate: Tensor, v: Tensor, pixels: Tensor) -> Tensor:
+        gain, inverse = model.gains(rate)
+        coded = slice(model.preview.klt.in_channels)
+        blocks = model.preview(v[:, coded], (cb.density(gain) * inverse)[:, coded], rate)
+        small = F.avg_pool2d(pixels.permute(0, 3, 1, 2) / 255 - 0.5, 4)
+        error = F.mse_loss(cb.shuffle(blocks, 4), small, reduction="none")
+        return rate_lambda(rate) * 255**2 * error.mean((1, 2, 3))
+
+    return loss
+
+
 def collect(keep: Keep, crops: Crops, rng: np.random.Generator, count: int, side: int) -> Kept:
     """`count` random crops at random rates, as many of them at half size as in training."""
     rates, first, second = [], [], []
@@ -207,7 +223,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("part", choices=("order0", "entropy", "synthesis"))
+    parser.add_argument("part", choices=("order0", "entropy", "synthesis", "preview"))
     parser.add_argument("run", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("data", type=Path)
@@ -226,13 +242,12 @@ def main() -> None:
         trained, keep, loss = ("means.", "twins."), keep_latents(model), entropy_loss(model)
     else:
         if wish.weights is None:
-            parser.error("synthesis needs --weights, the folder of RUN's export")
-        weights = load("fhic", wish.weights.name, path=wish.weights / TAG_FILE)
-        trained, keep, loss = (
-            ("synthesis.", "inverse_gain"),
-            keep_decoded(cb.build(weights, "cpu")),
-            synthesis_loss(model),
-        )
+            parser.error(f"{wish.part} needs --weights, the folder of RUN's export")
+        keep = keep_decoded(cb.build(load("fhic", wish.weights.name, path=wish.weights / TAG_FILE), "cpu"))
+        if wish.part == "synthesis":
+            trained, loss = ("synthesis.", "inverse_gain"), synthesis_loss(model)
+        else:
+            trained, loss = ("preview.",), preview_loss(model)
     found = polish(
         model,
         trained,
