@@ -97,7 +97,7 @@ FORMATS: Mapping[str, Format] = {
         best={"lossless": True}, lossless={"lossless": True},
     ),
     "lic": Format(
-        "**LIC**", "LIC", ".lic", "licodec.", "licodec", _importing("licodec", "register_pillow"),
+        "LIC", "LIC", ".lic", "licodec.", "licodec", _importing("licodec", "register_pillow"),
         best={"quality": 100}, lossless={"lossless": True},
         save_safely=("licodec.save", _save_with_licodec),
     ),
