@@ -25,8 +25,8 @@ class FakeEncoder:
     made: list[dict[str, Any]] = []  # noqa: RUF012  (cleared by the fixture)
     asked: list[dict[str, Any]] = []  # noqa: RUF012  (cleared by the fixture)
 
-    def __init__(self, codec: str, *, quality: float, device: str, weights: str | None) -> None:
-        self.made.append({"codec": codec, "quality": quality, "device": device, "weights": weights})
+    def __init__(self, codec: str, *, quality: float | None, **place: Any) -> None:
+        self.made.append({"codec": codec, "quality": quality, **place})
 
     def __call__(self, image: Image.Image, **metadata: Any) -> bytes:
         self.asked.append(metadata)
@@ -36,7 +36,7 @@ class FakeEncoder:
 
 
 class FakeDecoder:
-    def __init__(self, *, device: str, weights: str | None) -> None: ...
+    def __init__(self, **place: Any) -> None: ...
 
     def __call__(
         self, data: bytes, *, max_pixels: int | None = None, max_pixels_per_byte: int | None = None

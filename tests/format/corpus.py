@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import zlib
+from collections.abc import Sequence
 
 import lic_format
 from lic_format import Chunk, Colour, Flag, Head, LicFile, Order, Unit
@@ -112,11 +113,11 @@ def valid_files() -> list[bytes]:
     return [lic_format.write(file) for file in (plain(), rich(), weightless())]
 
 
-def mutant(seed: int) -> bytes:
-    """A valid file with one to three random changes. Most keep every CRC right, so that they are not caught
-    by the first check that comes."""
+def mutant(seed: int, files: Sequence[bytes] = ()) -> bytes:
+    """A valid file, of these or of those above, with one to three random changes. Most keep every CRC right,
+    so that they are not caught by the first check that comes."""
     rng = random.Random(seed)
-    data = rng.choice(valid_files())
+    data = rng.choice(files or valid_files())
     for _ in range(rng.randint(1, 3)):
         data = rng.choice((_mutate_payload, _mutate_payload, _mutate_chunks, _mutate_bytes))(rng, data)
     return data

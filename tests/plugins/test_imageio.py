@@ -68,6 +68,7 @@ def test_members_of_zip_files(tmp_path: Path) -> None:
     np.testing.assert_array_equal(iio.imread(archive / "x.lic"), pixels())
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of plugins that imageio asks in vain
 def test_the_signature_decides_not_the_name(tmp_path: Path) -> None:
     png = io.BytesIO()
     PIL.Image.fromarray(pixels()).save(png, "PNG")

@@ -279,6 +279,7 @@ def test_the_exif_that_is_written_decides_then_xmp() -> None:
     assert store(picture(exif=turned(1), xmp=xmp))[0] == 1
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data:UserWarning")  # Pillow's, of the last one
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("exif", [None, tiff([]), turned(3), b"MM\0*\xff\xff\xff\xff"])
 @pytest.mark.parametrize("xmp", [None, b'<x tiff:Orientation="8"/>'])

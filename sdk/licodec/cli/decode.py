@@ -22,6 +22,7 @@ _SAVE_OPTIONS: dict[str, dict[str, Any]] = {
     "WEBP": {"lossless": True},
 }
 _METADATA = ("icc_profile", "exif", "xmp", "dpi")
+_XMP_TAG = 700
 _WITH_EXIF = {"AVIF", "HEIF", "JPEG", "JXL", "MPO", "PNG", "TIFF", "WEBP"}
 """Formats whose files say how the picture is turned; for others it is turned here."""
 
@@ -122,6 +123,9 @@ def _saved(image: Image.Image, name: str, strip: bool) -> bytes:
     if name == "PNG" and "xmp" in carried:  # Pillow reads XMP from PNG files, but writes none
         carried["pnginfo"] = PngInfo()
         carried["pnginfo"].add_itxt("XML:com.adobe.xmp", carried.pop("xmp"))
+    if name == "TIFF" and "xmp" in carried:  # the same, but for a tag among those of EXIF
+        carried["exif"] = image.getexif()
+        carried["exif"][_XMP_TAG] = carried.pop("xmp")
     sink = io.BytesIO()
     try:
         image.save(sink, name, **carried, **_SAVE_OPTIONS.get(name, {}))
