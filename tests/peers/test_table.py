@@ -14,11 +14,11 @@ from tests.peers.probes import ROWS, Finding, Scale
 from tools import peers
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "peers.md"
+HUNDRED_RUNS = Scale(medium=(320, 240), rounds=10, images=10)
 QUICK = Scale(medium=(240, 180), large=(640, 480), rounds=1, images=3, damages=60, repeats=30)
 
 # Rows that some format of Pillow's own keeps, and one that does: what is asked can be had.
 ALSO_KEPT_BY = {
-    "open": "webp",
     "l": "png",
     "la": "png",
     "i16": "png",
@@ -69,6 +69,11 @@ def test_lic_keeps_every_row(row: str) -> None:
 def test_lic_keeps_the_long_rows_at_full_scale(row: str) -> None:
     finding = found(row, "lic", Scale())
     assert finding.kept is not False, finding.seen
+
+
+@pytest.mark.slow
+def test_a_hundred_images_loaded_by_eight_threads_each() -> None:
+    assert found("threads", "lic", HUNDRED_RUNS) == Finding("800/0/0", True)
 
 
 @pytest.mark.parametrize("row", ALSO_KEPT_BY)
