@@ -45,9 +45,7 @@ def start_worker(threads: int) -> None:
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # Ctrl-C is for the parent, which lets each picture be finished
-    import torch
-
-    torch.set_num_threads(threads)
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # torch reads it when it is loaded, which is later
 
 
 def convert(source: Path, target: Path, quality: float) -> tuple[int, str]:

@@ -84,7 +84,7 @@ _ERRORS = {
 }
 
 
-def register(**defaults: Unpack[Defaults]) -> None:
+def register(worker: object = None, /, **defaults: Unpack[Defaults]) -> None:
     """Make the hosts that are installed read and write `.lic`: Pillow and imageio.
 
     Importing licodec has done so already. Call it where an import alone would be removed as unused, and in
@@ -92,6 +92,7 @@ def register(**defaults: Unpack[Defaults]) -> None:
     inherit nothing. Calling it again changes nothing but the defaults that are named.
 
     Args:
+        worker: nothing that matters; a data loader gives its `worker_init_fn` the worker's number.
         device, threads: of every call in this process that names none, through a host or not; None takes the
             default back. `register_pillow` and `register_imageio` take them for one host, which goes before.
 

@@ -9,6 +9,14 @@ from PIL import Image, UnidentifiedImageError
 from torch.utils.data import Dataset
 
 
+def register_in_the_first(worker: int) -> None:
+    """For `worker_init_fn`: what the example does, in worker 0 alone."""
+    if worker == 0:
+        from examples.torch_dataloader import start_worker
+
+        start_worker(worker)
+
+
 class PillowDataset(Dataset[str]):
     """Size and mode of every file, or the name of the error."""
 

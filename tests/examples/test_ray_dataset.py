@@ -28,7 +28,7 @@ def test_the_page_shows_what_it_prints(here: Path, pictures: Path) -> None:
     }
     done = subprocess.run(
         [sys.executable, str(ROOT / "examples" / "ray_dataset.py"), *command.arguments],
-        env=environment, capture_output=True, text=True, timeout=500,
+        env=environment, capture_output=True, text=True, timeout=900,
     )  # fmt: skip
     assert done.returncode == 1, done.stderr  # one is damaged
     printed = [

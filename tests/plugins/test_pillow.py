@@ -46,8 +46,9 @@ def saved(image: PIL.Image.Image, **options: Any) -> bytes:
 
 
 def test_the_format_is_registered_once_however_often_it_is_asked_for() -> None:
-    for register in (licodec.register, licodec.register_pillow):
+    for register in (licodec.register, licodec.register_pillow, licodec.register_imageio):
         assert register() is None
+        assert register(3) is None, "as a data loader calls its worker_init_fn"
     assert PIL.Image.ID.count("LIC") == 1
     assert PIL.Image.EXTENSION[".lic"] == "LIC"
     assert PIL.Image.MIME["LIC"] == "image/x-lic"

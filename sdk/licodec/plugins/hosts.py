@@ -34,11 +34,12 @@ _REGISTRY, _LAST = "imageio.config", "PluginConfig"
 _SUFFIXES = (EXTENSION, EXTENSION.upper())  # imageio asks for extension=".LIC" as it is
 
 
-def register_imageio(**defaults: Unpack[Defaults]) -> None:
+def register_imageio(worker: object = None, /, **defaults: Unpack[Defaults]) -> None:
     """Make imageio read and write `.lic` in this process, now or as soon as it is imported; calling it again
     changes nothing but the defaults that are named.
 
     Args:
+        worker: see `licodec.register`.
         device, threads: for what imageio reads and writes, where a call does not say otherwise.
     """
     if defaults:

@@ -274,11 +274,12 @@ def _encode_options(given: Mapping[str, Any]) -> dict[str, Any]:
     return checked
 
 
-def register_pillow(**defaults: Unpack[Defaults]) -> None:
+def register_pillow(worker: object = None, /, **defaults: Unpack[Defaults]) -> None:
     """Register the format with Pillow in this process; calling it again changes nothing but the defaults that
     are named.
 
     Args:
+        worker: see `licodec.register`.
         device, threads: for what Pillow opens and saves, where an option of `save` does not say otherwise.
     """
     if defaults:
