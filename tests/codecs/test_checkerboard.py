@@ -22,7 +22,7 @@ from licodec import store
 from licodec.codecs import checkerboard as cb
 from licodec.codecs.registry import fhic_symbols
 from licodec.entropy.coder import StreamEncoder
-from licodec.entropy.schedule import checkerboard, one_step, positions
+from licodec.entropy.schedule import Pass, checkerboard, one_step, positions
 from licodec.entropy.tables import NOT_CODED, load_set
 from licodec.exact.paths import SAFE_PATH
 from tests.codecs.fixtures import ORDERS, encoded, pixels, psnr
@@ -265,6 +265,30 @@ def test_a_pass_sees_what_was_decoded_before_it_where_it_stands(size: tuple[int,
         assert len(place.cells) > 0 or place is found[-1], "a pass without positions"
         parts.append(here[place.cells][None, :, None])
     assert torch.equal(seen, truth)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", [(4, 4), (5, 7), (12, 20)])
+def test_means_in_coding_are_those_of_training(size: tuple[int, int]) -> None:
+    """Training convolves whole maps; coding reads what is known around the cells of a pass."""
+    torch.manual_seed(3)
+    nets = cb.MeanNets(cb.PRESETS["s"])
+    for parameter in nets.parameters():
+        parameter.uniform_(-0.1, 0.1)
+    nets.double()
+    features = torch.randn(1, nets.preset.mean, *size, dtype=torch.float64)
+    values = torch.randn(1, size[0] * size[1], nets.preset.latents, dtype=torch.float64)
+
+    def settle(step: Pass, mean: Tensor) -> Tensor:
+        place = cb.places(*size, nets.preset.depths[step.group])[step.number]
+        return mean.double() + values[:, place.cells, step.first : step.last]
+
+    trained = nets.train().walk(features, settle)
+    coded = nets.eval().walk(features, settle)
+    assert trained.std() > 1
+    assert (coded - trained).abs().max() < 1e-4  # means pass through float32
+    first = nets.walk(features, settle, nets.preset.passes[:11])
+    assert torch.equal(first, coded[:, : sum(nets.preset.groups[:3])])
 
 
 # --- a machine that leaves the integers
