@@ -47,6 +47,7 @@ class Table:
     rows: Mapping[str, Row]
     formats: Sequence[str]
     findings: Mapping[Cell, Finding]
+    limit: float = LIMIT_SECONDS
 
     @property
     def failures(self) -> list[str]:
@@ -89,24 +90,25 @@ def measured(
     return Finding(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def probe(cell: Cell) -> Finding:
+def probe(cell: Cell, limit: float = LIMIT_SECONDS) -> Finding:
     row, name = cell
     paths = [str(ROOT), str(ROOT / "sdk"), os.environ.get("PYTHONPATH", "")]
     found = measured(
         [sys.executable, "-m", "tests.peers.probes", name, row],
+        limit,
         environment={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
     )
     print(f"{row} {name}: {found.seen}", file=sys.stderr)
     return found
 
 
-def measure(rows: Sequence[str], formats: Sequence[str], jobs: int) -> Table:
+def measure(rows: Sequence[str], formats: Sequence[str], jobs: int, limit: float = LIMIT_SECONDS) -> Table:
     cells = [(row, name) for row in rows for name in formats]
     together = [cell for cell in cells if not ROWS[cell[0]].timing]
     with ThreadPoolExecutor(jobs) as pool:
-        findings = dict(zip(together, pool.map(probe, together), strict=True))
-    findings |= {cell: probe(cell) for cell in cells if ROWS[cell[0]].timing}
-    return Table({row: ROWS[row] for row in rows}, formats, findings)
+        findings = dict(zip(together, pool.map(lambda cell: probe(cell, limit), together), strict=True))
+    findings |= {cell: probe(cell, limit) for cell in cells if ROWS[cell[0]].timing}
+    return Table({row: ROWS[row] for row in rows}, formats, findings, limit)
 
 
 # --- write ----------------------------------------------------------------------------------------
@@ -156,15 +158,15 @@ convention of Pillow's. {ours}
 ## How it was measured
 
 Each cell is one probe of `tests/peers/probes.py`, the same for every format, in a process of its own, which
-knows one format besides those of Pillow and is ended after {LIMIT_SECONDS} s.
+knows one format besides those of Pillow and is ended after {table.limit:g} s.
 `python -m tests.peers.probes webp i16` runs one.
 
 - Pictures are parts of `examples/photo.png`: 96 x 64 pixels, 1200 x 900 for threads and half files, 4000 x
   3000 for times. Modes and lossless files are saved with the options that lose least, the rest with a
   format's defaults.
 - OSError stands for all its subclasses; an error class of a plugin's own for the built-in class that it is.
-- Threads: {_loads()} loads (a third of them on own images). How many go wrong
-  differs from run to run; what counts is whether any does.
+- Threads: {_loads()} loads; {Scale.images * THREADS} on own images. How many go wrong differs
+  from run to run; what counts is whether any does.
 - {_versions(table.formats)}
 """
 
@@ -205,6 +207,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="write the page here; else the table is printed")
     parser.add_argument("--rows", type=_names(ROWS), help=f"of {', '.join(ROWS)}")
     parser.add_argument("--formats", type=_names(FORMATS), help=f"of {', '.join(FORMATS)}")
+    parser.add_argument(
+        "--limit",
+        type=float,
+        default=LIMIT_SECONDS,
+        help="seconds that a probe may take; more on a busy machine",
+    )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes at a time")
     given = parser.parse_args(arguments)
     if given.out and (given.rows or given.formats):
@@ -212,7 +220,7 @@ def main(arguments: list[str] | None = None) -> int:
     formats = installed(given.formats or FORMATS)
     for name in set(given.formats or FORMATS).difference(formats):
         print(f"{name} is left out: {FORMATS[name].distribution} is not installed", file=sys.stderr)
-    table = measure(given.rows or list(ROWS), formats, given.jobs)
+    table = measure(given.rows or list(ROWS), formats, given.jobs, given.limit)
     if given.out:
         write_atomic(given.out, page(table).encode())
     else:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import pickle
 import random
@@ -208,7 +209,7 @@ def open_and_load(format: Format, scale: Scale) -> Finding:
     PIL.Image.open(source)
     milliseconds = statistics.median(opening)
     return Finding(
-        f"{milliseconds:.2f} ({source.taken / 1024:.0f} KiB) / {statistics.median(loading):.0f}",
+        f"{milliseconds:.2f} ({math.ceil(source.taken / 1024)} KiB) / {statistics.median(loading):.0f}",
         milliseconds <= OPEN_MS and source.taken <= OPEN_BYTES,
     )
 

@@ -15,7 +15,7 @@ from tools import peers
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "peers.md"
 HUNDRED_RUNS = Scale(medium=(320, 240), rounds=10, images=10)
-QUICK = Scale(medium=(240, 180), large=(640, 480), rounds=1, images=3, damages=60, repeats=30)
+QUICK = Scale(medium=(240, 180), large=(640, 480), rounds=1, images=3, damages=60, repeats=12)
 
 # Rows that some format of Pillow's own keeps, and one that does: what is asked can be had.
 ALSO_KEPT_BY = {
