@@ -39,13 +39,14 @@ class FakeDecoder:
     def __init__(self, **place: Any) -> None: ...
 
     def __call__(
-        self, data: bytes, *, max_pixels: int | None = None, max_pixels_per_byte: int | None = None
-    ) -> Image.Image:
+        self, data: bytes, *, max_pixels: int | None = None, max_pixels_per_byte: int | None = None,
+        reduce: int = 1,
+    ) -> Image.Image:  # fmt: skip
         if not data.startswith(SIGNATURE):
             raise FormatError("not a .lic file", offset=0)
         image = Image.open(io.BytesIO(data[len(SIGNATURE) :]))
         image.load()
-        return image
+        return image.reduce(reduce)
 
 
 @pytest.fixture

@@ -130,6 +130,17 @@ def test_a_picture_goes_through_pipes_in_both_directions(licodec_command: Comman
         assert image.tobytes() == original.tobytes()
 
 
+def test_reduce_decodes_a_smaller_picture(licodec_command: Command, photo: Path) -> None:
+    with Image.open(photo) as original:
+        width, height = original.size
+    coded = licodec_command("encode", "-", stdin=photo.read_bytes())[1]
+    status, decoded, _ = licodec_command("decode", "-", "--reduce", "4", stdin=coded)
+    with Image.open(io.BytesIO(decoded)) as image:
+        assert status == 0 and image.size == (-(-width // 4), -(-height // 4))
+    status, out, err = licodec_command("decode", "-", "--reduce", "3", stdin=coded)
+    assert (status, out) == (2, b"") and "expected 1, 4, 8 or 16" in err
+
+
 @pytest.mark.parametrize("stream", ["stdin", "stdout"])
 def test_binary_data_is_never_sent_to_or_taken_from_a_terminal(
     licodec_command: Command, photo: Path, monkeypatch: pytest.MonkeyPatch, stream: str

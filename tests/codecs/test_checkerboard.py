@@ -300,9 +300,9 @@ def paths_read(model: cb.Checkerboard, monkeypatch: pytest.MonkeyPatch) -> list[
     used: list[str] = []
     read: Callable[..., Any] = cb.Checkerboard._read_symbols
 
-    def spy(self: cb.Checkerboard, file: Any, path: str, timer: Any) -> Any:
+    def spy(self: cb.Checkerboard, file: Any, path: str, timer: Any, groups: int | None) -> Any:
         used.append(path)
-        return read(self, file, path, timer)
+        return read(self, file, path, timer, groups)
 
     monkeypatch.setattr(cb.Checkerboard, "_read_symbols", spy)
     return used

@@ -5,6 +5,7 @@ The probes are run on it to see that each of them can tell.
 
 from __future__ import annotations
 
+import mmap
 import struct
 import time
 import zlib
@@ -18,8 +19,8 @@ import PIL.ImageFile
 from tests.peers.formats import Format
 
 SIGNATURE = b"CARELESS"
-KEPT: list[bytes] = []
-"""What every save leaves behind."""
+KEPT: list[mmap.mmap] = []
+"""What every save leaves behind; no memory that was freed before is used again for it."""
 
 CARELESS = Format(
     "careless", "CARELESS", ".careless", "tests.peers.careless",
@@ -56,7 +57,8 @@ def _save(image: PIL.Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
     fp.write(SIGNATURE + struct.pack(">II", *image.size))
     if image.encoderinfo.get("fail") or image.encoderinfo.get("exif", b"") is None:
         raise RuntimeError("failed")
-    KEPT.append(b"x" * 2**22)
+    KEPT.append(mmap.mmap(-1, 2**22))
+    KEPT[-1].write(b"x" * 2**22)
     pixels = image.convert("RGB").point(lambda level: level & 0xF8).tobytes()
     fp.write(zlib.compress(pixels))
 

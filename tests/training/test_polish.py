@@ -30,7 +30,7 @@ def trained() -> TrainingModel:
     return model
 
 
-@pytest.mark.parametrize("part", ["order0", "entropy", "synthesis"])
+@pytest.mark.parametrize("part", ["order0", "entropy", "synthesis", "preview"])
 def test_a_polished_part_is_better_and_the_rest_is_as_it_was(
     part: str, trained: TrainingModel, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -45,9 +45,11 @@ def test_a_polished_part_is_better_and_the_rest_is_as_it_was(
         names = ("means.", "twins.")
         keep, loss = polishing.keep_latents(trained), polishing.entropy_loss(trained)
     else:
-        names = ("synthesis.", "inverse_gain")
-        codec = cb.build(store.load("fhic", "s-1"), "cpu")
-        keep, loss = polishing.keep_decoded(codec), polishing.synthesis_loss(trained)
+        keep = polishing.keep_decoded(cb.build(store.load("fhic", "s-1"), "cpu"))
+        if part == "synthesis":
+            names, loss = ("synthesis.", "inverse_gain"), polishing.synthesis_loss(trained)
+        else:
+            names, loss = ("preview.",), polishing.preview_loss(trained)
     before = copy.deepcopy(trained.state_dict())
     found = polishing.polish(
         trained,
