@@ -131,6 +131,34 @@ def test_outputs_around_a_lattice_are_those_of_the_whole_map(
             assert torch.equal(found[0].t(), expected[0].flatten(1)[:, cells])
 
 
+def test_bytes_give_what_floats_give_even_where_they_are_too_slow_to_be_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(paths, "usable", lambda path: True)
+    try:
+        bytewise = ExactNet(LAYERS, ANSWERS, ("int8",))
+    except ExactnessError:
+        pytest.skip("8-bit products saturate on this machine")
+    floats = ExactNet(LAYERS, ANSWERS, ("float32",))
+    row, column = np.arange(6)[:, None], np.arange(9)[None]
+    known, cells = (np.flatnonzero((row + column) % 2 == odd) for odd in (0, 1))
+    for layer in LAYERS:
+        name, kernel = layer.spec.name, layer.spec.kernel
+        x = torch.from_numpy(random_input(6, layer, 6, 9)).unsqueeze(0)
+        rows, unknown = x.flatten(2).mT, x[:, :, :1, :1].flatten(2).mT
+        found = []
+        for net in (bytewise, floats):
+            with exact_section(net.path):
+                results = [net(name, x, 33)]
+                if kernel == 1:
+                    results.append(net.pointwise(name, rows, 33))
+                else:
+                    near = neighbours(known, cells, 6, 9, kernel)
+                    results.append(net.around(name, [rows[:, known]], unknown, near, 33))
+                found.append([each.double() for each in results])
+        assert all(torch.equal(a, b) for a, b in zip(*found, strict=True)), name
+
+
 def test_cells_that_know_different_neighbours_are_refused() -> None:
     with pytest.raises(ValueError, match="alike"):
         neighbours(np.array([0, 1, 4]), np.array([5, 10]), 4, 4, 3)

@@ -401,7 +401,8 @@ def _int8_products(x: Tensor, kernel: int, weight: Tensor) -> Tensor:
 
 def _product(rows: Tensor, weight: Tensor) -> Tensor:
     """[n, m] times [m, out], sums int32 or float32 as the weight is int8 or float32."""
-    return torch._int_mm(rows, weight) if weight.dtype == torch.int8 else rows.to(weight.dtype) @ weight
+    rows = rows.to(weight.dtype)
+    return torch._int_mm(rows, weight) if weight.dtype == torch.int8 else rows @ weight
 
 
 # --- Known answers ------------------------------------------------------------------------------------------
