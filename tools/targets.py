@@ -3,13 +3,15 @@
     python tools/targets.py ../data/kodak --size 12000 30000 80000 --psnr 30 34 38
 
 For every picture and target: one file through the public API, its whole length against the target, or the
-PSNR of what it decodes to. A target out of the codec's range for a picture is counted and named.
+PSNR of what it decodes to. A target out of the codec's range for a picture is counted and named, and so is a
+size that the codec's best quality does not fill.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +21,15 @@ from PIL import Image
 import licodec
 from licodec.images import psnr
 
+BEST_QUALITY = 100.0
+Pictures = dict[str, Any]
 
-def report(what: str, unit: str, pictures: dict[str, Any], measure: Callable[[Any], float]) -> None:
-    found: list[tuple[float, str]] = []
-    beyond: list[str] = []
-    for name, picture in pictures.items():
-        try:
-            found.append((measure(picture), name))
-        except licodec.UsageError:
-            beyond.append(name)
+
+def report(what: str, unit: str, pictures: Pictures, miss: Callable[[Any], float | None]) -> None:
+    """`miss` gives by how much a picture's file misses the target; None where that is out of range."""
+    misses = {name: miss(picture) for name, picture in pictures.items()}
+    found = [(each, name) for name, each in misses.items() if each is not None]
+    beyond = [name for name, each in misses.items() if each is None]
     if found:
         low, high = min(found), max(found)
         middle = float(np.median([each for each, _ in found]))
@@ -37,6 +39,23 @@ def report(what: str, unit: str, pictures: dict[str, Any], measure: Callable[[An
         )
     if beyond:
         print(f"{what}: out of range for {len(beyond)}: {', '.join(beyond)}")
+
+
+def by_size(encode: licodec.Encoder, size: int, picture: Any) -> float | None:
+    try:
+        data = encode(picture, target_size=size)
+    except licodec.UsageError:
+        return None
+    filled = licodec.inspect(data).quality < BEST_QUALITY
+    return 100 * (len(data) / size - 1) if filled else None
+
+
+def by_psnr(encode: licodec.Encoder, level: float, picture: Any) -> float | None:
+    try:
+        data = encode(picture, target_psnr=level)
+    except licodec.UsageError:
+        return None
+    return psnr(licodec.decode(data, output="numpy"), picture) - level
 
 
 def main() -> None:
@@ -52,18 +71,9 @@ def main() -> None:
     }
     encode = licodec.Encoder()
     for size in wish.size:
-
-        def over(picture: Any, size: int = size) -> float:
-            return 100 * (len(encode(picture, target_size=size)) / size - 1)
-
-        report(f"target_size {size}", "%", pictures, over)
+        report(f"target_size {size}", "%", pictures, partial(by_size, encode, size))
     for level in wish.psnr:
-
-        def above(picture: Any, level: float = level) -> float:
-            decoded = licodec.decode(encode(picture, target_psnr=level), output="numpy")
-            return float(psnr(decoded, picture)) - level
-
-        report(f"target_psnr {level:g}", "dB", pictures, above)
+        report(f"target_psnr {level:g}", "dB", pictures, partial(by_psnr, encode, level))
 
 
 if __name__ == "__main__":
