@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 PY := $(BIN)/python
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-all lint typecheck bench peers fuzz wheel clean
+.PHONY: demo test test-all lint typecheck bench peers ray fuzz wheel clean
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
@@ -44,6 +44,11 @@ bench: $(READY)
 peers: $(READY)
 	$(PY) -m pip install --quiet -c constraints.txt -e '.[dev,peers]'
 	$(PY) tools/peers.py --out docs/peers.md
+
+# The example on Ray Data, with a cluster of its own: 500 MB of packages that the other tests do without.
+ray: $(READY)
+	$(PY) -m pip install --quiet -c constraints.txt -e '.[dev,ray]'
+	$(PY) -m pytest tests/examples/test_ray_dataset.py $(PYTEST_ARGS)
 
 fuzz: $(READY)
 	$(PY) tests/fuzz/fuzz_container.py --seconds $(FUZZ_SECONDS)
