@@ -67,6 +67,8 @@ def test_ctrl_c_ends_the_workers_and_leaves_whole_files_only(tmp_path: Path, pic
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # What runs these tests may ignore Ctrl-C, as jobs in the background do, and that is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 90
     while not list(tmp_path.glob("out/*.lic")):
