@@ -24,6 +24,7 @@ from licodec.codecs.registry import fhic_symbols
 from licodec.entropy.coder import StreamEncoder
 from licodec.entropy.schedule import Pass, checkerboard, one_step, positions
 from licodec.entropy.tables import NOT_CODED, load_set
+from licodec.exact import paths
 from licodec.exact.paths import SAFE_PATH
 from tests.codecs.fixtures import ORDERS, encoded, pixels, psnr
 
@@ -319,16 +320,17 @@ def test_wrong_integers_at_one_shape_are_caught_by_the_seal_and_read_again_on_th
     file = encoded(model, weights.ref, pixels(80, 64), rate=200, order=order)
     expected = model.read_symbols(file)
     floats = cb.build(weights, "cpu", exact="float32")
-    for name, size in (("conv2d", slice(2, 4)), ("linear", slice(1, 3))):
-        right: Callable[..., Tensor] = getattr(torch.nn.functional, name)
+    for module, name, size in ((torch.nn.functional, "conv2d", (5, 4)), (paths, "_product", (20,))):
+        right: Callable[..., Tensor] = getattr(module, name)
 
         def wrong_at_5_by_4(
-            x: Tensor, *args: Any, right: Any = right, size: slice = size, **named: Any
+            x: Tensor, *args: Any, right: Any = right, size: Any = size, **named: Any
         ) -> Tensor:
             y: Tensor = right(x, *args, **named)
-            return y + 50_000 if y.dtype == torch.float32 and x.shape[size] == (5, 4) else y
+            here = x.shape[2:] if x.ndim == 4 else x.shape[:1]
+            return y + 50_000 if y.dtype == torch.float32 and here == size else y
 
-        monkeypatch.setattr(torch.nn.functional, name, wrong_at_5_by_4)
+        monkeypatch.setattr(module, name, wrong_at_5_by_4)
     found = floats.read_symbols(file)
     assert paths_read == [model.exact.path, "float32", SAFE_PATH]
     assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))

@@ -32,18 +32,17 @@ Wrong = Callable[[Tensor, Tensor], Tensor]
 def break_convolutions(monkeypatch: pytest.MonkeyPatch) -> Callable[[Wrong], None]:
     """Replace the library's convolutions by ones that pass their (input, result) through a function first, on
     a machine without fast 8-bit products."""
-    right, right_linear = torch.nn.functional.conv2d, torch.nn.functional.linear
+    right, right_product = torch.nn.functional.conv2d, paths._product
 
     def install(wrong: Wrong) -> None:
         def conv2d(x: Tensor, *args: Any, **named: Any) -> Tensor:
             return wrong(x, right(x, *args, **named))
 
-        def linear(x: Tensor, *args: Any) -> Tensor:
-            y = right_linear(x, *args)
-            return wrong(x.permute(0, 3, 1, 2), y.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        def product(rows: Tensor, weight: Tensor) -> Tensor:
+            return wrong(rows, right_product(rows, weight))
 
         monkeypatch.setattr(torch.nn.functional, "conv2d", conv2d)
-        monkeypatch.setattr(torch.nn.functional, "linear", linear)
+        monkeypatch.setattr(paths, "_product", product)
         monkeypatch.setattr(paths, "usable", lambda path: path != "int8")
 
     return install
@@ -159,6 +158,29 @@ def test_bytes_give_what_floats_give_even_where_they_are_too_slow_to_be_used(
         assert all(torch.equal(a, b) for a, b in zip(*found, strict=True)), name
 
 
+@pytest.mark.parametrize("around", [False, True])
+def test_fractions_in_products_of_rows_are_left_for_the_safe_path(
+    around: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net, right = ExactNet(LAYERS, ANSWERS, ("float32",)), paths._product
+    layer = LAYERS[1 if around else 2]
+    x = torch.from_numpy(random_input(8, layer, 4, 6)).unsqueeze(0)
+    rows, cells = x.flatten(2).mT, np.arange(24)
+    known, rest = cells[(cells // 6 + cells) % 2 == 0], cells[(cells // 6 + cells) % 2 == 1]
+    near = neighbours(known, rest, 4, 6, layer.spec.kernel)
+
+    def found() -> Tensor:
+        with exact_section(net.path):
+            if around:
+                return net.around(layer.spec.name, [rows[:, known]], rows[:, :1], near, 9).double()
+            return net.pointwise(layer.spec.name, rows, 9).double()
+
+    expected = found()
+    net._shapes.clear()
+    monkeypatch.setattr(paths, "_product", lambda rows, weight: right(rows, weight) + 0.25)
+    assert torch.equal(found(), expected) and net.path == SAFE_PATH
+
+
 def test_cells_that_know_different_neighbours_are_refused() -> None:
     with pytest.raises(ValueError, match="alike"):
         neighbours(np.array([0, 1, 4]), np.array([5, 10]), 4, 4, 3)
@@ -236,7 +258,9 @@ def test_fractions_at_one_shape_only_are_seen_there_and_the_result_is_right(
 def test_a_caller_that_insists_on_the_fast_path_is_given_right_numbers_all_the_same(
     break_convolutions: Callable[[Wrong], None],
 ) -> None:
-    break_convolutions(lambda x, y: y + 0.25 if y.dtype == torch.float32 and x.shape[2] == 7 else y)
+    break_convolutions(
+        lambda x, y: y + 0.25 if y.dtype == torch.float32 and 7 in (*x.shape[2:3], len(x) / 9) else y
+    )
     net = ExactNet(LAYERS, ANSWERS)
     x = random_input(4, LAYERS[1], 7, 9)
     for _ in range(3):

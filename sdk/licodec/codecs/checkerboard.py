@@ -313,7 +313,7 @@ class Synthesis(nn.Module):
 
 class Preview(nn.Module):
     """Decoded latents of the first groups [B, m, h, w] -> the picture at a quarter of its size, as blocks
-    [B, 48, h, w] of 4x4 pixels in (y, x, rgb) order, minus 0.5. In a tenth of the synthesis' operations."""
+    [B, 48, h, w] of 4x4 pixels in (y, x, rgb) order, minus 0.5. In a twentieth of the operations."""
 
     def __init__(self, p: Preset) -> None:
         super().__init__()

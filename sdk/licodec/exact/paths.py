@@ -144,8 +144,7 @@ class _Prepared:
     """A layer's constants in the dtype of one path."""
 
     weight: Tensor
-    product: Tensor
-    """The weights of a 1x1 layer as a matrix [in, out]."""
+    """A matrix [k k in, out] where the path multiplies matrices, else [out, in, k, k]."""
     scale: Tensor
     offsets: dict[int, Tensor] = field(default_factory=dict)
 
@@ -277,7 +276,7 @@ class ExactNet:
         """One 1x1 layer of rows [1, n, in]: rows [1, n, out], integers."""
         layer, path = self.layers[name], path or self.path
         if path in FAST_PATHS:
-            products = _product(rows[0].contiguous(), self._prepare(layer, path).product)
+            products = _product(rows[0].contiguous(), self._prepare(layer, path).weight)
             if self._integers(products, name, path, tuple(rows.shape)):
                 offset = self._offset(layer, rate, path)
                 return self._requantise_products(layer, products, offset, path).unsqueeze(0)
@@ -314,12 +313,11 @@ class ExactNet:
             pairs = zip(layer.multiplier.tolist(), layer.shift.tolist(), strict=True)
             scale = torch.tensor([math.ldexp(m, -s) for m, s in pairs], dtype=torch.float64)
             weight = layer.weight.to(self.device, _DTYPES[path])
-            if path == "int8":
+            if path == "int8" or (path in FAST_PATHS and layer.spec.kernel == 1):
                 weight = weight.permute(2, 3, 1, 0).flatten(0, 2).contiguous()  # (dy, dx, in) x out
             elif path != "int64":
                 weight = weight.contiguous(memory_format=torch.channels_last)
-            product = layer.weight[:, :, 0, 0].t().to(self.device, _DTYPES[path]).contiguous()
-            prepared = _Prepared(weight, product, scale.to(self.device))
+            prepared = _Prepared(weight, scale.to(self.device))
             self._prepared.setdefault(key, prepared)
         return prepared
 
@@ -335,12 +333,10 @@ class ExactNet:
     def _products(self, layer: StoredLayer, x: Tensor, path: str) -> Tensor:
         """Sums without bias [1, h, w, out] of integers [1, in, h, w]."""
         weight, kernel = self._prepare(layer, path).weight, layer.spec.kernel
-        if path == "int8":
-            return _int8_products(x, kernel, weight)
-        if kernel > 1:
-            return F.conv2d(x.to(weight.dtype), weight, padding=kernel // 2).permute(0, 2, 3, 1)
-        # A product of matrices, without a convolution's preparations.
-        return F.linear(x.to(weight.dtype).permute(0, 2, 3, 1), weight.flatten(1))
+        x = x.to(weight.dtype)
+        if weight.ndim == 4:
+            return F.conv2d(x, weight, padding=kernel // 2).permute(0, 2, 3, 1)
+        return _product(_windows(x, kernel), weight).view(1, *x.shape[2:], -1)
 
     def _offset(self, layer: StoredLayer, rate: int, path: str) -> Tensor:
         """The bias in units of what comes out, and the half that rounds, float64 [out]."""
@@ -385,18 +381,18 @@ def usable(path: str) -> bool:
     return hasattr(torch, "_int_mm") and has_vnni is not None and bool(has_vnni())
 
 
-def _int8_products(x: Tensor, kernel: int, weight: Tensor) -> Tensor:
-    """Sums without bias, int32 [1, h, w, out], of integers [1, in, h, w] of 8 bits; weight int8
-    [kernel * kernel * in, out]."""
+def _windows(x: Tensor, kernel: int) -> Tensor:
+    """What a convolution sees around each position of a map [1, C, h, w], zeros beyond the border:
+    [h w, kernel * kernel * C], in (dy, dx, C) order."""
     _, channels, h, w = x.shape
-    rows = x.to(torch.int8).permute(0, 2, 3, 1)
+    rows = x.permute(0, 2, 3, 1)
     if kernel > 1:
         edge = kernel // 2
         padded = F.pad(rows, (0, 0, edge, edge, edge, edge)).contiguous()
         _, down, right, _ = padded.stride()
         rows = padded.as_strided((h, w, kernel, kernel, channels), (down, right, down, right, 1))
-    # On a grid of one column the reshape is a view whose rows overlap, which the product does not expect.
-    return torch._int_mm(rows.reshape(h * w, -1).contiguous(), weight).view(1, h, w, -1)
+    # On a grid of one column the reshape is a view whose rows overlap, which products do not expect.
+    return rows.reshape(h * w, -1).contiguous()
 
 
 def _product(rows: Tensor, weight: Tensor) -> Tensor:

@@ -164,14 +164,17 @@ class LicImageFile(ImageFile.ImageFile):
             the mode, and the part of the smaller picture that shows the whole one; None where nothing
             changes.
         """
-        if size is None or self._lock is None or self.fp is None or self._im is not None:
+        if size is None or self._lock is None:
             return None
         from licodec import api
 
         width, height = self._stored_size
         most = min(width / max(1, size[0]), height / max(1, size[1]))
         factor = max((each for each in api.reductions(self.info["lic"]["codec"]) if each <= most), default=1)
-        self._reduce, self._size = factor, (-(-width // factor), -(-height // factor))
+        with self._lock:  # another thread may be loading
+            if self.fp is None or self._im is not None:
+                return None
+            self._reduce, self._size = factor, (-(-width // factor), -(-height // factor))
         return None if factor == 1 else (self.mode, (0, 0, width / factor, height / factor))
 
     def load(self) -> Any:
