@@ -144,6 +144,10 @@ class Conv(nn.Conv2d):
     def __init__(self, inp: int, out: int, kernel: int, edge: Edge = "zeros", groups: int = 1) -> None:
         super().__init__(inp, out, kernel, padding=kernel // 2, padding_mode=edge, groups=groups)
 
+    def reset_parameters(self) -> None:
+        if not self.weight.is_meta:  # else only the shapes are asked for, and this takes as long as all else
+            super().reset_parameters()
+
 
 def fit(x: Tensor, layer: Conv) -> Tensor:
     """x in the dtype of the layer's weights, where autocast doesn't see to that."""

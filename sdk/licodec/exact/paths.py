@@ -22,6 +22,7 @@ never batched here); autocast rounds results to bfloat16.
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import threading
 import zlib
@@ -217,7 +218,7 @@ class ExactNet:
         """
         layer, crc = self.layers[name], 0
         with exact_section(path, self.device):
-            for x in known_inputs(layer):
+            for x in known_inputs(layer.spec.inp, signed_input(layer)):
                 sums = self._sums(layer, x.to(self.device), KNOWN_ANSWER_RATE, path).cpu()
                 if sums.is_floating_point() and not bool(
                     ((sums == sums.round()) & (sums.abs() < 2**31)).all()
@@ -404,13 +405,14 @@ def _product(rows: Tensor, weight: Tensor) -> Tensor:
 # --- Known answers ------------------------------------------------------------------------------------------
 
 
-def known_inputs(layer: StoredLayer) -> list[Tensor]:
+@functools.lru_cache(maxsize=8)  # many layers have the same number of channels
+def known_inputs(channels: int, signed: bool) -> list[Tensor]:
     """Inputs [1, in, h, w] over a layer's whole legal range: a 24 x 16 map from a fixed generator, and the
     extremes."""
-    low = -ACTIVATION_MAX if signed_input(layer) else 0
-    mixed = low + lcg(layer.spec.inp * 24 * 16) % (ACTIVATION_MAX - low + 1)
-    largest = np.full((layer.spec.inp, 6, 6), ACTIVATION_MAX)
-    maps = [mixed.reshape(layer.spec.inp, 24, 16), largest, np.full_like(largest, low)]
+    low = -ACTIVATION_MAX if signed else 0
+    mixed = low + lcg(channels * 24 * 16) % (ACTIVATION_MAX - low + 1)
+    largest = np.full((channels, 6, 6), ACTIVATION_MAX)
+    maps = [mixed.reshape(channels, 24, 16), largest, np.full_like(largest, low)]
     return [torch.from_numpy(m.astype(np.float32)).unsqueeze(0) for m in maps]
 
 
