@@ -6,6 +6,7 @@ import io
 import math
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import PIL.Image
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 import licodec
 from lic_format import UsageValueError
+from licodec.codecs import checkerboard
 from licodec.images import psnr
 from licodec.targets import Goal, chosen
 from tests.sdk.fixtures import pixels
@@ -130,6 +132,18 @@ def test_no_goal_is_quality_75_and_none_is_not_given() -> None:
     assert chosen({}) == chosen({"quality": None, "target_size": None}) == Goal(75.0)
     assert chosen({}, 30.0) == Goal(30.0)
     assert chosen({"target_size": 9, "strict": False}) == Goal(75.0, "target_size", 9.0, False)
+
+
+def test_a_search_analyses_once_and_finds_the_file_of_its_quality(monkeypatch: pytest.MonkeyPatch) -> None:
+    array = pixels(192, 256)
+    analyses = Mock(wraps=checkerboard.to_blocks)
+    monkeypatch.setattr(checkerboard, "to_blocks", analyses)
+    for target in ({"target_size": 3000}, {"target_psnr": 33.0}):
+        analyses.reset_mock()
+        data = licodec.encode(array, device="cpu", **target)  # type: ignore[arg-type]
+        assert analyses.call_count == 1
+        quality = licodec.inspect(data).quality
+        assert licodec.encode(array, quality=quality, device="cpu") == data
 
 
 def test_targets_are_met_by_the_default_codec_in_every_host(tmp_path: Path) -> None:
