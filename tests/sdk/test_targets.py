@@ -140,7 +140,7 @@ def test_a_search_analyses_once_and_finds_the_file_of_its_quality(monkeypatch: p
     monkeypatch.setattr(checkerboard, "to_blocks", analyses)
     for target in ({"target_size": 3000}, {"target_psnr": 33.0}):
         analyses.reset_mock()
-        data = licodec.encode(array, device="cpu", **target)  # type: ignore[arg-type]
+        data = licodec.encode(array, device="cpu", **target)
         assert analyses.call_count == 1
         quality = licodec.inspect(data).quality
         assert licodec.encode(array, quality=quality, device="cpu") == data
