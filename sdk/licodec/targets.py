@@ -86,11 +86,12 @@ class Goal:
 
 
 def chosen(given: Mapping[str, Any], quality: float = options.DEFAULT_QUALITY) -> Goal:
-    """The goal of an encoding from its options (quality, target_size, target_bpp, target_psnr, strict); those
-    missing or None are not given. `quality`: where nothing is said.
+    """The goal of an encoding from its options (quality, target_size, target_bpp, target_psnr, strict,
+    lossless); those missing or None are not given. `quality`: where nothing is said.
 
-    Raises UsageError for a wrong value, and for two that contradict each other.
+    Raises UsageError for a wrong value, for two that contradict each other, and for `lossless`.
     """
+    options.check("lossless", given.get("lossless"))
     values = {name: options.check(name, given.get(name)) for name in ("quality", *TARGETS)}
     strict = options.check("strict", given.get("strict", options.default("strict")))
     named = [name for name, value in values.items() if value is not None]

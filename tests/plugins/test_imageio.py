@@ -149,6 +149,12 @@ def test_an_existing_file_survives_a_failed_write(tmp_path: Path) -> None:
     assert (tmp_path / "x.lic").read_bytes() == b"old"
 
 
+def test_an_array_takes_writing_unless_nobody_wants_to(lic: bytes) -> None:
+    free, tight = iio.imread(lic), iio.imread(lic, writeable_output=False)
+    assert (free.flags.writeable, tight.flags.writeable) == (True, False)
+    np.testing.assert_array_equal(free, tight)
+
+
 @pytest.mark.parametrize("index", [1, -1, "0", 0.0, True])
 def test_there_is_one_image(index: Any) -> None:
     for ask in (iio.imread, iio.improps, iio.immeta):

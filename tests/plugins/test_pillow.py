@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import functools
 import io
+import mimetypes
 import pickle
 import random
 import time
@@ -13,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import imageio.v3 as iio
 import numpy as np
 import PIL.Image
 import PIL.ImageFile
@@ -51,7 +54,7 @@ def test_the_format_is_registered_once_however_often_it_is_asked_for() -> None:
         assert register(3) is None, "as a data loader calls its worker_init_fn"
     assert PIL.Image.ID.count("LIC") == 1
     assert PIL.Image.EXTENSION[".lic"] == "LIC"
-    assert PIL.Image.MIME["LIC"] == "image/x-lic"
+    assert PIL.Image.MIME["LIC"] == mimetypes.guess_type("x.lic")[0] == "image/x-lic"
     assert "LIC" not in PIL.Image.SAVE_ALL
 
 
@@ -188,7 +191,7 @@ def test_a_file_that_can_not_seek_is_read(lic: bytes) -> None:
 
 def test_there_is_one_frame(lic: bytes) -> None:
     image = opened(lic)
-    assert (getattr(image, "is_animated", False), getattr(image, "n_frames", 1)) == (False, 1)
+    assert (image.is_animated, image.n_frames) == (False, 1)
     image.seek(0)
     with pytest.raises(EOFError):
         image.seek(1)
@@ -418,9 +421,24 @@ def test_options_of_other_formats_are_ignored_in_silence(image: PIL.Image.Image,
         assert saved(image, optimize=True, progressive=True, method=6, lossless=False, exif=b"") == lic
 
 
-def test_lossless_is_refused_rather_than_ignored(image: PIL.Image.Image) -> None:
-    with pytest.raises(ValueError, match="lossless"):
-        saved(image, lossless=True)
+def test_lossless_is_refused_rather_than_ignored(image: PIL.Image.Image, lic: bytes) -> None:
+    def written(**given: Any) -> bytes:
+        found = iio.imwrite(
+            "<bytes>", np.asarray(image), extension=".lic", codec="stand-in", quality=100, **given
+        )
+        assert isinstance(found, bytes)
+        return found
+
+    def encoded(**given: Any) -> bytes:
+        return licodec.encode(image, codec="stand-in", quality=100, **given)
+
+    encoder = licodec.Encoder("stand-in", quality=100)
+    for save in (functools.partial(saved, image), encoded, functools.partial(encoder, image), written):
+        with pytest.raises(ValueError, match=r"^lossless: this version has no lossless codec"):
+            save(lossless=True)
+        with pytest.raises(TypeError, match=r"^lossless: expected"):
+            save(lossless="yes")
+        assert save(lossless=False) == save(lossless=None) == lic
 
 
 def test_save_all_is_not_pretended(image: PIL.Image.Image) -> None:
