@@ -64,6 +64,8 @@ def test_a_pipe_is_written_not_replaced(tmp_path: Path) -> None:
     assert stat.S_ISFIFO(pipe.stat().st_mode)
 
 
-def test_a_missing_folder_is_the_systems_error(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        write_atomic(tmp_path / "none" / "x", b"data")
+def test_a_missing_folder_is_the_systems_error_and_names_what_was_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "none" / "x"
+    with pytest.raises(FileNotFoundError) as caught:
+        write_atomic(path, b"data")
+    assert caught.value.filename == str(path)
