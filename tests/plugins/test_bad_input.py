@@ -166,12 +166,14 @@ def lies(data: bytes) -> Iterator[tuple[str, bytes]]:
         yield f"{name} says so in too many bytes", file(corpus.frame(name, payload, length=b"\x80" * 9))
 
 
-@pytest.mark.parametrize("way", ["Image.load", "Parser", "Image.verify", "imageio.v3.imread"])
+@pytest.mark.parametrize("way", WAYS)
 def test_every_lie_about_chunks_is_an_oserror(way: str, small: bytes) -> None:
     harmless = {"DONE empty", *(f"{name} lost" for name in ("iccp", "exif", "xmpd", "dpix"))}
     for lie, data in lies(small):
         found = outcome(WAYS[way], data)
-        if lie != "DATA twice":  # how many units there are is for the codec to judge
+        if way in ("improps", "immeta"):  # which read no further than to the alpha plane
+            assert isinstance(found, OSError) or "HEAD" not in lie, lie
+        elif lie != "DATA twice":  # how many units there are is for the codec to judge
             assert isinstance(found, OSError) != (lie in harmless), lie
 
 

@@ -149,6 +149,15 @@ def test_an_existing_file_survives_a_failed_write(tmp_path: Path) -> None:
     assert (tmp_path / "x.lic").read_bytes() == b"old"
 
 
+def test_pillows_limit_on_pixels_holds_here_too(lic: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 40 * 56 // 2 - 1)
+    for ask in (iio.imread, iio.improps, iio.immeta):
+        with pytest.raises(PIL.Image.DecompressionBombError):
+            ask(lic, plugin="licodec")
+    monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", None)
+    assert iio.improps(lic).shape == (40, 56, 3)
+
+
 def test_an_array_takes_writing_unless_nobody_wants_to(lic: bytes) -> None:
     free, tight = iio.imread(lic), iio.imread(lic, writeable_output=False)
     assert (free.flags.writeable, tight.flags.writeable) == (True, False)
