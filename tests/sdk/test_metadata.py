@@ -333,7 +333,8 @@ def test_wrong_metadata_is_refused_when_given_and_left_out_when_carried(name: st
 @pytest.mark.parametrize("name", ["icc_profile", "exif", "xmp"])
 def test_the_largest_content_is_taken_from_file_to_file_and_a_byte_more_is_not(name: str) -> None:
     largest = b"II*\0".ljust(MAX_METADATA, b"\0")
-    info = back(**{name: largest})
+    given: dict[str, Any] = {name: largest}
+    info = back(**given)
     assert info[name].removeprefix(PREFIX) == largest
     assert back(picture(**info)) == info
     with pytest.raises(UsageError, match=f"^{name}: .*16 MiB"):

@@ -15,6 +15,7 @@ import pytest
 import licodec
 from licodec import api
 from licodec.codecs import checkerboard
+from licodec.entropy.coder import StreamDecoder
 from licodec.images import psnr, reduced
 from tests.sdk.fixtures import pixels
 
@@ -98,8 +99,8 @@ def test_damage_is_found_in_reduced_pictures_too(data: bytes) -> None:
 def test_a_reduced_picture_needs_neither_synthesis_nor_all_symbols(
     data: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = Mock(wraps=checkerboard.StreamDecoder.get)
-    monkeypatch.setattr(checkerboard.StreamDecoder, "get", lambda *given: read(*given))
+    read = Mock(wraps=StreamDecoder.get)
+    monkeypatch.setattr(StreamDecoder, "get", lambda *given: read(*given))
     synthesis = Mock(wraps=checkerboard.Synthesis.forward)
     monkeypatch.setattr(checkerboard.Synthesis, "forward", lambda *given: synthesis(*given))
     licodec.decode(data, reduce=4)
