@@ -224,6 +224,17 @@ def test_registering_twice_changes_nothing() -> None:
     assert (list(known_plugins), len(known_extensions[".lic"]), len(extension_list)) == before
 
 
+FAILS_AT_FIRST = """
+import licodec, sys
+sys.modules["imageio.config.extensions"] = None
+try:
+    import imageio.config
+except ImportError:
+    del sys.modules["imageio.config.extensions"]
+import imageio.config
+"""
+
+
 @pytest.mark.parametrize(
     "program",
     [
@@ -232,6 +243,7 @@ def test_registering_twice_changes_nothing() -> None:
         "import licodec, imageio; import imageio.v3 as iio",
         "import licodec; licodec.register(); licodec.register(); import imageio.config, imageio.v3 as iio",
         "import warnings; warnings.simplefilter('error'); import licodec, imageio.config",
+        FAILS_AT_FIRST,
     ],
 )
 def test_the_order_of_imports_does_not_matter(program: str) -> None:

@@ -273,6 +273,17 @@ def test_damaged_payload_is_an_oserror_that_says_where(lic: bytes) -> None:
         opened(lic[: len(lic) // 2]).load()
 
 
+@pytest.mark.parametrize("other", [pixels(20, 56), pixels(40, 56, 1)], ids=["size", "mode"])
+def test_a_file_that_changed_since_it_was_opened_is_an_oserror(other: Any, lic: bytes) -> None:
+    file = io.BytesIO(lic)
+    image = PIL.Image.open(file)
+    file.seek(0)
+    file.truncate()
+    file.write(licodec.encode(other, codec="stand-in"))
+    with pytest.raises(OSError, match=r"changed since it was opened: it was RGB \(56, 40\)"):
+        image.load()
+
+
 def test_missing_weights_are_an_oserror_at_load_and_none_at_open(lic: bytes, stand_in: Path) -> None:
     licodec.clear_cache()
     (stand_in / "stand-in" / "t-1" / "model.safetensors").unlink()

@@ -81,13 +81,16 @@ def test_bits_a_pixel_are_a_size() -> None:
     fake = Fake(curve(500, 0.0155))
     file = Goal(target="target_bpp", value=1.0).met(fake.code, fake.likeness, 16_004)
     assert 1950 < len(file) <= 2000
+    for count in (7919, 8 * len(file)):
+        again = Goal(target="target_bpp", value=8 * len(file) / count).met(fake.code, fake.likeness, count)
+        assert again == file, "what it has, not less"
 
 
 @pytest.mark.parametrize("wanted", [1.0, 20.0, 33.33, 50.9])
 def test_the_first_file_of_a_psnr_is_found(wanted: float) -> None:
     fake = Fake(curve(500, 0.0155))
     file = Goal(target="target_psnr", value=wanted).met(fake.code, fake.likeness, 1)
-    assert wanted <= fake.likeness(file) <= wanted + 0.4
+    assert file[0] == math.ceil(5 * wanted), "also where a file has exactly what is wanted"
     assert len(fake.asked) <= 8
 
 
