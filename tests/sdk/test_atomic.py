@@ -69,3 +69,22 @@ def test_a_missing_folder_is_the_systems_error_and_names_what_was_asked_for(tmp_
     with pytest.raises(FileNotFoundError) as caught:
         write_atomic(path, b"data")
     assert caught.value.filename == str(path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="elsewhere folders can't be opened")
+def test_content_and_then_name_are_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[str] = []
+    sync, replace = os.fsync, os.replace
+
+    def noting_sync(descriptor: int) -> None:
+        steps.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+        sync(descriptor)
+
+    def noting_replace(source: Path, target: Path) -> None:
+        steps.append("name")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", noting_sync)
+    monkeypatch.setattr(os, "replace", noting_replace)
+    write_atomic(tmp_path / "x", b"data")
+    assert steps == ["file", "name", "folder"]
