@@ -169,6 +169,7 @@ def encode(
             in bits a pixel. The best quality that fits is found by coding, some five times.
         target_psnr: the least PSNR in dB over 8-bit samples; the smallest file that has it.
         strict: whether a target that this picture can't meet is an error; else the nearest file is given.
+        lossless: refused until there is a codec for it.
         icc_profile, exif, xmp: bytes to store instead of what the image carries in `info`, exif also as
             PIL.Image.Exif; None or b"" stores none. The orientation comes from the EXIF that is stored, else
             from the image, and survives everything else.

@@ -84,6 +84,9 @@ def test_bits_a_pixel_are_a_size() -> None:
     for count in (7919, 8 * len(file)):
         again = Goal(target="target_bpp", value=8 * len(file) / count).met(fake.code, fake.likeness, count)
         assert again == file, "what it has, not less"
+        most = len(file) - 0.3
+        less = Goal(target="target_bpp", value=8 * most / count).met(fake.code, fake.likeness, count)
+        assert len(less) <= most
 
 
 @pytest.mark.parametrize("wanted", [1.0, 20.0, 33.33, 50.9])
