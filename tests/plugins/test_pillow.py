@@ -174,6 +174,16 @@ def test_the_users_file_stays_open_and_ours_is_closed(lic: bytes, tmp_path: Path
     path.unlink()
 
 
+def test_a_file_inside_another_begins_where_its_reader_stands(lic: bytes, image: PIL.Image.Image) -> None:
+    """`Image.open` always goes back to byte 0; plugins of container formats hand over a file as it stands."""
+    for use in (PIL.Image.Image.tobytes, plugin.LicImageFile.verify):
+        file = io.BytesIO(b"whatever" + lic)
+        file.seek(8)
+        inner = plugin.LicImageFile(file)
+        assert inner.size == (56, 40)
+        assert use(inner) in (None, image.tobytes())
+
+
 def test_a_file_that_can_not_seek_is_read(lic: bytes) -> None:
     class Pipe(io.RawIOBase):
         def __init__(self) -> None:
