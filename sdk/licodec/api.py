@@ -29,7 +29,7 @@ from lic_format.fields import VARINT_BYTES, read_varint
 from lic_format.header import Colour, Depth, Flag, Head
 from licodec import options, targets
 from licodec.atomic import write_atomic
-from licodec.codecs.contract import Stages
+from licodec.codecs.contract import Shared, Stages
 from licodec.codecs.registry import CODECS, CodecEntry
 from licodec.images import Picture, from_picture, psnr, reduced, to_picture
 from licodec.models import CACHE, Loaded, Request, codec_entry, resolve_device
@@ -169,6 +169,7 @@ def encode(
             in bits a pixel. The best quality that fits is found by coding, some five times.
         target_psnr: the least PSNR in dB over 8-bit samples; the smallest file that has it.
         strict: whether a target that this picture can't meet is an error; else the nearest file is given.
+        lossless: refused until there is a codec for it.
         icc_profile, exif, xmp: bytes to store instead of what the image carries in `info`, exif also as
             PIL.Image.Exif; None or b"" stores none. The orientation comes from the EXIF that is stored, else
             from the image, and survives everything else.
@@ -234,8 +235,10 @@ def _encode(loaded: Loaded, picture: Picture, goal: targets.Goal, stages: Stages
         picture = dataclasses.replace(picture, planes=planes)
     picture = dataclasses.replace(picture, metadata=chunks)
 
+    shared: Shared | None = None if goal.target is None else {}
+
     def code(rate: int) -> bytes:
-        return _coded(loaded, picture, rate, stages)
+        return _coded(loaded, picture, rate, stages, shared)
 
     def likeness(data: bytes) -> float:
         return psnr(picture.planes, loaded.model.decode(lic_format.container.read(data)).planes)
@@ -243,9 +246,11 @@ def _encode(loaded: Loaded, picture: Picture, goal: targets.Goal, stages: Stages
     return goal.met(code, likeness, picture.width * picture.height)
 
 
-def _coded(loaded: Loaded, picture: Picture, rate: int, stages: Stages | None) -> bytes:
+def _coded(
+    loaded: Loaded, picture: Picture, rate: int, stages: Stages | None, shared: Shared | None
+) -> bytes:
     ref = loaded.ref
-    coded = loaded.model.encode(picture, rate=rate, stages=stages)
+    coded = loaded.model.encode(picture, rate=rate, stages=stages, shared=shared)
     head = Head(
         width=picture.width,
         height=picture.height,

@@ -39,9 +39,11 @@ def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
         if mode is not None:
             os.chmod(temporary, stat.S_IMODE(mode))
         os.replace(temporary, target)
-    except BaseException:  # Ctrl-C too must leave no temporary file behind
+    except BaseException as error:  # Ctrl-C too must leave no temporary file behind
         with contextlib.suppress(OSError):
             temporary.unlink()
+        if isinstance(error, OSError) and error.errno is not None:  # by the name that the caller knows
+            raise OSError(error.errno, error.strerror, os.fspath(path)) from error
         raise
     _sync_folder(target.parent)
 

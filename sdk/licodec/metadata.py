@@ -82,7 +82,9 @@ def normal_exif(value: Any) -> bytes:
             raise ValueError(f"Pillow can't write it: {error}") from error
         if value[14:16] == bytes(2):  # a directory without entries, which says nothing
             return b""
-    exif = normal_content(value).removeprefix(EXIF_PREFIX)
+    if isinstance(value, bytes | bytearray | memoryview):
+        value = bytes(value).removeprefix(EXIF_PREFIX)
+    exif = normal_content(value)
     if exif and not (exif.startswith((b"II*\0", b"MM\0*")) and len(exif) >= 8):
         raise ValueError(f"no TIFF structure begins with {exif[:8]!r}")
     return exif

@@ -46,6 +46,7 @@ class TargetOptions(TypedDict, total=False):
     target_bpp: float | None
     target_psnr: float | None
     strict: bool
+    lossless: bool | None
 
 
 class MetadataOptions(TypedDict, total=False):
@@ -195,6 +196,14 @@ def _flag(name: str, value: Any) -> bool:
     return value
 
 
+def _not_yet(name: str, value: Any) -> bool:
+    if value is True:
+        raise UsageValueError(f"{name}: this version has no lossless codec; leave it out", argument=name)
+    if value is not None and value is not False:
+        raise _wrong_type(name, _NOT_YET, value)
+    return False
+
+
 def _inheritable(expects: str, normal: Callable[[Any], Any]) -> Callable[[str, Any], Any]:
     def check(name: str, value: Any) -> Any:
         try:
@@ -234,6 +243,7 @@ _CONTENT = "at most 16 MiB as bytes, or None"
 _EXIF = f"a PIL.Image.Exif or a TIFF structure, with or without the prefix Exif\\0\\0, of {_CONTENT}"
 _DPI = "two numbers from 0.02 to 1e8 (pixels an inch, across and down), or None"
 _TOKEN = "a codec's name (`licodec codecs` lists them)"
+_NOT_YET = "False, or None"
 _DEVICE = "auto, cpu, cuda or cuda:N, or None"
 _MOST_THREADS = 1024
 
@@ -275,6 +285,14 @@ OPTIONS: Mapping[str, Option] = {
             check=_flag,
             hosts=frozenset({"sdk", "pillow"}),
             doc="Whether a target that a picture can't meet is an error; else the nearest file is taken.",
+        ),
+        Option(
+            name="lossless",
+            expects=_NOT_YET,
+            default=False,
+            check=_not_yet,
+            hosts=frozenset({"sdk", "pillow"}),
+            doc="Refused by name until there is a lossless codec.",
         ),
         Option(
             name="weights",

@@ -72,7 +72,8 @@ class Goal:
                 raise self._out_of_reach(f"the best is {likenesses[best]:.2f} dB")
             return coded(best)
         most = self.value if self.target == "target_size" else self.value * pixels / 8
-        last = _last_below(math.log(most + 1e-6), lambda rate: math.log(len(coded(rate))), _SIZE_SLOPE)
+        fitting = math.log(math.floor(most + 1e-6) + 0.5)  # sizes are whole, and bits a pixel rarely exact
+        last = _last_below(fitting, lambda rate: math.log(len(coded(rate))), _SIZE_SLOPE)
         if last < 0 and self.strict:
             size = len(coded(0))
             raise self._out_of_reach(f"the smallest file has {size} bytes ({8 * size / pixels:.4f} bpp)")
@@ -86,11 +87,12 @@ class Goal:
 
 
 def chosen(given: Mapping[str, Any], quality: float = options.DEFAULT_QUALITY) -> Goal:
-    """The goal of an encoding from its options (quality, target_size, target_bpp, target_psnr, strict); those
-    missing or None are not given. `quality`: where nothing is said.
+    """The goal of an encoding from its options (quality, target_size, target_bpp, target_psnr, strict,
+    lossless); those missing or None are not given. `quality`: where nothing is said.
 
-    Raises UsageError for a wrong value, and for two that contradict each other.
+    Raises UsageError for a wrong value, for two that contradict each other, and for `lossless`.
     """
+    options.check("lossless", given.get("lossless"))
     values = {name: options.check(name, given.get(name)) for name in ("quality", *TARGETS)}
     strict = options.check("strict", given.get("strict", options.default("strict")))
     named = [name for name, value in values.items() if value is not None]
@@ -102,7 +104,7 @@ def chosen(given: Mapping[str, Any], quality: float = options.DEFAULT_QUALITY) -
 
 
 def _last_below(target: float, measure: Callable[[int], float], slope: float) -> int:
-    """The last rate index whose measure is not above the target, taking measures to rise; -1 for none.
+    """The last rate index whose measure is below the target, taking measures to rise; -1 for none.
 
     `slope`: by how much they rise from one index to the next, about; it leads to the other side of the
     target. From then on the line between both sides does, and where that is slow the middle.
@@ -113,7 +115,7 @@ def _last_below(target: float, measure: Callable[[int], float], slope: float) ->
     turns = itertools.cycle((False, False, True))
     while high - low > 1:
         value = measure(rate)
-        if value <= target:
+        if value < target:
             low, at_low = rate, value
         else:
             high, at_high = rate, value

@@ -5,12 +5,10 @@ The payload of DATA is attacked where it is decoded; here it is opaque, and dama
 
 from __future__ import annotations
 
-import contextlib
 import io
 import itertools
 import random
 import time
-import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -29,6 +27,7 @@ from lic_format import (
     read_stream,
 )
 from lic_format.limits import max_units
+from tests import memory
 from tests.format import corpus
 
 DATA = [
@@ -155,7 +154,7 @@ def test_a_length_that_is_not_minimal_is_refused_even_with_a_right_crc(name: str
 def test_a_length_past_the_end_is_refused_without_being_believed(name: str, claim: int) -> None:
     start = corpus.SIGNATURE if name == "HEAD" else corpus.SIGNATURE + corpus.frame(*PLAIN[0])
     data = start + name.encode() + corpus.leb128(claim) + bytes(12)
-    with _memory_bound(len(data)):
+    with memory.bounded(_allowance(data)):
         assert isinstance(_refused(data), FormatError)
 
 
@@ -236,16 +235,9 @@ def test_an_unknown_kind_of_unit_is_newer(payload: bytes) -> None:
 # --- memory and time ----------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def _memory_bound(size: int) -> Iterator[None]:
+def _allowance(data: bytes) -> int:
     """Reading may need four times the input and 1 MiB, whatever the input says."""
-    tracemalloc.start()
-    try:
-        yield
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert peak <= 4 * size + (1 << 20)
+    return 4 * len(data) + (1 << 20)
 
 
 def _large_head() -> tuple[str, bytes]:
@@ -287,7 +279,7 @@ def test_memory_stays_below_four_times_the_input_and_a_mebibyte(
     reader: Callable[[bytes], object], data: bytes
 ) -> None:
     start = time.perf_counter()
-    with _memory_bound(len(data)):
+    with memory.bounded(_allowance(data)):
         try:
             result = reader(data)
         except LicError:
@@ -301,7 +293,7 @@ def test_a_claimed_length_is_not_allocated_by_a_real_file(tmp_path: Path) -> Non
     (tmp_path / "liar.lic").write_bytes(data)
     with (
         open(tmp_path / "liar.lic", "rb") as stream,
-        _memory_bound(len(data)),
+        memory.bounded(_allowance(data)),
         pytest.raises(FormatError) as caught,
     ):
         read_stream(stream)

@@ -99,6 +99,7 @@ def test_a_file_that_fails_is_named_and_the_others_are_done(
     lines = err.splitlines()
     assert [line.split(":")[1].strip() for line in lines] == [str(sources[i]) for i in (1, 3, 5)]
     assert lines[0].endswith("missing.png: No such file or directory")
+    assert lines[1].endswith("text.png: Pillow reads no such picture")
     assert [line.split(b":")[0] for line in out.splitlines()] == [bytes(p.with_suffix(".lic")) for p in good]
     assert sorted(p.name for p in tmp_path.glob("*.lic")) == [f"good{i}.lic" for i in range(4)]
 
@@ -110,6 +111,15 @@ def test_a_damaged_lic_file_leaves_the_old_output_as_it_was(licodec_command: Com
     assert status == 1 and err == f"licodec: {tmp_path / 'bad.lic'}: not a .lic file (at byte 0)\n"
     assert (tmp_path / "bad.png").read_bytes() == b"old"
     assert len(os.listdir(tmp_path)) == 2
+
+
+def test_a_target_that_can_not_be_written_is_named(
+    licodec_command: Command, photo: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "no" / "x.lic"
+    status, _, err = licodec_command("encode", photo, "-o", target)
+    assert status == 1
+    assert err == f"licodec: {photo}: No such file or directory: {target}\n"
 
 
 def test_no_overwrite_leaves_a_file_and_counts_as_failure(licodec_command: Command, photo: Path) -> None:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -87,6 +88,24 @@ def test_symbols_read_are_the_symbols_written(model: cb.Checkerboard, weights: s
         found_z, found_q = model.read_symbols(encoded(model, weights.ref, planes, rate=180, order=order))
         assert np.array_equal(found_z, coded.z) and np.array_equal(found_q, coded.q)
         assert coded.z.size == fhic_symbols(70, 50)
+
+
+@pytest.mark.parametrize("in_tiles", [False, True])
+def test_codings_of_a_picture_share_what_the_rate_does_not_touch(
+    in_tiles: bool, model: cb.Checkerboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = licodec.images.Picture(pixels(50, 70))
+    if in_tiles:
+        whole = cb.tiles
+        monkeypatch.setattr(cb, "tiles", lambda h, w, halo: [*whole(h, w, halo), *whole(h, w, halo)])
+    alone = [model.encode(picture, rate=rate) for rate in (200, 40, 120)]
+    blocks, begun = Mock(wraps=model._to_input), Mock(wraps=model.analysis.begun)
+    monkeypatch.setattr(model, "_to_input", blocks)
+    monkeypatch.setattr(model.analysis, "begun", begun)
+    shared: dict[str, Any] = {}
+    assert [model.encode(picture, rate=rate, shared=shared) for rate in (200, 40, 120)] == alone
+    assert blocks.call_count == 1
+    assert begun.call_count == (6 if in_tiles else 1), "a large picture's would take too much memory"
 
 
 @pytest.mark.parametrize("order", ORDERS)

@@ -149,6 +149,21 @@ def test_an_existing_file_survives_a_failed_write(tmp_path: Path) -> None:
     assert (tmp_path / "x.lic").read_bytes() == b"old"
 
 
+def test_pillows_limit_on_pixels_holds_here_too(lic: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 40 * 56 // 2 - 1)
+    for ask in (iio.imread, iio.improps, iio.immeta):
+        with pytest.raises(PIL.Image.DecompressionBombError):
+            ask(lic, plugin="licodec")
+    monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", None)
+    assert iio.improps(lic).shape == (40, 56, 3)
+
+
+def test_an_array_takes_writing_unless_nobody_wants_to(lic: bytes) -> None:
+    free, tight = iio.imread(lic), iio.imread(lic, writeable_output=False)
+    assert (free.flags.writeable, tight.flags.writeable) == (True, False)
+    np.testing.assert_array_equal(free, tight)
+
+
 @pytest.mark.parametrize("index", [1, -1, "0", 0.0, True])
 def test_there_is_one_image(index: Any) -> None:
     for ask in (iio.imread, iio.improps, iio.immeta):
@@ -209,6 +224,17 @@ def test_registering_twice_changes_nothing() -> None:
     assert (list(known_plugins), len(known_extensions[".lic"]), len(extension_list)) == before
 
 
+FAILS_AT_FIRST = """
+import licodec, sys
+sys.modules["imageio.config.extensions"] = None
+try:
+    import imageio.config
+except ImportError:
+    del sys.modules["imageio.config.extensions"]
+import imageio.config
+"""
+
+
 @pytest.mark.parametrize(
     "program",
     [
@@ -217,6 +243,7 @@ def test_registering_twice_changes_nothing() -> None:
         "import licodec, imageio; import imageio.v3 as iio",
         "import licodec; licodec.register(); licodec.register(); import imageio.config, imageio.v3 as iio",
         "import warnings; warnings.simplefilter('error'); import licodec, imageio.config",
+        FAILS_AT_FIRST,
     ],
 )
 def test_the_order_of_imports_does_not_matter(program: str) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import functools
 import io
+import mimetypes
 import pickle
 import random
 import time
@@ -13,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import imageio.v3 as iio
 import numpy as np
 import PIL.Image
 import PIL.ImageFile
@@ -51,7 +54,7 @@ def test_the_format_is_registered_once_however_often_it_is_asked_for() -> None:
         assert register(3) is None, "as a data loader calls its worker_init_fn"
     assert PIL.Image.ID.count("LIC") == 1
     assert PIL.Image.EXTENSION[".lic"] == "LIC"
-    assert PIL.Image.MIME["LIC"] == "image/x-lic"
+    assert PIL.Image.MIME["LIC"] == mimetypes.guess_type("x.lic")[0] == "image/x-lic"
     assert "LIC" not in PIL.Image.SAVE_ALL
 
 
@@ -171,6 +174,16 @@ def test_the_users_file_stays_open_and_ours_is_closed(lic: bytes, tmp_path: Path
     path.unlink()
 
 
+def test_a_file_inside_another_begins_where_its_reader_stands(lic: bytes, image: PIL.Image.Image) -> None:
+    """`Image.open` always goes back to byte 0; plugins of container formats hand over a file as it stands."""
+    for use in (PIL.Image.Image.tobytes, plugin.LicImageFile.verify):
+        file = io.BytesIO(b"whatever" + lic)
+        file.seek(8)
+        inner = plugin.LicImageFile(file)
+        assert inner.size == (56, 40)
+        assert use(inner) in (None, image.tobytes())
+
+
 def test_a_file_that_can_not_seek_is_read(lic: bytes) -> None:
     class Pipe(io.RawIOBase):
         def __init__(self) -> None:
@@ -188,7 +201,7 @@ def test_a_file_that_can_not_seek_is_read(lic: bytes) -> None:
 
 def test_there_is_one_frame(lic: bytes) -> None:
     image = opened(lic)
-    assert (getattr(image, "is_animated", False), getattr(image, "n_frames", 1)) == (False, 1)
+    assert (image.is_animated, image.n_frames) == (False, 1)
     image.seek(0)
     with pytest.raises(EOFError):
         image.seek(1)
@@ -268,6 +281,17 @@ def test_damaged_payload_is_an_oserror_that_says_where(lic: bytes) -> None:
     assert isinstance(caught.value, OSError)
     with pytest.raises(plugin.LicDecodeError):
         opened(lic[: len(lic) // 2]).load()
+
+
+@pytest.mark.parametrize("other", [pixels(20, 56), pixels(40, 56, 1)], ids=["size", "mode"])
+def test_a_file_that_changed_since_it_was_opened_is_an_oserror(other: Any, lic: bytes) -> None:
+    file = io.BytesIO(lic)
+    image = PIL.Image.open(file)
+    file.seek(0)
+    file.truncate()
+    file.write(licodec.encode(other, codec="stand-in"))
+    with pytest.raises(OSError, match=r"changed since it was opened: it was RGB \(56, 40\)"):
+        image.load()
 
 
 def test_missing_weights_are_an_oserror_at_load_and_none_at_open(lic: bytes, stand_in: Path) -> None:
@@ -418,9 +442,24 @@ def test_options_of_other_formats_are_ignored_in_silence(image: PIL.Image.Image,
         assert saved(image, optimize=True, progressive=True, method=6, lossless=False, exif=b"") == lic
 
 
-def test_lossless_is_refused_rather_than_ignored(image: PIL.Image.Image) -> None:
-    with pytest.raises(ValueError, match="lossless"):
-        saved(image, lossless=True)
+def test_lossless_is_refused_rather_than_ignored(image: PIL.Image.Image, lic: bytes) -> None:
+    def written(**given: Any) -> bytes:
+        found = iio.imwrite(
+            "<bytes>", np.asarray(image), extension=".lic", codec="stand-in", quality=100, **given
+        )
+        assert isinstance(found, bytes)
+        return found
+
+    def encoded(**given: Any) -> bytes:
+        return licodec.encode(image, codec="stand-in", quality=100, **given)
+
+    encoder = licodec.Encoder("stand-in", quality=100)
+    for save in (functools.partial(saved, image), encoded, functools.partial(encoder, image), written):
+        with pytest.raises(ValueError, match=r"^lossless: this version has no lossless codec"):
+            save(lossless=True)
+        with pytest.raises(TypeError, match=r"^lossless: expected"):
+            save(lossless="yes")
+        assert save(lossless=False) == save(lossless=None) == lic
 
 
 def test_save_all_is_not_pretended(image: PIL.Image.Image) -> None:

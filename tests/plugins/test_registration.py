@@ -45,12 +45,13 @@ def run(code: str, *arguments: str) -> Any:
 # --- register, unregister -------------------------------------------------------------------------
 
 REGISTRIES = """
-import json, sys
+import json, mimetypes, sys
 def seen():
     import PIL.Image as pillow
     lists = (pillow.ID, pillow.OPEN, pillow.SAVE, pillow.SAVE_ALL)
     found = [sorted(map(str, one)) for one in (*lists, pillow.EXTENSION.items(), pillow.MIME.items())]
     found.append([type(finder).__name__ for finder in sys.meta_path])
+    found.append([str(mimetypes.guess_type(name)) for name in ("x.lic", "x.LIC", "x.png", "lic")])
     if "imageio.config" in sys.modules:
         config = sys.modules["imageio.config"]
         found += [config.known_plugins, config.known_extensions]

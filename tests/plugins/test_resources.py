@@ -8,7 +8,6 @@ import io
 import os
 import random
 import time
-import tracemalloc
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +24,7 @@ import lic_format
 import licodec
 from lic_format import Unit
 from licodec.cli.program import run
+from tests import memory
 from tests.sdk import stand_in as codec
 from tests.sdk.fixtures import pixels
 
@@ -94,13 +94,8 @@ def test_opening_12_megapixels_takes_a_millisecond_at_most(large: Path) -> None:
 
 def test_opening_12_megapixels_needs_no_memory_for_them(large: Path) -> None:
     PIL.Image.open(large).close()
-    tracemalloc.start()
-    try:
-        with PIL.Image.open(large):
-            _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert peak < 256 << 10
+    with memory.bounded(256 << 10), PIL.Image.open(large):
+        pass
 
 
 # --- many times -----------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ import torch
 
 from lic_format import FormatError, Head, LicFile, Unit
 from lic_format.fields import EnumU8, Table
-from licodec.codecs.contract import Coded, Model, Stages
+from licodec.codecs.contract import Coded, Model, Shared, Stages
 from licodec.codecs.registry import CodecEntry
 from licodec.images import Picture
 from licodec.store import Weights
@@ -33,7 +33,13 @@ class StandInModel:
         self.device = device
 
     def encode(
-        self, picture: Picture, *, rate: int, order: int | None = None, stages: Stages | None = None
+        self,
+        picture: Picture,
+        *,
+        rate: int,
+        order: int | None = None,
+        stages: Stages | None = None,
+        shared: Shared | None = None,
     ) -> Coded:
         shift = 7 - rate // 32
         samples = self._through_torch(picture.planes, stages) >> shift

@@ -19,6 +19,7 @@ from lic_format.chunks import write_chunk
 from lic_format.errors import FormatError, UnsupportedError
 from lic_format.metadata import Chunk
 from licodec.alpha import decode, encode, without_hidden
+from tests import memory
 
 Plane = npt.NDArray[Any]
 SIDES = st.integers(1, 40)
@@ -115,7 +116,7 @@ def test_a_soft_cut_out_costs_no_more_than_in_a_png() -> None:
     ],
 )
 def test_a_payload_that_is_no_plane_is_refused(payload: bytes, found: str) -> None:
-    with pytest.raises(FormatError, match=found) as caught:
+    with memory.bounded(1 << 18), pytest.raises(FormatError, match=found) as caught:
         decode(Chunk("ALPH", payload), (4, 5), 8)
     assert caught.value.chunk == "ALPH"
 

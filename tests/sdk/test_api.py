@@ -7,6 +7,7 @@ import pickle
 import threading
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import lic_format
 import licodec
 from lic_format import FormatError, LicWarning, UnsupportedError, UsageError, WeightsError
 from licodec.models import CACHE
+from tests.sdk import stand_in as codec
 from tests.sdk.fixtures import pixels
 from tests.sdk.stand_in import write_weights
 
@@ -119,6 +121,21 @@ def test_threads_share_one_model_and_get_the_bytes_of_one_thread(image: PIL.Imag
         thread.join()
     assert results == [expected] * 40
     assert len(CACHE) == 1
+
+
+def test_threads_that_ask_for_one_model_at_once_load_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    build, built = codec.build, []
+
+    def slow(*given: Any, **options: Any) -> Any:
+        built.append(given)
+        time.sleep(0.1)
+        return build(*given, **options)
+
+    monkeypatch.setattr(codec, "build", slow)
+    licodec.clear_cache()
+    with ThreadPoolExecutor(4) as pool:
+        assert len(set(pool.map(encode, [pixels()] * 4))) == 1
+    assert len(built) == 1
 
 
 def test_the_cache_is_bounded_and_can_be_cleared(stand_in: Path, image: PIL.Image.Image) -> None:

@@ -64,6 +64,27 @@ def test_a_pipe_is_written_not_replaced(tmp_path: Path) -> None:
     assert stat.S_ISFIFO(pipe.stat().st_mode)
 
 
-def test_a_missing_folder_is_the_systems_error(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        write_atomic(tmp_path / "none" / "x", b"data")
+def test_a_missing_folder_is_the_systems_error_and_names_what_was_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "none" / "x"
+    with pytest.raises(FileNotFoundError) as caught:
+        write_atomic(path, b"data")
+    assert caught.value.filename == str(path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="elsewhere folders can't be opened")
+def test_content_and_then_name_are_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[str] = []
+    sync, replace = os.fsync, os.replace
+
+    def noting_sync(descriptor: int) -> None:
+        steps.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+        sync(descriptor)
+
+    def noting_replace(source: Path, target: Path) -> None:
+        steps.append("name")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", noting_sync)
+    monkeypatch.setattr(os, "replace", noting_replace)
+    write_atomic(tmp_path / "x", b"data")
+    assert steps == ["file", "name", "folder"]

@@ -90,6 +90,12 @@ def test_the_call_goes_before_register_and_that_before_the_environment(
     assert noted() == {None}
 
 
+def test_a_default_that_is_not_named_again_stays() -> None:
+    licodec.register(device="cpu")
+    licodec.register(threads=2)
+    assert [options.setting(name).value for name in ("device", "threads")] == ["cpu", 2]
+
+
 def test_a_hosts_own_default_goes_before_the_one_for_everything(threads: list[int | None]) -> None:
     licodec.register(threads=1)
     licodec.register_pillow(threads=2)

@@ -8,6 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from lic_format import UsageValueError
+from licodec.models import ModelCache
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -107,3 +111,13 @@ def test_a_forked_child_loads_weights_of_its_own_without_hanging() -> None:
 
 def test_a_lock_held_by_a_thread_of_the_parent_does_not_stop_the_child(stand_in: Path) -> None:
     run(FORK_WITHIN_A_LOAD, stand_in)
+
+
+def test_cuda_in_a_forked_child_is_refused_by_us_and_not_by_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As seen from a child of a process that has used CUDA; no machine of the tests needs one."""
+    cache = ModelCache(1)
+    assert cache.before_use("cuda:0", 3) == 3
+    monkeypatch.setattr(torch.cuda, "_is_in_bad_fork", lambda: True)
+    cache.after_fork()
+    with pytest.raises(UsageValueError, match=r'forked after CUDA .* "spawn" method, or use device="cpu"'):
+        cache.before_use("cuda:0")

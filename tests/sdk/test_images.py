@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from lic_format import LicWarning, UsageError, UsageTypeError, UsageValueError
+from lic_format.limits import MAX_SIDE
 from licodec.images import from_picture, to_picture
 from tests.sdk.fixtures import pixels
 
@@ -85,17 +86,20 @@ def test_modes_that_would_lose_something_are_refused_by_name(mode: str) -> None:
     assert caught.value.argument == "image"
 
 
+def png(*chunks: tuple[bytes, bytes]) -> bytes:
+    framed = (
+        len(body).to_bytes(4, "big") + name + body + zlib.crc32(name + body).to_bytes(4, "big")
+        for name, body in chunks
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(framed)
+
+
 def test_pictures_that_pillow_is_about_to_narrow_are_refused(tmp_path: Path) -> None:
     """Pillow writes no RGB of 16 bits, so this file is made by hand."""
-
-    def chunk(name: bytes, body: bytes) -> bytes:
-        return len(body).to_bytes(4, "big") + name + body + zlib.crc32(name + body).to_bytes(4, "big")
-
     header = struct.pack(">IIBBBBB", 2, 2, 16, 2, 0, 0, 0)
     rows = zlib.compress((b"\0" + bytes(range(12))) * 2)
     path = tmp_path / "deep.png"
-    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
+    path.write_bytes(png((b"IHDR", header), (b"IDAT", rows), (b"IEND", b"")))
     with PIL.Image.open(path) as image:
         assert image.mode == "RGB"
         with pytest.raises(UsageTypeError, match="16 bits a sample, which Pillow reads as 8"):
@@ -104,9 +108,13 @@ def test_pictures_that_pillow_is_about_to_narrow_are_refused(tmp_path: Path) -> 
 
 def test_other_deep_files_too_and_bmp_of_16_bits_a_pixel_not(tmp_path: Path) -> None:
     deep = tmp_path / "deep.ppm"
-    deep.write_bytes(b"P6 2 2 65535\n" + bytes(range(24)))
-    with PIL.Image.open(deep) as image, pytest.raises(UsageTypeError, match="16 bits a sample"):
-        to_picture(image)
+    for largest in (256, 65535):
+        deep.write_bytes(b"P6 2 2 %d\n" % largest + bytes(range(24)))
+        with PIL.Image.open(deep) as image, pytest.raises(UsageTypeError, match="16 bits a sample"):
+            to_picture(image)
+    deep.write_bytes(b"P6 2 2 255\n" + bytes(range(12)))
+    with PIL.Image.open(deep) as image:
+        assert to_picture(image).planes.tobytes() == bytes(range(12))
     masks = struct.pack("<3I", 0xF800, 0x7E0, 0x1F)
     body = struct.pack("<IiiHHIIiiII", 40, 2, 2, 1, 16, 3, 8, 2835, 2835, 0, 0) + masks + bytes(8)
     path = tmp_path / "565.bmp"
@@ -192,6 +200,25 @@ def test_transparency_that_a_mode_does_not_show_becomes_alpha(
     assert np.asarray(expected)[:, :, 3].min() < 255
     np.testing.assert_array_equal(np.asarray(result.convert("RGBA")), np.asarray(expected))
     assert image.info == before
+
+
+def test_transparency_that_a_file_tells_of_after_its_pixels_becomes_alpha(tmp_path: Path) -> None:
+    path = tmp_path / "late.png"
+    header = struct.pack(">IIBBBBB", 2, 1, 8, 2, 0, 0, 0)
+    rows = zlib.compress(b"\0\7\x08\x09\0\0\0")
+    late = (b"tRNS", struct.pack(">HHH", 7, 8, 9))
+    path.write_bytes(png((b"IHDR", header), (b"IDAT", rows), late, (b"IEND", b"")))
+    with PIL.Image.open(path) as image:
+        assert "transparency" not in image.info
+        picture = to_picture(image)
+    assert picture.alpha is not None and picture.alpha.tolist() == [[0, 255]]
+
+
+def test_sides_are_as_long_as_a_file_can_say_and_no_longer() -> None:
+    assert to_picture(np.zeros((1, MAX_SIDE), np.uint8)).width == MAX_SIDE
+    for shape in ((1, MAX_SIDE + 1), (MAX_SIDE + 1, 1)):
+        with pytest.raises(UsageValueError, match=f"a side can be at most {MAX_SIDE}"):
+            to_picture(np.zeros(shape, np.uint8))
 
 
 def test_a_palette_with_alpha_of_its_own_becomes_alpha() -> None:

@@ -239,6 +239,13 @@ def test_an_unreadable_orientation_is_replaced_not_joined() -> None:
     assert read_by_pillow(changed) == 8
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_an_orientation_in_the_last_bytes_counts_and_one_that_is_cut_off_does_not() -> None:
+    exif = tiff([(TAG, 4, 1, struct.pack(">I", 6))])[:-4]  # without the offset of a next directory
+    assert read_by_pillow(exif) == metadata._orientation_in(exif, b"") == 6
+    assert metadata._orientation_in(exif[:-1], b"") == 1
+
+
 def test_a_full_directory_takes_an_orientation_too() -> None:
     full = tiff([(0x010F, 3, 1, bytes(4))] * 0xFFFF)
     assert metadata._orientation_in(metadata._with_orientation(full, 6), b"") == 6
@@ -321,6 +328,17 @@ def test_wrong_metadata_is_refused_when_given_and_left_out_when_carried(name: st
     assert len(str(caught.value)) < 250
     with pytest.warns(LicWarning, match=f"the image's {name} is left out: "):
         assert back(picture(**{**INFO, name: value})) == {key: INFO[key] for key in INFO if key != name}
+
+
+@pytest.mark.parametrize("name", ["icc_profile", "exif", "xmp"])
+def test_the_largest_content_is_taken_from_file_to_file_and_a_byte_more_is_not(name: str) -> None:
+    largest = b"II*\0".ljust(MAX_METADATA, b"\0")
+    given: dict[str, Any] = {name: largest}
+    info = back(**given)
+    assert info[name].removeprefix(PREFIX) == largest
+    assert back(picture(**info)) == info
+    with pytest.raises(UsageError, match=f"^{name}: .*16 MiB"):
+        options.metadata({name: largest + b"\0"})
 
 
 def test_an_exif_object_that_pillow_can_not_write_is_refused() -> None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import io
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import PIL.Image
 import pytest
 
 import licodec
+from licodec import api
+from licodec.codecs import checkerboard
+from licodec.entropy.coder import StreamDecoder
 from licodec.images import psnr, reduced
 from tests.sdk.fixtures import pixels
 
@@ -91,14 +96,18 @@ def test_damage_is_found_in_reduced_pictures_too(data: bytes) -> None:
             licodec.decode(bytes(damaged), reduce=16)
 
 
-def test_a_reduced_picture_needs_no_synthesis(data: bytes) -> None:
-    """Counted, not timed: how many symbols are read, and what runs behind them."""
-    whole: dict[str, float] = {}
-    small: dict[str, float] = {}
-    for _ in range(3):
-        licodec.decode(data, stages=whole)
-        licodec.decode(data, reduce=4, stages=small)
-    assert sum(small.values()) < 0.8 * sum(whole.values())
+def test_a_reduced_picture_needs_neither_synthesis_nor_all_symbols(
+    data: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Mock(wraps=StreamDecoder.get)
+    monkeypatch.setattr(StreamDecoder, "get", lambda *given: read(*given))
+    synthesis = Mock(wraps=checkerboard.Synthesis.forward)
+    monkeypatch.setattr(checkerboard.Synthesis, "forward", lambda *given: synthesis(*given))
+    licodec.decode(data, reduce=4)
+    few = read.call_count
+    assert few > 0 and synthesis.call_count == 0
+    licodec.decode(data)
+    assert read.call_count - few > few and synthesis.call_count == 1
 
 
 # --- Pillow
@@ -118,6 +127,23 @@ def test_draft_takes_the_smallest_picture_that_is_large_enough(data: bytes) -> N
         assert image.size == (40, 30)
         assert image.draft(None, (20, 15)) is None, "too late"
         assert image.tobytes() == licodec.decode(data, reduce=8).tobytes()
+
+
+def test_draft_waits_for_a_thread_that_loads_and_comes_too_late(
+    data: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode = api.decode
+    drafts: list[Future[Any]] = []
+
+    def decode_while_another_drafts(*given: Any, **options: Any) -> Any:
+        drafts.append(pool.submit(image.draft, None, (40, 30)))
+        assert wait(drafts, timeout=0.2).not_done, "not while the pixels come"
+        return decode(*given, **options)
+
+    monkeypatch.setattr(api, "decode", decode_while_another_drafts)
+    with ThreadPoolExecutor(1) as pool, opened(data) as image:
+        image.load()
+        assert drafts[0].result() is None and image.size == (320, 240)
 
 
 @pytest.mark.parametrize("size", [(32, 32), (20, 90), (100, 100)])

@@ -6,6 +6,7 @@ import io
 import math
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import PIL.Image
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 import licodec
 from lic_format import UsageValueError
+from licodec.codecs import checkerboard
 from licodec.images import psnr
 from licodec.targets import Goal, chosen
 from tests.sdk.fixtures import pixels
@@ -79,13 +81,19 @@ def test_bits_a_pixel_are_a_size() -> None:
     fake = Fake(curve(500, 0.0155))
     file = Goal(target="target_bpp", value=1.0).met(fake.code, fake.likeness, 16_004)
     assert 1950 < len(file) <= 2000
+    for count in (7919, 8 * len(file)):
+        again = Goal(target="target_bpp", value=8 * len(file) / count).met(fake.code, fake.likeness, count)
+        assert again == file, "what it has, not less"
+        most = len(file) - 0.3
+        less = Goal(target="target_bpp", value=8 * most / count).met(fake.code, fake.likeness, count)
+        assert len(less) <= most
 
 
 @pytest.mark.parametrize("wanted", [1.0, 20.0, 33.33, 50.9])
 def test_the_first_file_of_a_psnr_is_found(wanted: float) -> None:
     fake = Fake(curve(500, 0.0155))
     file = Goal(target="target_psnr", value=wanted).met(fake.code, fake.likeness, 1)
-    assert wanted <= fake.likeness(file) <= wanted + 0.4
+    assert file[0] == math.ceil(5 * wanted), "also where a file has exactly what is wanted"
     assert len(fake.asked) <= 8
 
 
@@ -130,6 +138,18 @@ def test_no_goal_is_quality_75_and_none_is_not_given() -> None:
     assert chosen({}) == chosen({"quality": None, "target_size": None}) == Goal(75.0)
     assert chosen({}, 30.0) == Goal(30.0)
     assert chosen({"target_size": 9, "strict": False}) == Goal(75.0, "target_size", 9.0, False)
+
+
+def test_a_search_analyses_once_and_finds_the_file_of_its_quality(monkeypatch: pytest.MonkeyPatch) -> None:
+    array = pixels(192, 256)
+    analyses = Mock(wraps=checkerboard.to_blocks)
+    monkeypatch.setattr(checkerboard, "to_blocks", analyses)
+    for target in ({"target_size": 3000}, {"target_psnr": 33.0}):
+        analyses.reset_mock()
+        data = licodec.encode(array, device="cpu", **target)
+        assert analyses.call_count == 1
+        quality = licodec.inspect(data).quality
+        assert licodec.encode(array, quality=quality, device="cpu") == data
 
 
 def test_targets_are_met_by_the_default_codec_in_every_host(tmp_path: Path) -> None:

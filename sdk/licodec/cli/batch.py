@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 import click
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from lic_format.errors import LicError
 from licodec.cli.files import STREAM, Job
@@ -55,7 +55,7 @@ class Batch:
                     report = outcome()
                 except FILE_ERRORS as error:
                     failed = True
-                    click.echo(f"licodec: {_shown(job.source)}: {reason(error)}", err=True)
+                    click.echo(f"licodec: {_shown(job.source)}: {reason(error, job.source)}", err=True)
                 else:
                     if self.as_json:
                         click.echo(json.dumps(report))
@@ -102,11 +102,16 @@ def progress_bar(total: int) -> Iterator[Callable[[str], None]]:
         yield lambda words: progress.update(task, advance=1, description=words)
 
 
-def reason(error: BaseException) -> str:
-    """Return why a file failed, in one line."""
+def reason(error: BaseException, source: str = "") -> str:
+    """Return why a file failed, in one line; names the file that an error is about where that is another."""
     if isinstance(error, MemoryError):
         return "not enough memory"
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    if isinstance(error, UnidentifiedImageError) and not isinstance(error, LicError):
+        return "Pillow reads no such picture"  # it would name an object in memory
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        other = error.filename if error.filename not in (None, source) else None
+        text = f"{error.strerror}: {other}" if other else error.strerror
     return " ".join(text.split()) or type(error).__name__
 
 

@@ -45,7 +45,7 @@ from torch import Tensor, nn
 from lic_format.container import SEALED_ANS, LicFile, Unit
 from lic_format.errors import FormatError, UsageValueError, WeightsError
 from lic_format.header import Colour, Head, Order
-from licodec.codecs.contract import Coded, Stages
+from licodec.codecs.contract import Coded, Shared, Stages
 from licodec.codecs.registry import FHIC_ORDERS, FHIC_SIDE_INFO
 from licodec.entropy import schedule
 from licodec.entropy.coder import StreamDecoder, StreamEncoder
@@ -59,6 +59,7 @@ from licodec.images import Picture
 from licodec.store import Weights
 
 NetT = TypeVar("NetT", bound=nn.Module)
+T = TypeVar("T")
 
 CELL = 16
 """Pixels a latent position covers, each way."""
@@ -244,14 +245,19 @@ class Analysis(nn.Module):
         self.register_buffer("deviation", torch.ones(p.latents))
 
     def forward(self, blocks: Tensor, rate: Tensor) -> Tensor:
+        return self.finished(*self.begun(blocks), rate)
+
+    def begun(self, blocks: Tensor) -> tuple[Tensor, Tensor]:
+        """What is the same at every rate: corrected blocks, and features of the 1/8 grid."""
         h = leaky(self.first(fit(blocks, self.first)))
-        blocks = blocks + self.to_quarter(h).float()
-        h = self.to_eighth(unshuffle(h, 2))
+        return blocks + self.to_quarter(h).float(), self.to_eighth(unshuffle(h, 2))
+
+    def finished(self, blocks: Tensor, h: Tensor, rate: Tensor) -> Tensor:
+        """Latents of what `begun` gives, which stays as it is."""
         for block in self.eighth_blocks:
             h = block(h, rate)
         h = leaky(h)
-        blocks += shuffle(self.from_eighth(h), 2).float()
-        y = self.straight(unshuffle(blocks, 4))
+        y = self.straight(unshuffle(blocks + shuffle(self.from_eighth(h), 2).float(), 4))
         h = self.to_sixteenth(unshuffle(h, 2))
         for block in self.sixteenth_blocks:
             h = block(h, rate)
@@ -824,14 +830,20 @@ class Checkerboard:
     # Encoder
 
     def encode(
-        self, picture: Picture, *, rate: int, order: int | None = None, stages: Stages | None = None
+        self,
+        picture: Picture,
+        *,
+        rate: int,
+        order: int | None = None,
+        stages: Stages | None = None,
+        shared: Shared | None = None,
     ) -> Coded:
         """See `contract.Model`. The float nets choose the symbols; the stream holds whatever they chose."""
         chosen = self.default_order if order is None else _order(order)
         timer = Timer(stages)
         with timer("pixels"):
-            blocks = self._to_input(picture.planes)
-        passes = self._symbols(blocks, rate, chosen, timer)[1]
+            blocks = _once(shared, "blocks", lambda: self._to_input(picture.planes))
+        passes = self._symbols(blocks, rate, chosen, timer, shared)[1]
         stream = StreamEncoder(self.tables)
         with timer("entropy"):
             for part in passes:
@@ -860,7 +872,7 @@ class Checkerboard:
             return to_blocks(torch.from_numpy(planes[None]).to(self.device))
 
     def _symbols(
-        self, blocks: Tensor, rate: int, order: Order, timer: Timer
+        self, blocks: Tensor, rate: int, order: Order, timer: Timer, shared: Shared | None = None
     ) -> tuple[Symbols, list[CodedPass]]:
         """Symbols of a picture as `_to_input` gives it, and the passes of their stream.
 
@@ -876,7 +888,7 @@ class Checkerboard:
         groups, per_unit = list(self.preset.groups), density(gain)
         per_units = torch.split(rows_of(per_unit), groups, 2)
         with torch.inference_mode(), _no_autocast(self.device), timer("network"):
-            y = self._latents(blocks, gain, inverse, at.to(self.device))
+            y = self._latents(blocks, gain, inverse, at.to(self.device), shared)
             padded = F.pad(y, (0, -w % HYPER, 0, -h % HYPER), mode="replicate")
             centre = torch.from_numpy(self.prior_offset[_knot(rate)]).to(self.device).float()[:, None, None]
             z = _int16(round_towards(self.hyper_analysis(padded), centre).clamp_(-Z_MAX, Z_MAX))
@@ -914,7 +926,9 @@ class Checkerboard:
             passes.append(CodedPass(one_step(len(q))[0], q, scales.everything))
         return found, passes
 
-    def _latents(self, blocks: Tensor, gain: Tensor, inverse: Tensor, at: Tensor) -> Tensor:
+    def _latents(
+        self, blocks: Tensor, gain: Tensor, inverse: Tensor, at: Tensor, shared: Shared | None
+    ) -> Tensor:
         """Latents in units of symbols float32 [1, M, h, w], refined once; computed in tiles."""
         size = (1, self.preset.latents, blocks.shape[2] // 4, blocks.shape[3] // 4)
         first, refined = (
@@ -924,8 +938,11 @@ class Checkerboard:
             for _ in range(2)
         )
         parts = list(tiles(*size[2:], self.preset.halo))
+        kept = shared if len(parts) == 1 else None  # of a large picture it would be hundreds of megabytes
         for tile in parts:
-            y = self.analysis(blocks[:, :, tile.outer_block_rows, tile.outer_block_columns], at) * gain
+            seen = blocks[:, :, tile.outer_block_rows, tile.outer_block_columns]
+            begun = _once(kept, "analysis", functools.partial(self.analysis.begun, seen))
+            y = self.analysis.finished(*begun, at) * gain
             first[:, :, tile.rows, tile.columns] = y[:, :, tile.inner_rows, tile.inner_columns]
         for tile in parts:
             y = first[:, :, tile.outer_rows, tile.outer_columns]
@@ -1249,6 +1266,16 @@ def tiles(h: int, w: int, halo: int, pixels: int = TILE_PIXELS) -> Iterator[Tile
                 slice(max(0, top - halo), min(h, bottom + halo)),
                 slice(max(0, left - halo), min(w, right + halo)),
             )
+
+
+def _once(shared: Shared | None, name: str, make: Callable[[], T]) -> T:
+    """What codings of a picture have in common, made by the first of them."""
+    if shared is None:
+        return make()
+    if name not in shared:
+        shared[name] = make()
+    found: T = shared[name]
+    return found
 
 
 class Timer:

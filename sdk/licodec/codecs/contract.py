@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from licodec.images import Picture
 
 Stages = MutableMapping[str, float]
+Shared = MutableMapping[str, Any]
+"""What codings of one picture have in common: a codec puts it in at the first and finds it at the next."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,19 @@ class Model(Protocol):
     """Loaded weights of one codec on one device."""
 
     def encode(
-        self, picture: Picture, *, rate: int, order: int | None = None, stages: Stages | None = None
+        self,
+        picture: Picture,
+        *,
+        rate: int,
+        order: int | None = None,
+        stages: Stages | None = None,
+        shared: Shared | None = None,
     ) -> Coded:
         """Code a picture (planes uint8 H x W x 1 or 3) at rate index 0..255; `order` None is the codec's
         default.
 
-        `stages` receives milliseconds by stage, and the model's own estimate as `estimated_bits`.
+        `stages` receives milliseconds by stage, and the model's own estimate as `estimated_bits`. `shared`,
+        empty at first, saves time where one picture is coded at several rates; no byte depends on it.
         """
         ...
 

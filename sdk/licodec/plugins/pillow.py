@@ -10,6 +10,7 @@ In Pillow's order: accept, open, load, save, register. Registering and opening l
 from __future__ import annotations
 
 import contextlib
+import mimetypes
 import threading
 import warnings
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, NoReturn, cast
@@ -24,7 +25,6 @@ from lic_format.errors import (
     LicError,
     LicWarning,
     UnsupportedError,
-    UsageValueError,
 )
 from lic_format.limits import MAX_SIDE
 from licodec import metadata
@@ -113,6 +113,7 @@ class LicImageFile(ImageFile.ImageFile):
 
     format = FORMAT
     format_description = "Learned-codec image"
+    n_frames, is_animated = 1, False
 
     # Unpickled images don't pass through _open: for them there is nothing left to load, and nothing to lock.
     _lock: threading.Lock | None = None
@@ -263,11 +264,7 @@ def _encode_options(given: Mapping[str, Any]) -> dict[str, Any]:
     from licodec import options, targets
 
     known = {option.name for option in options.understood_by("pillow", "encode")}
-    if given.get("lossless"):
-        raise UsageValueError(
-            "lossless: this version has no lossless codec; leave it out", argument="lossless"
-        )
-    for name in given.keys() - known - _OPTIONS_OF_OTHER_FORMATS - {"lossless"}:
+    for name in given.keys() - known - _OPTIONS_OF_OTHER_FORMATS:
         meant = options.nearest(name, "pillow", "encode")
         hint = f"; did you mean {meant}?" if meant else ""
         # The frames between: _encode_options, _save, Image.save.
@@ -278,8 +275,8 @@ def _encode_options(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def register_pillow(worker: object = None, /, **defaults: Unpack[Defaults]) -> None:
-    """Register the format with Pillow in this process; calling it again changes nothing but the defaults that
-    are named.
+    """Register the format with Pillow in this process, and its type with `mimetypes`; calling it again
+    changes nothing but the defaults that are named.
 
     Args:
         worker: see `licodec.register`.
@@ -293,13 +290,16 @@ def register_pillow(worker: object = None, /, **defaults: Unpack[Defaults]) -> N
     Image.register_save(FORMAT, _save)
     Image.register_extension(FORMAT, EXTENSION)
     Image.register_mime(FORMAT, MIME)
+    mimetypes.add_type(MIME, EXTENSION)
 
 
 def unregister_pillow() -> None:
-    """Take the format out of Pillow's registries again."""
+    """Take the format out of Pillow's registries again, and out of what `mimetypes` guesses of names."""
     if FORMAT in Image.ID:
         Image.ID.remove(FORMAT)
     for registry in (Image.OPEN, Image.SAVE, Image.MIME):
         cast("dict[str, Any]", registry).pop(FORMAT, None)
     if Image.EXTENSION.get(EXTENSION) == FORMAT:
         del Image.EXTENSION[EXTENSION]
+    if mimetypes.types_map.get(EXTENSION) == MIME:
+        del mimetypes.types_map[EXTENSION]
