@@ -35,13 +35,15 @@ GLIBC_LARGEST_BLOCK_KEPT = 32 * 2**20
 
 @dataclass(frozen=True)
 class Request:
-    """Weights somebody wants; without digests the first ones found (encoding). `path`: see `store.locate`."""
+    """Weights somebody wants; without digests the first ones found (encoding). `path`, `download`: see
+    `store.load`."""
 
     codec: str
     tag: str
     decode_digest: bytes | None = None
     synthesis_digest: bytes | None = None
     path: str | None = None
+    download: store.Download = "auto"
 
 
 @dataclass(frozen=True)
@@ -174,7 +176,7 @@ def _identity(request: Request) -> tuple[Any, ...]:
     """What else an answer depends on. A digest names a content for ever; else path, time and size do."""
     if request.decode_digest is not None:
         return (os.environ.get(store.ENVIRONMENT),)
-    files = store.locate(request.codec, request.tag, path=request.path)
+    files = store.local_files(request.codec, request.tag, path=request.path)
     stats = [(file, file.stat()) for file in files[:1]]
     return tuple((str(file), stat.st_mtime_ns, stat.st_size) for file, stat in stats)
 
@@ -200,6 +202,7 @@ def _build(entry: CodecEntry, request: Request, device: str) -> Loaded:
         request.decode_digest,
         synthesis_digest=request.synthesis_digest,
         path=request.path,
+        download=request.download,
     )
     module = importlib.import_module(entry.module)
     _let_freed_memory_be_used_again()

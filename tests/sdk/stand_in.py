@@ -86,8 +86,11 @@ ENTRY = CodecEntry(
 )
 
 
-def write_weights(folder: Path, *, synthesis: float = 1.0, decode: float = 1.0) -> Path:
-    """`folder`/stand-in/t-1/model.safetensors; the two numbers change the two digests."""
+def write_weights(
+    folder: Path, *, tag: str = "t-1", synthesis: float = 1.0, decode: float = 1.0, padding: int = 0
+) -> Path:
+    """`folder`/stand-in/`tag`/model.safetensors; the two numbers change the two digests, so do bytes of
+    padding."""
     kernel = torch.zeros(1, 1, 3, 3)
     kernel[0, 0, 1, 1] = 1.0
     tensors = {
@@ -96,8 +99,10 @@ def write_weights(folder: Path, *, synthesis: float = 1.0, decode: float = 1.0) 
         "synthesis.scale": torch.tensor([synthesis]),
         "encoder.scale": torch.tensor([1.0]),
     }
-    path = folder / "stand-in" / "t-1" / "model.safetensors"
+    if padding:
+        tensors["decode.padding"] = torch.arange(padding, dtype=torch.int64).to(torch.uint8)
+    path = folder / "stand-in" / tag / "model.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
-    metadata = {"codec": "stand-in", "tag": "t-1", "architecture": "unit kernel", "tables": "none"}
+    metadata = {"codec": "stand-in", "tag": tag, "architecture": "unit kernel", "tables": "none"}
     path.write_bytes(safetensors.torch.save(tensors, metadata))
     return path

@@ -48,6 +48,7 @@ def decode(
     weights: str | None,
     device: str | None,
     threads: int | None,
+    download: str | None,
     max_pixels: int | None,
     max_pixels_per_byte: int | None,
     reduce: int,
@@ -66,7 +67,7 @@ def decode(
     formats = {job: _format(job, suffix) for job in jobs_planned}
     import licodec
 
-    decoder = licodec.Decoder(device=device, threads=threads, weights=weights)
+    decoder = licodec.Decoder(device=device, threads=threads, weights=weights, download=download)
 
     def work(job: Job) -> dict[str, Any]:
         job.check_target()
