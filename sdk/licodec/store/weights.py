@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from lic_format.errors import LicWarning, WeightsError
 from licodec.store.digests import WeightsRef, digests_of, read_metadata
+from licodec.store.hub import cached, obtain
 from licodec.store.table import ENVIRONMENT, FILE_NAME, TOKEN, Entry, answering, known
 
 if TYPE_CHECKING:
@@ -123,6 +124,13 @@ def load(
             second_choice = second_choice or file
         else:
             return file.weights()
+    for entry in entries:
+        if not entry.hub:
+            continue
+        if second_choice is None:
+            return _File.of_hub(entry, obtain(entry, download)).weights()
+        if entry.ref.synthesis_digest == synthesis_digest and (found := cached(entry)):
+            return _File.of_hub(entry, found).weights()
     if second_choice is None:
         raise WeightsError(_nothing_fits(codec, tag, decode_digest, path, others, entries))
     ref = second_choice.ref
@@ -195,6 +203,10 @@ class _File:
         if not as_named:
             _refuse_damage(path, ref, sha256)
         return cls(path, data, ref)
+
+    @classmethod
+    def of_hub(cls, entry: Entry, found: tuple[Path, bytes]) -> _File:
+        return cls(*found, entry.ref)
 
     def weights(self) -> Weights:
         import safetensors.torch
