@@ -10,31 +10,23 @@ has left weights/ goes; a published tag is one content for ever, so other weight
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
+import dataclasses
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from licodec.store import Entry, WeightsRef, digests_of
-from licodec.store.table import FILE_NAME, TABLE, read_table
+from licodec.store import Entry, entry_of
+from licodec.store.table import FILE_NAME, TABLE, read_table, text_of
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-def entry_of(path: Path, hub: Iterable[Entry] = ()) -> Entry:
-    """What the table says of .../CODEC/TAG/model.safetensors, with the places of `hub` that hold it."""
-    data = path.read_bytes()
-    sha256 = hashlib.sha256(data).hexdigest()
-    ref = WeightsRef(path.parent.parent.name, path.parent.name, *digests_of(data))
-    places = next((entry.hub for entry in hub if entry.sha256 == sha256), ())
-    return Entry(ref, sha256, len(data), places)
 
 
 def updated(table: Iterable[Entry], weights: Path) -> list[Entry]:
     """The table after the weights below a folder; ValueError where a published tag would change."""
     table = list(table)
-    present = {entry.name: entry for entry in (entry_of(p, table) for p in weights.glob(f"*/*/{FILE_NAME}"))}
+    places = {entry.sha256: entry.hub for entry in table}
+    found = [entry_of(path) for path in weights.glob(f"*/*/{FILE_NAME}")]
+    present = {entry.name: dataclasses.replace(entry, hub=places.get(entry.sha256, ())) for entry in found}
     for old in table:
         new = present.get(old.name)
         if old.hub and new is not None and new.sha256 != old.sha256:
@@ -44,10 +36,6 @@ def updated(table: Iterable[Entry], weights: Path) -> list[Entry]:
             )
     kept = {entry.name: entry for entry in table if entry.hub}
     return sorted((kept | present).values(), key=lambda entry: entry.name)
-
-
-def text_of(table: Iterable[Entry]) -> str:
-    return json.dumps({"weights": [entry.as_json() for entry in table]}, indent=1) + "\n"
 
 
 def main() -> int:

@@ -19,7 +19,6 @@ from licodec.store.table import read_table
 from tests.sdk import stand_in as codec
 from tests.sdk.fixtures import image, lic, stand_in
 from tests.store.hub_server import REPOSITORY, REVISION, Hub
-from tools.index_weights import entry_of
 
 __all__ = ["image", "lic", "stand_in"]
 
@@ -95,7 +94,7 @@ def place(client: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
         use_endpoint(hub.url, monkeypatch)
         monkeypatch.setitem(CODECS, codec.ENTRY.token, codec.ENTRY)
         monkeypatch.setenv("LICODEC_WEIGHTS", str(folder))
-        found = Place(hub, data, entry_of(source), client, folder)
+        found = Place(hub, data, store.entry_of(source), client, folder)
         found.write_table()
         licodec.clear_cache()
         yield found

@@ -38,6 +38,12 @@ Fault = Callable[["Hub", "Handler"], bool]
 """Sees a request before it is answered; True where it has answered itself, or has closed the connection."""
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: Any) -> None: ...  # whoever asked is gone
+
+
 class Hub:
     """Serves `files` by (repository, revision, path), and takes commits."""
 
@@ -53,8 +59,7 @@ class Hub:
         class Bound(Handler):
             server_hub = hub
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Bound)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), Bound)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
     def __enter__(self) -> Self:
@@ -167,7 +172,7 @@ class Times:
             return self.left >= 0
 
 
-def fail(status: int, *, times: int | None = None, method: str = "", **headers: str) -> Fault:
+def fail(status: int, *, times: int | None = None, method: str = "", **headers: Any) -> Fault:
     """Answer with a status; `times`: so often, then no more."""
     left = Times(times)
 
@@ -285,6 +290,8 @@ def _take(hub: Hub, handler: Handler, path: str) -> None:
     """The routes of an upload: create, preupload, LFS batch, content, commit."""
     if path == "/api/repos/create":
         handler.send_json(200, {"url": f"{hub.url}/{REPOSITORY}"})
+    elif path == "/api/validate-yaml":
+        handler.send_json(200, {"errors": [], "warnings": []})
     elif "/preupload/" in path:
         files = json.loads(handler.body)["files"]
         modes = [

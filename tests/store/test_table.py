@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def row(path: Path, **changed: Any) -> dict[str, Any]:
-    return index_weights.entry_of(path).as_json() | changed
+    return store.entry_of(path).as_json() | changed
 
 
 def write_table(folder: Path, *rows: Any) -> Path:
@@ -39,7 +39,7 @@ def place(**changed: Any) -> dict[str, Any]:
 def test_the_table_says_what_the_weights_folder_holds() -> None:
     table = known_table.read_table(known_table.TABLE)
     expected = index_weights.updated(table, ROOT / "weights")
-    assert known_table.TABLE.read_text() == index_weights.text_of(expected), "run tools/index_weights.py"
+    assert known_table.TABLE.read_text() == known_table.text_of(expected), "run tools/index_weights.py"
 
 
 def test_every_tag_that_codecs_encode_with_is_known() -> None:

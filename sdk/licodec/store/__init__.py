@@ -11,7 +11,7 @@ of the Hub's client, the Hub. `known` is the table of what there is, by digest.
 
 from licodec.store.digests import Digests, WeightsRef, digests_of
 from licodec.store.table import ENVIRONMENT, Entry, HubFile, answering, known
-from licodec.store.weights import Download, Weights, load, local_files
+from licodec.store.weights import Download, Weights, entry_of, load, local_files
 
 __all__ = [
     "ENVIRONMENT",
@@ -23,6 +23,7 @@ __all__ = [
     "WeightsRef",
     "answering",
     "digests_of",
+    "entry_of",
     "known",
     "load",
     "local_files",

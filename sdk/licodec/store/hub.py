@@ -100,6 +100,15 @@ def obtain(entry: Entry, download: str = "auto", *, again: bool = False) -> tupl
         raise WeightsError(message)
 
 
+def places_in_cache(entry: Entry) -> list[Path]:
+    """The files in the client's cache that have an entry's name, whatever they hold."""
+    try:
+        _require_client()
+    except WeightsError:
+        return []
+    return [path for place in entry.hub if (path := _path_in_cache(place))]
+
+
 def cached(entry: Entry) -> tuple[Path, bytes] | None:
     """The file of an entry and its verified content where the client's cache has it; makes no request."""
     try:
@@ -156,11 +165,11 @@ def _fetched(entry: Entry, place: HubFile) -> tuple[Path, bytes]:
 
     if constants.is_offline_mode():
         raise WeightsError(f"{place}: HF_HUB_OFFLINE is set")
-    answer = _translated(place, lambda: _within(ANSWER_SECONDS, lambda: _ask(place)))
+    answer = translated(place, lambda: _within(ANSWER_SECONDS, lambda: _ask(place)))
     _refuse_other_files(entry, place, answer)
     # Bytes that are wrong under the right name stay in the cache until they are replaced.
     for replace in (_path_in_cache(place) is not None, True):
-        path = _translated(place, lambda replace=replace: _downloaded(entry, place, replace))  # type: ignore[misc]
+        path = translated(place, lambda replace=replace: _downloaded(entry, place, replace))  # type: ignore[misc]
         data = _content(path, entry)
         if data is not None:
             if answer.commit_hash != place.revision:
@@ -287,7 +296,8 @@ def _within(seconds: float, work: Callable[[], Result]) -> Result:
 # --- what went wrong ------------------------------------------------------------------------------
 
 
-def _translated(place: HubFile, work: Callable[[], Result]) -> Result:
+def translated(place: HubFile | str, work: Callable[[], Result]) -> Result:
+    """The result of some work; what the client raises is a WeightsError that says what it is about."""
     import httpx2
 
     try:

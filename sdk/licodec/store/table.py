@@ -20,6 +20,7 @@ import functools
 import json
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,11 @@ def read_table(path: Path) -> tuple[Entry, ...]:
         raise WeightsError(f"{path} cannot be read: {error.strerror or error}") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise WeightsError(f'{path}: expected JSON {{"weights": [...]}}: {error!r}') from error
+
+
+def text_of(table: Iterable[Entry]) -> str:
+    """A table as its file has it."""
+    return json.dumps({"weights": [entry.as_json() for entry in table]}, indent=1) + "\n"
 
 
 def _entry(row: Any, where: str) -> Entry:

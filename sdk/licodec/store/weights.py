@@ -219,6 +219,25 @@ class _File:
         return Weights(self.ref, tensors, read_metadata(self.data), self.path)
 
 
+def load_file(path: Path, codec: str, tag: str) -> Weights:
+    """The weights of one file, verified as those of an installed folder are.
+
+    Raises:
+        WeightsError: not readable, damaged, or not what its folder says.
+    """
+    return _File.read(path, codec, tag).weights()
+
+
+def entry_of(path: Path) -> Entry:
+    """What a table says of .../CODEC/TAG/model.safetensors; WeightsError where it is none, or belongs into
+    another folder."""
+    file = _File.read(path, path.parent.parent.name, path.parent.name, as_named=True)
+    entry = Entry(file.ref, hashlib.sha256(file.data).hexdigest(), len(file.data))
+    if Path(entry.name) != Path(*path.parts[-3:-1]):
+        raise WeightsError(f"{path} holds the weights {entry.name}: its folder must have that name")
+    return entry
+
+
 def _refuse_damage(path: Path, ref: WeightsRef, sha256: str) -> None:
     """Refuse a file that is none of the table's, where something says what it should be."""
     for entry in known():
