@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
     Array: TypeAlias = npt.NDArray[np.uint8]
 
+WARM_UP_SIDE = 64
+
 Source: TypeAlias = bytes | bytearray | memoryview | str | os.PathLike[str] | BinaryIO
 
 
@@ -113,6 +115,11 @@ class Encoder:
             if isinstance(image, list | tuple):
                 return [_encode(self._loaded, _picture(one, wanted, stages), goal, stages) for one in image]
             return _encode(self._loaded, _picture(image, wanted, stages), goal, stages)
+
+    def warm_up(self) -> None:
+        """Code a small picture, so that the first of a caller's takes no longer than those after it."""
+        with self._place.entered():
+            _warm_up(self._loaded)
 
     def __repr__(self) -> str:
         ref = self._loaded.ref
@@ -268,6 +275,17 @@ def _encode(loaded: Loaded, picture: Picture, goal: targets.Goal, stages: Stages
     return goal.met(code, likeness, picture.width * picture.height)
 
 
+def _warm_up(loaded: Loaded) -> LicFile:
+    import numpy as np
+
+    picture = Picture(np.full((WARM_UP_SIDE, WARM_UP_SIDE, 3), 128, np.uint8))
+    file = lic_format.container.read(
+        _coded(loaded, picture, options.rate_index(options.DEFAULT_QUALITY), None)
+    )
+    loaded.model.decode(file)
+    return file
+
+
 def _coded(loaded: Loaded, picture: Picture, rate: int, stages: Stages | None) -> bytes:
     ref = loaded.ref
     coded = loaded.model.encode(picture, rate=rate, stages=stages)
@@ -369,6 +387,15 @@ class Decoder:
         if loaded is None:
             loaded = self._held.setdefault(request, CACHE.get(request, device))
         return _decode(loaded, file, output, reduce, stages)
+
+    def warm_up(self, codec: str = "fhic") -> None:
+        """Load the weights that a codec encodes with and decode a small picture, so that the first file of a
+        caller's takes no longer than those after it. Errors as of `Encoder`."""
+        with self._place.entered() as device:
+            loaded = CACHE.get(_encode_request(codec, self._weights, self._download), device)
+            file = _warm_up(loaded)
+            request = _decode_request(file.head, self._weights, self._download)
+            self._held.setdefault(request, loaded)
 
     def __repr__(self) -> str:
         return f"Decoder(device={self._place.device!r})"

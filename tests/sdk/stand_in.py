@@ -24,12 +24,14 @@ from licodec.images import Picture
 from licodec.store import Weights
 
 SIDE_INFO = Table("stand-in side info", (("layout", EnumU8({1: "the only one"}), "layout id"),))
+TENSORS = ("decode.kernel", "decode.scale", "decode.padding", "synthesis.scale", "encoder.scale")
 MOST_PIXELS_PER_BYTE = 1030  # zlib's largest factor
 
 
 class StandInModel:
     def __init__(self, weights: Weights, device: str) -> None:
-        self.kernel = weights.tensors["decode.kernel"].to(device)
+        found = {name: weights.tensors[name] for name in TENSORS if name in weights.tensors}
+        self.kernel = found["decode.kernel"].to(device)
         self.device = device
 
     def encode(

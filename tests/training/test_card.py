@@ -59,7 +59,7 @@ def test_a_card_of_everything_says_what_the_hub_wants_to_know(
     ]
     main([str(folder), *map(str, benches), "--data", str(data)])
     text = (folder / "card.md").read_text()
-    said = ModelCard(text).data
+    said: Any = ModelCard(text).data
     assert all(getattr(said, field) for field in FRONT_MATTER)
     assert said.license == "apache-2.0" and said.library_name == "licodec"
     assert said.datasets == ["cameras", "cid22"] and said.metrics == ["psnr", "ms-ssim"]
@@ -78,6 +78,6 @@ def test_a_card_of_everything_says_what_the_hub_wants_to_know(
 def test_a_card_leaves_out_what_nobody_has_measured(folder: Path) -> None:
     from huggingface_hub import ModelCard
 
-    said = ModelCard(card(folder, ())).data
+    said: Any = ModelCard(card(folder, ())).data
     assert said.license == "apache-2.0"
     assert not said.metrics and not said.datasets and not said.eval_results
