@@ -89,12 +89,18 @@ ENTRY = CodecEntry(
 
 
 def write_weights(
-    folder: Path, *, tag: str = "t-1", synthesis: float = 1.0, decode: float = 1.0, padding: int = 0
+    folder: Path,
+    *,
+    tag: str = "t-1",
+    synthesis: float = 1.0,
+    decode: float = 1.0,
+    padding: int = 0,
+    row: int = 1,
 ) -> Path:
     """`folder`/stand-in/`tag`/model.safetensors; the two numbers change the two digests, so do bytes of
-    padding."""
+    padding. A `row` of the kernel other than the middle one moves pictures by a pixel."""
     kernel = torch.zeros(1, 1, 3, 3)
-    kernel[0, 0, 1, 1] = 1.0
+    kernel[0, 0, row, 1] = 1.0
     tensors = {
         "decode.kernel": kernel,
         "decode.scale": torch.tensor([decode]),

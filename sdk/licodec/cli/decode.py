@@ -95,7 +95,8 @@ def _format(job: Job, suffix: str) -> str:
 
     # The suffix of a stream is the one asked for.
     wanted = f".{suffix.lstrip('.')}" if job.target == STREAM else Path(str(job.target)).suffix
-    name = Image.registered_extensions().get(wanted.lower())
+    Image.preinit()  # the five formats that most want; all forty take a while to import
+    name = Image.EXTENSION.get(wanted.lower()) or Image.registered_extensions().get(wanted.lower())
     if name is None or name not in Image.SAVE:
         raise click.UsageError(
             f"{job.target}: Pillow writes no format with the suffix {wanted!r}; .png always works"

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Literal
 
 from lic_format.errors import LicWarning, WeightsError
 from licodec.store.digests import WeightsRef, digests_of, read_metadata
-from licodec.store.hub import cached, obtain
 from licodec.store.table import ENVIRONMENT, FILE_NAME, TOKEN, Entry, answering, known
 
 if TYPE_CHECKING:
@@ -127,9 +126,11 @@ def load(
     for entry in entries:
         if not entry.hub:
             continue
+        from licodec.store import hub
+
         if second_choice is None:
-            return _File.of_hub(entry, obtain(entry, download)).weights()
-        if entry.ref.synthesis_digest == synthesis_digest and (found := cached(entry)):
+            return _File.of_hub(entry, hub.obtain(entry, download)).weights()
+        if entry.ref.synthesis_digest == synthesis_digest and (found := hub.cached(entry)):
             return _File.of_hub(entry, found).weights()
     if second_choice is None:
         raise WeightsError(_nothing_fits(codec, tag, decode_digest, path, others, entries))
