@@ -4,7 +4,9 @@ the right content or an error that says what to do, and nothing wrong stays."""
 from __future__ import annotations
 
 import hashlib
+import os
 import socket
+import sys
 import threading
 import time
 import warnings
@@ -17,6 +19,7 @@ from lic_format import LicWarning, WeightsError
 from licodec import store
 from licodec.store import hub as hub_module
 from licodec.store.hub import obtain
+from tests.sdk.stand_in import write_weights
 from tests.store.conftest import Place, use_endpoint
 from tests.store.hub_server import (
     REPOSITORY,
@@ -257,7 +260,7 @@ def test_a_lookup_that_hangs_is_given_up_too(place: Place, monkeypatch: pytest.M
     released = threading.Event()
     lookup = socket.getaddrinfo
     monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **k: released.wait(20) and lookup(*a, **k))
-    refused(place, "no answer in 0.5 seconds")
+    refused(place, "nothing after 0.5 seconds")
     released.set()
 
 
@@ -299,6 +302,42 @@ def test_a_body_that_is_always_cut_off_is_an_error_and_leaves_nothing(place: Pla
     assert obtain(place.entry, again=True)[1] == place.data
 
 
+@pytest.mark.slow
+def test_a_server_that_answers_but_never_sends_is_given_up(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.2)  # as HF_HUB_DOWNLOAD_TIMEOUT does
+    place.hub.faults.append(silent("GET"))
+    refused(place, "does not answer")
+    assert place.blobs() == []
+
+
+def test_a_rate_limit_on_the_body_is_not_waited_for_without_an_end(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_module, "BODY_SECONDS", 0.5)
+    monkeypatch.setattr(hub_module, "SLOWEST", 1e9)
+    place.hub.faults.append(fail(429, method="GET", Retry_After="3600"))
+    refused(place, "nothing after 0.5 seconds")
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+@pytest.mark.parametrize("large", [False, True])
+def test_progress_is_drawn_on_a_terminal_for_what_is_large(
+    terminal: bool,
+    large: bool,
+    place: Place,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(hub_module, "LARGE", 1000 if large else len(place.data))
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    obtain(place.entry)
+    assert ("model.safetensors" in capsys.readouterr().err) == (terminal and large)
+
+
 def test_several_threads_fetch_once(place: Place) -> None:
     place.hub.faults.append(slow(0.5))
     results: list[bytes] = []
@@ -328,6 +367,37 @@ def test_a_cache_that_can_not_be_written_is_done_without(
         warnings.simplefilter("error")
         assert obtain(place.entry) == (path, data)
     assert len(place.hub.asked("GET")) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_cache_serves_what_it_has(place: Place) -> None:
+    path, data = obtain(place.entry)
+    for folder in (place.cache, *(each for each in place.cache.rglob("*") if each.is_dir())):
+        folder.chmod(0o500)
+    try:
+        assert obtain(place.entry) == (path, data)
+        path.resolve().chmod(0o400)
+        place.write_table(hub=[{"repository": REPOSITORY, "revision": "2" * 40, "file": "model.safetensors"}])
+        place.hub.files[REPOSITORY, "2" * 40, "model.safetensors"] = place.data
+        with pytest.warns(LicWarning, match="cache can't be written"):
+            assert obtain(place.entry)[1] == data
+    finally:
+        for folder in (place.cache, *(each for each in place.cache.rglob("*") if each.is_dir())):
+            folder.chmod(0o700)
+
+
+def test_the_exact_synthesis_is_taken_from_the_cache_but_not_fetched(place: Place, tmp_path: Path) -> None:
+    """A file decodes with another synthesis too, with a warning: no reason to ask the network."""
+    write_weights(place.folder, synthesis=9.0, padding=300_000)
+    wanted = place.entry.ref
+    with pytest.warns(LicWarning, match="synthesis digest"):
+        found = store.load("stand-in", "t-1", wanted.decode_digest, synthesis_digest=wanted.synthesis_digest)
+    assert found.ref != wanted and place.hub.requests == []
+    obtain(place.entry)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = store.load("stand-in", "t-1", wanted.decode_digest, synthesis_digest=wanted.synthesis_digest)
+    assert found.ref == wanted
 
 
 def test_nothing_of_ours_is_written_into_the_cache(place: Place) -> None:

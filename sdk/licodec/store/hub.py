@@ -14,6 +14,7 @@ HF_HUB_OFFLINE.
 from __future__ import annotations
 
 import errno
+import functools
 import hashlib
 import os
 import queue
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
 ANSWER_SECONDS = 8.0
 """For all that comes before a body: finding the address, connecting, an answer, a busy server's pauses."""
 TRY_SECONDS = 5.0
+BODY_SECONDS, SLOWEST = 60.0, 50_000
+"""For the body: so long, and a second more for so many bytes. The client itself gives up a silent server
+after a minute, but waits for hours where a server that limits its rate asks for that."""
 PAUSES = (0.5, 1.0, 2.0)
 REMEMBERED_SECONDS = 60.0
 """How long a failure is told again instead of tried again: a server that decodes must not hang each time."""
@@ -248,7 +252,8 @@ def _downloaded(entry: Entry, place: HubFile, replace: bool) -> Path:
 def _download(entry: Entry, place: HubFile, replace: bool, folder: str | None) -> Path:
     from huggingface_hub import hf_hub_download
 
-    path = hf_hub_download(
+    fetch = functools.partial(
+        hf_hub_download,
         place.repository,
         place.file,
         revision=place.revision,
@@ -259,7 +264,7 @@ def _download(entry: Entry, place: HubFile, replace: bool, folder: str | None) -
         library_name=LIBRARY,
         library_version=__version__,
     )
-    return Path(path)
+    return Path(_within(BODY_SECONDS + entry.size / SLOWEST, fetch))
 
 
 def _quiet() -> Any:
@@ -287,7 +292,7 @@ def _within(seconds: float, work: Callable[[], Result]) -> Result:
     try:
         result, error = done.get(timeout=seconds)
     except queue.Empty:
-        raise TimeoutError(f"no answer in {seconds:g} seconds") from None
+        raise TimeoutError(f"nothing after {seconds:.3g} seconds") from None
     if error is not None:
         raise error
     return result  # type: ignore[return-value]
