@@ -369,12 +369,14 @@ def test_a_cache_that_can_not_be_written_is_done_without(
     assert len(place.hub.asked("GET")) == 1
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
 def test_a_read_only_cache_serves_what_it_has(place: Place) -> None:
     path, data = obtain(place.entry)
-    for folder in (place.cache, *(each for each in place.cache.rglob("*") if each.is_dir())):
+    folders = (place.cache, *(each for each in place.cache.rglob("*") if each.is_dir()))
+    for folder in folders:
         folder.chmod(0o500)
     try:
+        if os.access(place.cache, os.W_OK):
+            pytest.skip("who runs this may write everywhere")
         assert obtain(place.entry) == (path, data)
         path.resolve().chmod(0o400)
         place.write_table(hub=[{"repository": REPOSITORY, "revision": "2" * 40, "file": "model.safetensors"}])
@@ -382,7 +384,7 @@ def test_a_read_only_cache_serves_what_it_has(place: Place) -> None:
         with pytest.warns(LicWarning, match="cache can't be written"):
             assert obtain(place.entry)[1] == data
     finally:
-        for folder in (place.cache, *(each for each in place.cache.rglob("*") if each.is_dir())):
+        for folder in folders:
             folder.chmod(0o700)
 
 
