@@ -134,7 +134,7 @@ class Handler(BaseHTTPRequestHandler):
         return repository, revision, file
 
     def send_file(self, repository: str, revision: str, file: str, **changed: Any) -> None:
-        """A file as the Hub sends it; `changed`: body, etag, commit."""
+        """A file as the Hub sends it; `changed`: body, etag, commit, further headers."""
         known = self.server_hub.files
         if (repository, revision, file) not in known:
             some = [key[1] for key in known if key[0] == repository]
@@ -145,6 +145,7 @@ class Handler(BaseHTTPRequestHandler):
         etag = changed.get("etag", hashlib.sha256(data).hexdigest())
         body = changed.get("body", data)
         headers: dict[str, Any] = {"ETag": f'"{etag}"', "X_Repo_Commit": changed.get("commit", revision)}
+        headers |= changed.get("headers", {})
         given = self.headers.get("Range", "")
         if given.startswith("bytes=") and self.command == "GET":
             start = int(given.removeprefix("bytes=").partition("-")[0])

@@ -350,6 +350,23 @@ def test_several_threads_fetch_once(place: Place) -> None:
     assert len(place.hub.asked("GET")) == 1
 
 
+@pytest.mark.parametrize("disabled", [True, False])
+def test_a_content_store_that_is_not_there_is_an_error_and_can_be_done_without(
+    disabled: bool, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mirror that passes the Hub's answers on, but not what hands out access to its Xet store."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", disabled)
+    link = f'<{place.hub.url}/api/nothing>; rel="xet-auth"'
+    place.hub.faults.append(changed(headers={"X_Xet_Hash": "ab" * 32, "Link": link}))
+    if disabled:
+        assert obtain(place.entry)[1] == place.data
+    else:
+        refused(place, "HF_HUB_DISABLE_XET=1 fetches without")
+        assert place.blobs() == []
+
+
 # --- the cache ----------------------------------------------------------------------------------------------
 
 

@@ -173,7 +173,14 @@ def _fetched(entry: Entry, place: HubFile) -> tuple[Path, bytes]:
     _refuse_other_files(entry, place, answer)
     # Bytes that are wrong under the right name stay in the cache until they are replaced.
     for replace in (_path_in_cache(place) is not None, True):
-        path = translated(place, lambda replace=replace: _downloaded(entry, place, replace))  # type: ignore[misc]
+        try:
+            path = translated(place, functools.partial(_downloaded, entry, place, replace))
+        except WeightsError as error:
+            if answer.xet_file_data is None or constants.HF_HUB_DISABLE_XET:
+                raise
+            raise WeightsError(
+                f"{error} (the Hub's Xet store has it; HF_HUB_DISABLE_XET=1 fetches without that)"
+            ) from error
         data = _content(path, entry)
         if data is not None:
             if answer.commit_hash != place.revision:
@@ -309,7 +316,7 @@ def translated(place: HubFile | str, work: Callable[[], Result]) -> Result:
         return work()
     except WeightsError:
         raise
-    except (OSError, ValueError, httpx2.HTTPError) as error:
+    except (OSError, ValueError, RuntimeError, httpx2.HTTPError) as error:  # RuntimeError: hf_xet's own
         raise WeightsError(f"{place}: {_reason(error)}") from error
 
 
