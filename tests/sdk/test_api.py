@@ -200,6 +200,16 @@ def test_a_load_that_fails_is_tried_again(stand_in: Path, image: PIL.Image.Image
             encode(image)
     path.write_bytes(data)
     assert encode(image)
+    assert not CACHE._loading
+
+
+def test_weights_that_a_caller_names_are_not_replaced_by_those_that_are_loaded(
+    lic: bytes, stand_in: Path, tmp_path: Path
+) -> None:
+    other = write_weights(tmp_path / "other", decode=2.0)
+    assert licodec.decode(lic).size == (56, 40)
+    with pytest.raises(WeightsError, match="are wanted, but"):
+        licodec.decode(lic, weights=other)
 
 
 @pytest.mark.parametrize(

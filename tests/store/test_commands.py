@@ -130,6 +130,19 @@ def test_verify_finds_damage_in_the_hubs_cache(damage: str, place: Place, licode
     assert licodec_command("weights", "verify")[0] == 0
 
 
+def test_verify_finds_known_weights_under_the_name_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, licodec_command: Command
+) -> None:
+    paths = [write_weights(tmp_path, tag="t-1"), write_weights(tmp_path, tag="t-2", decode=2.0)]
+    rows = [store.entry_of(path) for path in paths]
+    (tmp_path / "index.json").write_text(known_table.text_of(rows))
+    monkeypatch.setenv("LICODEC_WEIGHTS", str(tmp_path))
+    assert licodec_command("weights", "verify")[0] == 0
+    shutil.copy(paths[1], paths[0])
+    status, _, err = licodec_command("weights", "verify")
+    assert status == 1 and f"{paths[0]}: has the SHA-256 {rows[1].sha256}" in err
+
+
 def test_verify_takes_weights_that_no_table_has_at_their_word(
     tmp_path: Path, licodec_command: Command
 ) -> None:

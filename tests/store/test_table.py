@@ -14,6 +14,7 @@ import pytest
 from lic_format import WeightsError
 from licodec import store
 from licodec.codecs.registry import CODECS
+from licodec.store import inventory
 from licodec.store import table as known_table
 from licodec.store.weights import embedded_folders
 from tests.sdk.stand_in import write_weights
@@ -167,6 +168,47 @@ def test_a_file_of_an_older_tag_finds_its_weights_under_a_newer_one(
     with pytest.warns(UserWarning, match="synthesis digest"):
         found = store.load("stand-in", "t-1", old.decode_digest, synthesis_digest=old.synthesis_digest)
     assert (found.ref.tag, found.decode_digest) == ("t-2", old.decode_digest)
+
+
+def test_the_entry_that_fits_best_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [
+        write_weights(tmp_path, tag="t-1"),
+        write_weights(tmp_path, tag="t-2", synthesis=2.0),
+        write_weights(tmp_path, tag="t-3", synthesis=3.0, padding=1),  # which decodes other files
+    ]
+    table = known_table.read_table(write_table(tmp_path, *map(row, paths)))
+    monkeypatch.setenv("LICODEC_WEIGHTS", str(tmp_path))
+    one, two, three = (entry.ref for entry in table)
+    assert one.decode_digest == two.decode_digest != three.decode_digest
+
+    def tags(tag: str, *digests: bytes) -> list[str]:
+        return [entry.ref.tag for entry in store.answering("stand-in", tag, *digests)]
+
+    assert tags("t-2") == ["t-2"]
+    assert tags("t-1", one.decode_digest) == ["t-1", "t-2"]
+    assert tags("t-2", one.decode_digest) == ["t-2", "t-1"]
+    assert tags("t-1", one.decode_digest, two.synthesis_digest) == ["t-2", "t-1"]
+    assert tags("t-1", three.decode_digest, one.synthesis_digest) == ["t-3"]
+    assert store.answering("fhic", "t-1", one.decode_digest) == []
+
+
+def test_ones_own_table_goes_before_that_of_this_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped = store.known()[0]
+    own = shipped.as_json() | {"sha256": "0" * 64, "hub": [place()]}
+    write_table(tmp_path, own)
+    monkeypatch.setenv("LICODEC_WEIGHTS", str(tmp_path))
+    assert [entry.as_json() for entry in store.known()] == [own, shipped.as_json()]
+    assert inventory.named(shipped.name).as_json() == own
+
+
+def test_known_weights_of_another_codec_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_weights(tmp_path)
+    write_table(tmp_path, row(path))
+    monkeypatch.setenv("LICODEC_WEIGHTS", str(tmp_path))
+    with pytest.raises(WeightsError, match="weights of the codec 'stand-in', not of 'other'"):
+        store.load("other", "t-1", path=path)
 
 
 def test_known_weights_that_nobody_has_published_are_told_as_that(
