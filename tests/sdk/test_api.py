@@ -392,8 +392,10 @@ def test_other_weights_of_the_same_name_are_refused_with_both_digests(lic: bytes
 def test_another_synthesis_decodes_and_warns(lic: bytes, stand_in: Path) -> None:
     licodec.clear_cache()
     write_weights(stand_in, synthesis=2.0)
-    with pytest.warns(LicWarning, match="synthesis"):
-        assert licodec.decode(lic).size == (56, 40)
+    with pytest.warns(LicWarning, match="synthesis") as caught:
+        for _ in range(3):
+            assert licodec.decode(lic).size == (56, 40)
+    assert len(caught) == 1
 
 
 def test_every_truncation_and_every_single_bit_flip_is_detected() -> None:

@@ -419,6 +419,12 @@ def test_the_exact_synthesis_is_taken_from_the_cache_but_not_fetched(place: Plac
     assert found.ref == wanted
 
 
+def test_another_synthesis_of_the_hub_decodes_with_a_warning(place: Place) -> None:
+    with pytest.warns(LicWarning, match="synthesis digest"):
+        found = store.load("stand-in", "t-0", place.entry.ref.decode_digest, synthesis_digest=bytes(8))
+    assert found.ref == place.entry.ref
+
+
 def test_another_synthesis_of_the_cache_is_no_better_than_that_of_a_folder(place: Place) -> None:
     obtain(place.entry)
     path = write_weights(place.folder, synthesis=9.0, padding=300_000)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -119,21 +119,18 @@ def load(
         file = _File.read(place, codec, tag, as_named=path is not None)
         if decode_digest is not None and file.ref.decode_digest != decode_digest:
             others.append(f"{place} has {file.ref.decode_digest.hex()}")
-        elif synthesis_digest is not None and file.ref.synthesis_digest != synthesis_digest:
-            second_choice = second_choice or file
-        else:
+        elif synthesis_digest in (None, file.ref.synthesis_digest):
             return file.weights()
-    for entry in entries:
-        if not entry.hub:
-            continue
-        from licodec.store import hub
-
-        if second_choice is None:
-            return _File.of_hub(entry, hub.obtain(entry, download)).weights()
-        if entry.ref.synthesis_digest == synthesis_digest and (found := hub.cached(entry)):
-            return _File.of_hub(entry, found).weights()
-    if second_choice is None:
+        else:
+            second_choice = second_choice or file
+    published = [entry for entry in entries if entry.hub]
+    if second_choice is None and not published:
         raise WeightsError(_nothing_fits(codec, tag, decode_digest, path, others, entries))
+    for file in _of_hub(published, second_choice, download):
+        if synthesis_digest in (None, file.ref.synthesis_digest):
+            return file.weights()
+        second_choice = second_choice or file
+    assert second_choice is not None
     ref = second_choice.ref
     warnings.warn(
         f"weights {codec}/{tag}: synthesis digest {ref.synthesis_digest.hex()} where the file names "
@@ -142,6 +139,20 @@ def load(
         stacklevel=2,
     )
     return second_choice.weights()
+
+
+def _of_hub(published: Sequence[Entry], local: _File | None, download: Download) -> Iterator[_File]:
+    """What the cache of the Hub's client has of some entries; where neither it nor this machine has any, the
+    first, fetched."""
+    if not published:
+        return
+    from licodec.store import hub
+
+    found = [(entry, *content) for entry in published if (content := hub.cached(entry))]
+    if not found and local is None:
+        found = [(published[0], *hub.obtain(published[0], download))]
+    for entry, path, data in found:
+        yield _File(path, data, entry.ref)
 
 
 def _nothing_fits(
@@ -204,10 +215,6 @@ class _File:
         if not as_named:
             _refuse_damage(path, ref, sha256)
         return cls(path, data, ref)
-
-    @classmethod
-    def of_hub(cls, entry: Entry, found: tuple[Path, bytes]) -> _File:
-        return cls(*found, entry.ref)
 
     def weights(self) -> Weights:
         import safetensors.torch
