@@ -21,8 +21,9 @@ import sys, time
 start = time.perf_counter()
 import torch
 print(time.perf_counter() - start)
-from licodec.cli.program import run
-sys.exit(run(["decode", sys.argv[1], "-o", sys.argv[2], "--quiet"]))
+from licodec.cli import main
+sys.argv = ["licodec", "decode", sys.argv[1], "-o", sys.argv[2], "--quiet"]
+main()
 """
 
 
