@@ -17,6 +17,7 @@ import pytest
 
 import licodec
 from licodec import store
+from licodec.codecs.registry import CODECS
 from licodec.store import table as known_table
 from tests.cli.conftest import licodec_command
 from tests.sdk.fixtures import pixels
@@ -27,6 +28,9 @@ from tests.store.hub_server import REPOSITORY, REVISION, Hub, changed, fail
 __all__ = ["licodec_command"]
 
 Command = Callable[..., tuple[int, bytes, str]]
+
+DEFAULT = f"fhic/{CODECS['fhic'].default_tag}"
+"""Weights that are in the package."""
 
 ROOT = Path(__file__).resolve().parents[2]
 CARD = """---
@@ -43,10 +47,10 @@ datasets: [owner/photographs]
 def test_list_says_what_is_where(place: Place, licodec_command: Command) -> None:
     status, out, _ = licodec_command("weights", "list", "--json")
     rows = {row["name"]: row for row in map(json.loads, out.splitlines())}
-    assert status == 0 and {"stand-in/t-1", "fhic/s-1"} <= set(rows)
+    assert status == 0 and {"stand-in/t-1", DEFAULT} <= set(rows)
     assert rows["stand-in/t-1"]["here"] == []
     assert rows["stand-in/t-1"]["hub"] == [f"model.safetensors of {REPOSITORY} at {REVISION[:12]}"]
-    assert [copy["where"] for copy in rows["fhic/s-1"]["here"]] == ["embedded"]
+    assert [copy["where"] for copy in rows[DEFAULT]["here"]] == ["embedded"]
     assert place.hub.requests == []
     licodec_command("weights", "fetch", "stand-in/t-1")
     write_weights(place.folder, tag="mine")
@@ -60,10 +64,10 @@ def test_path_and_fetch(place: Place, licodec_command: Command) -> None:
     assert (status, out) == (1, b"") and "licodec weights fetch stand-in/t-1" in err
     assert place.hub.requests == []
     digest = place.entry.ref.decode_digest.hex()
-    status, out, err = licodec_command("weights", "fetch", digest, "fhic/s-1")
+    status, out, err = licodec_command("weights", "fetch", digest, DEFAULT)
     fetched, embedded = map(Path, out.decode().splitlines())
     assert (status, err) == (0, "")
-    assert fetched.read_bytes() == place.data and embedded == ROOT / "weights/fhic/s-1/model.safetensors"
+    assert fetched.read_bytes() == place.data and embedded == ROOT / "weights" / DEFAULT / "model.safetensors"
     place.hub.requests.clear()
     for command in (("path", "stand-in/t-1"), ("fetch", "--all")):
         status, out, _ = licodec_command("weights", *command)
@@ -76,20 +80,20 @@ def test_fetch_goes_on_after_a_failure_and_tries_again_when_asked_again(
 ) -> None:
     fault = fail(404, X_Error_Code="EntryNotFound")
     place.hub.faults.append(fault)
-    status, out, err = licodec_command("weights", "fetch", "stand-in/t-1", "fhic/s-1")
-    assert status == 1 and "no such file" in err and b"fhic/s-1/model.safetensors" in out
+    status, out, err = licodec_command("weights", "fetch", "stand-in/t-1", DEFAULT)
+    assert status == 1 and "no such file" in err and f"{DEFAULT}/model.safetensors".encode() in out
     place.hub.faults.clear()
     assert licodec_command("weights", "fetch", "stand-in/t-1")[0] == 0
 
 
-@pytest.mark.parametrize("arguments", [(), ("--all", "fhic/s-1")])
+@pytest.mark.parametrize("arguments", [(), ("--all", DEFAULT)])
 def test_fetch_wants_names_or_all(arguments: tuple[str, ...], licodec_command: Command) -> None:
     assert licodec_command("weights", "fetch", *arguments)[0] == 2
 
 
 def test_a_name_that_nobody_knows_is_told_with_those_that_are_known(licodec_command: Command) -> None:
     status, _, err = licodec_command("weights", "path", "fhic/s-99")
-    assert status == 1 and "'fhic/s-99' is not known" in err and "fhic/s-1" in err
+    assert status == 1 and "'fhic/s-99' is not known" in err and DEFAULT in err
 
 
 # --- verify -----------------------------------------------------------------------------------------------
@@ -98,7 +102,7 @@ def test_a_name_that_nobody_knows_is_told_with_those_that_are_known(licodec_comm
 def test_the_weights_of_this_version_are_whole(licodec_command: Command) -> None:
     status, out, err = licodec_command("weights", "verify")
     assert (status, err) == (0, "")
-    assert f"{ROOT / 'weights/fhic/s-1/model.safetensors'}: whole" in out.decode()
+    assert f"{ROOT / 'weights' / DEFAULT / 'model.safetensors'}: whole" in out.decode()
 
 
 @pytest.mark.parametrize("part", range(8))
@@ -107,7 +111,7 @@ def test_verify_finds_a_flipped_byte_in_the_weights_of_this_version(
 ) -> None:
     """Wherever it is: in a header, in what decodes, in what only the encoder reads, in the last byte."""
     folder = shutil.copytree(ROOT / "weights" / "fhic", tmp_path / "fhic")
-    (file,) = folder.glob("*/model.safetensors")
+    file = sorted(folder.glob("*/model.safetensors"))[0]
     assert licodec_command("weights", "verify", tmp_path)[0] == 0
     with file.open("r+b") as stream:
         stream.seek(part * (file.stat().st_size - 1) // 7)
@@ -178,11 +182,9 @@ def test_a_bundle_decodes_elsewhere_without_a_network(
     folder = tmp_path / "bundle"
     status, out, err = licodec_command("weights", "bundle", folder)
     assert (status, err) == (0, "")
-    assert set(out.decode().split()) == {
-        str(folder / name)
-        for name in ("stand-in/t-1/model.safetensors", "fhic/s-1/model.safetensors", "index.json")
-    }
-    assert (folder / "fhic/s-1/export.json").is_file()
+    files = [f"{entry.name}/model.safetensors" for entry in store.known()]
+    assert set(out.decode().split()) == {str(folder / name) for name in (*files, "index.json")}
+    assert (folder / DEFAULT / "export.json").is_file()
     assert licodec_command("weights", "verify", folder)[0] == 0
 
     moved = folder.rename(tmp_path / "carried over")
@@ -206,10 +208,10 @@ def test_a_bundle_decodes_elsewhere_without_a_network(
 
 
 def test_a_bundle_is_added_to(place: Place, tmp_path: Path, licodec_command: Command) -> None:
-    for name in ("stand-in/t-1", "fhic/s-1", "stand-in/t-1"):
+    for name in ("stand-in/t-1", DEFAULT, "stand-in/t-1"):
         assert licodec_command("weights", "bundle", tmp_path / "bundle", name)[0] == 0
     table = known_table.read_table(tmp_path / "bundle" / "index.json")
-    assert [entry.name for entry in table] == ["fhic/s-1", "stand-in/t-1"]
+    assert [entry.name for entry in table] == [DEFAULT, "stand-in/t-1"]
     assert table[1] == place.entry
 
 

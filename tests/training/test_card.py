@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (source,) = (ROOT / "weights" / "fhic").glob("*/export.json")
+    source = sorted((ROOT / "weights" / "fhic").glob("*/export.json"))[0]
     target = tmp_path / "fhic" / source.parent.name
     target.mkdir(parents=True)
     for name in ("export.json", "training.jsonl"):
