@@ -101,7 +101,7 @@ def verify(paths: tuple[Path, ...]) -> int:
             click.echo(f"{file}: whole")
         else:
             status = 1
-            click.echo(f"licodec: {file}: {fault}", err=True)
+            click.echo(f"licodec: {file}: {fault.removeprefix(f'{file.absolute()}').lstrip(': ')}", err=True)
     return status
 
 
