@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageOps, features
+from PIL import ImageOps, features
 
 import lic_format
 import licodec
@@ -158,7 +158,7 @@ class LicFolder:
         import torch
 
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // self._jobs))
-        self._decoder(licodec.encode(Image.new("RGB", (64, 64))))
+        self._decoder.warm_up()
 
     async def _respond(self, scope: Message, send: Send) -> None:
         answer = await self._answer(scope)

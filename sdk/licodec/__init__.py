@@ -93,8 +93,9 @@ def register(worker: object = None, /, **defaults: Unpack[Defaults]) -> None:
 
     Args:
         worker: nothing that matters; a data loader gives its `worker_init_fn` the worker's number.
-        device, threads: of every call in this process that names none, through a host or not; None takes the
-            default back. `register_pillow` and `register_imageio` take them for one host, which goes before.
+        device, threads, download: of every call in this process that names none, through a host or not; None
+            takes the default back. `register_pillow` and `register_imageio` take them for one host, which
+            goes before.
 
     Raises:
         UsageError: a wrong value, by name.

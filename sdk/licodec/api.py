@@ -27,7 +27,7 @@ from lic_format.container import LicFile
 from lic_format.errors import UnsupportedError, UsageTypeError, UsageValueError, WeightsError
 from lic_format.fields import VARINT_BYTES, read_varint
 from lic_format.header import Colour, Depth, Flag, Head
-from licodec import options, targets
+from licodec import options, store, targets
 from licodec.atomic import write_atomic
 from licodec.codecs.contract import Shared, Stages
 from licodec.codecs.registry import CODECS, CodecEntry
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
     Array: TypeAlias = npt.NDArray[np.uint8]
 
+WARM_UP_SIDE = 64
+
 Source: TypeAlias = bytes | bytearray | memoryview | str | os.PathLike[str] | BinaryIO
 
 
@@ -58,7 +60,7 @@ class Encoder:
     Args:
         codec: token of the codec.
         quality: 0..100, for calls that name none.
-        device, threads: as in `encode`; what is not given is settled here, once for all calls.
+        device, threads, download: as in `encode`; what is not given is settled here, once for all calls.
         weights: a weights file or folder to use instead of the installed ones.
 
     Raises:
@@ -75,10 +77,11 @@ class Encoder:
         device: str | None = None,
         threads: int | None = None,
         weights: str | os.PathLike[str] | None = None,
+        download: str | None = None,
     ) -> None:
-        self._request = _encode_request(codec, weights)
+        self._request = _encode_request(codec, weights, download)
         self._quality: float = targets.chosen({"quality": quality}).quality
-        self._given = (device, threads)
+        self._given = (device, threads, download)
         self._place = _Place.chosen(device, threads).resolved()
         with self._place.entered() as resolved:
             self._loaded = CACHE.get(self._request, resolved)
@@ -113,6 +116,11 @@ class Encoder:
                 return [_encode(self._loaded, _picture(one, wanted, stages), goal, stages) for one in image]
             return _encode(self._loaded, _picture(image, wanted, stages), goal, stages)
 
+    def warm_up(self) -> None:
+        """Code a small picture, so that the first of a caller's takes no longer than those after it."""
+        with self._place.entered():
+            _warm_up(self._loaded)
+
     def __repr__(self) -> str:
         ref = self._loaded.ref
         device = self._loaded.device
@@ -129,9 +137,17 @@ class Encoder:
 
 
 def _restored_encoder(
-    codec: str, quality: float, device: str | None, threads: int | None, weights: str | None, digest: bytes
+    codec: str,
+    quality: float,
+    device: str | None,
+    threads: int | None,
+    download: str | None,
+    weights: str | None,
+    digest: bytes,
 ) -> Encoder:
-    encoder = Encoder(codec, quality=quality, device=device, threads=threads, weights=weights)
+    encoder = Encoder(
+        codec, quality=quality, device=device, threads=threads, weights=weights, download=download
+    )
     found = encoder._loaded.ref
     if found.decode_digest != digest:
         raise WeightsError(
@@ -149,6 +165,7 @@ def encode(
     device: str | None = None,
     threads: int | None = None,
     weights: str | os.PathLike[str] | None = None,
+    download: str | None = None,
     stages: Stages | None = None,
     **more: Unpack[EncodeOptions],
 ) -> bytes:
@@ -163,6 +180,8 @@ def encode(
         threads: on how many threads networks run in this call, and in no other; None is what `register` set,
             LICODEC_THREADS, or as many as torch is set to.
         weights: a weights file or folder to use instead of the installed ones.
+        download: "auto" fetches known weights that are not on this machine, "never" does not; None is what
+            `register` set, LICODEC_DOWNLOAD, or "auto".
         stages: a dict that receives milliseconds by stage, added to what is there
             (pixels, network, exact, entropy, container).
         target_size: the most bytes that the whole file may have, instead of a quality; target_bpp: the same
@@ -180,7 +199,7 @@ def encode(
         UsageError: a wrong argument, by name (also a ValueError or TypeError).
         WeightsError: the weights are not there or damaged.
     """
-    request = _encode_request(codec, weights)
+    request = _encode_request(codec, weights, download)
     goal = targets.chosen({"quality": quality, **more})
     place = _Place.chosen(device, threads)
     picture = _picture(image, options.metadata(more), stages)
@@ -197,6 +216,7 @@ def save(
     device: str | None = None,
     threads: int | None = None,
     weights: str | os.PathLike[str] | None = None,
+    download: str | None = None,
     **more: Unpack[EncodeOptions],
 ) -> None:
     """Encode a picture into a file: whole or not at all, whatever happens in between.
@@ -206,17 +226,29 @@ def save(
     if not isinstance(path, str | os.PathLike):
         raise UsageTypeError(f"path: expected a path, got {type(path).__name__}", argument="path")
     data = encode(
-        image, codec=codec, quality=quality, device=device, threads=threads, weights=weights, **more
+        image,
+        codec=codec,
+        quality=quality,
+        device=device,
+        threads=threads,
+        weights=weights,
+        download=download,
+        **more,
     )
     write_atomic(path, data)
 
 
-def _encode_request(codec: str, weights: str | os.PathLike[str] | None) -> Request:
+def _encode_request(codec: str, weights: str | os.PathLike[str] | None, download: str | None) -> Request:
     token = options.check("codec", codec)
     entry = CODECS.get(token)
     if entry is None:
         raise UsageValueError(f"codec: expected one of {', '.join(CODECS)}, got {token!r}", argument="codec")
-    return Request(token, entry.default_tag, path=options.check("weights", weights))
+    return Request(
+        token,
+        entry.default_tag,
+        path=options.check("weights", weights),
+        download=options.setting("download", download).value,
+    )
 
 
 def _picture(image: Any, wanted: Mapping[str, Any], stages: Stages | None) -> Picture:
@@ -244,6 +276,17 @@ def _encode(loaded: Loaded, picture: Picture, goal: targets.Goal, stages: Stages
         return psnr(picture.planes, loaded.model.decode(lic_format.container.read(data)).planes)
 
     return goal.met(code, likeness, picture.width * picture.height)
+
+
+def _warm_up(loaded: Loaded) -> LicFile:
+    import numpy as np
+
+    picture = Picture(np.full((WARM_UP_SIDE, WARM_UP_SIDE, 3), 128, np.uint8))
+    file = lic_format.container.read(
+        _coded(loaded, picture, options.rate_index(options.DEFAULT_QUALITY), None, None)
+    )
+    loaded.model.decode(file)
+    return file
 
 
 def _coded(
@@ -275,7 +318,7 @@ class Decoder:
     """Decodes `.lic` files with weights that stay loaded, those of every file it has seen.
 
     Args:
-        device, threads: as in `decode`; what is not given is settled here, once for all calls.
+        device, threads, download: as in `decode`; what is not given is settled here, once for all calls.
         weights: a weights file or folder to use instead of the installed ones.
 
     Pickles as its configuration.
@@ -287,9 +330,11 @@ class Decoder:
         device: str | None = None,
         threads: int | None = None,
         weights: str | os.PathLike[str] | None = None,
+        download: str | None = None,
     ) -> None:
-        self._given = (device, threads)
+        self._given = (device, threads, download)
         self._weights: str | None = options.check("weights", weights)
+        self._download = options.setting("download", download).value
         self._place = _Place.chosen(device, threads).resolved()
         # A model outlives its place in the process-wide cache here. As many as there are installed weights.
         self._held: dict[Request, Loaded] = {}
@@ -342,11 +387,20 @@ class Decoder:
         self, data: Any, device: str, output: str, limits: _Limits, reduce: int, stages: Stages | None
     ) -> Any:
         file = _read(data, limits, stages)
-        request = _decode_request(file.head, self._weights)
+        request = _decode_request(file.head, self._weights, self._download)
         loaded = self._held.get(request)
         if loaded is None:
             loaded = self._held.setdefault(request, CACHE.get(request, device))
         return _decode(loaded, file, output, reduce, stages)
+
+    def warm_up(self, codec: str = "fhic") -> None:
+        """Load the weights that a codec encodes with and decode a small picture, so that the first file of a
+        caller's takes no longer than those after it. Errors as of `Encoder`."""
+        with self._place.entered() as device:
+            loaded = CACHE.get(_encode_request(codec, self._weights, self._download), device)
+            file = _warm_up(loaded)
+            request = _decode_request(file.head, self._weights, self._download)
+            self._held.setdefault(request, loaded)
 
     def __repr__(self) -> str:
         return f"Decoder(device={self._place.device!r})"
@@ -355,28 +409,30 @@ class Decoder:
         return _restored_decoder, (*self._given, self._weights)
 
 
-def _restored_decoder(device: str | None, threads: int | None, weights: str | None) -> Decoder:
-    return Decoder(device=device, threads=threads, weights=weights)
+def _restored_decoder(
+    device: str | None, threads: int | None, download: str | None, weights: str | None
+) -> Decoder:
+    return Decoder(device=device, threads=threads, weights=weights, download=download)
 
 
 @overload
 def decode(
     data: Source, *, output: Literal["pil"] = "pil", device: str | None = None, threads: int | None = None,
-    weights: str | os.PathLike[str] | None = None,
+    weights: str | os.PathLike[str] | None = None, download: str | None = None,
     max_pixels: int | None = None, max_pixels_per_byte: int | None = None, reduce: int = 1,
     stages: Stages | None = None,
 ) -> PIL.Image.Image: ...  # fmt: skip
 @overload
 def decode(
     data: Source, *, output: Literal["numpy"], device: str | None = None, threads: int | None = None,
-    weights: str | os.PathLike[str] | None = None,
+    weights: str | os.PathLike[str] | None = None, download: str | None = None,
     max_pixels: int | None = None, max_pixels_per_byte: int | None = None, reduce: int = 1,
     stages: Stages | None = None,
 ) -> Array: ...  # fmt: skip
 @overload
 def decode(
     data: Source, *, output: Literal["torch"], device: str | None = None, threads: int | None = None,
-    weights: str | os.PathLike[str] | None = None,
+    weights: str | os.PathLike[str] | None = None, download: str | None = None,
     max_pixels: int | None = None, max_pixels_per_byte: int | None = None, reduce: int = 1,
     stages: Stages | None = None,
 ) -> torch.Tensor: ...  # fmt: skip
@@ -389,6 +445,7 @@ def decode(
     device: str | None = None,
     threads: int | None = None,
     weights: str | os.PathLike[str] | None = None,
+    download: str | None = None,
     max_pixels: int | None = None,
     max_pixels_per_byte: int | None = None,
     reduce: int = 1,
@@ -401,7 +458,7 @@ def decode(
         output: "pil" (mode L, LA, RGB or RGBA, metadata in `info`), "numpy" (uint8 H x W or H x W x C) or
             "torch" (uint8 C x H x W, on the CPU); C is 1 (grey), 2 (and alpha), 3 (RGB) or 4 (and alpha).
         device: "auto", "cpu", "cuda" or "cuda:N"; None is what `register` set, LICODEC_DEVICE, or "auto".
-        threads: as in `encode`.
+        threads, download: as in `encode`.
         weights: a weights file or folder to use instead of the installed ones; its digest must fit.
         max_pixels: refuse larger pictures; None is LICODEC_MAX_PIXELS, or 2^28.
         max_pixels_per_byte: refuse files that ask for more pixels per byte of payload; None is 65536.
@@ -418,9 +475,10 @@ def decode(
     options.check("reduce", reduce)
     place = _Place.chosen(device, threads)
     path = options.check("weights", weights)
+    policy = options.setting("download", download).value
     file = _read(data, _Limits.checked(max_pixels, max_pixels_per_byte), stages)
     with place.resolved().entered() as resolved:
-        loaded = CACHE.get(_decode_request(file.head, path), resolved)
+        loaded = CACHE.get(_decode_request(file.head, path, policy), resolved)
         return _decode(loaded, file, output, reduce, stages)
 
 
@@ -459,8 +517,8 @@ def _read(data: Any, limits: _Limits, stages: Stages | None) -> LicFile:
     return file
 
 
-def _decode_request(head: Head, path: str | None) -> Request:
-    return Request(head.codec, head.tag, head.decode_digest, head.synthesis_digest, path)
+def _decode_request(head: Head, path: str | None, download: store.Download) -> Request:
+    return Request(head.codec, head.tag, head.decode_digest, head.synthesis_digest, path, download)
 
 
 def _decode(loaded: Loaded, file: LicFile, output: str, reduce: int, stages: Stages | None) -> Any:

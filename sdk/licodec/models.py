@@ -16,18 +16,21 @@ import sys
 import threading
 import warnings
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from lic_format.errors import LicWarning, UnsupportedError, UsageValueError
+from lic_format.errors import LicWarning, UnsupportedError, UsageValueError, WeightsError
 from licodec import store
 from licodec.codecs.registry import CODECS, CodecEntry
 
 if TYPE_CHECKING:
+    import torch
+
     from licodec.codecs.contract import Model
 
-MODELS_KEPT = 4
-"""More than one, so that files of two tags or two devices can be mixed; few, because a model may be large."""
+BYTES_KEPT = 512 * 2**20
+"""Of models that nobody holds but the cache: 22 of fhic's preset s."""
 
 GLIBC_LARGEST_BLOCK_KEPT = 32 * 2**20
 """Up to here freed blocks raise glibc's threshold between blocks it keeps and blocks it gives back."""
@@ -35,39 +38,49 @@ GLIBC_LARGEST_BLOCK_KEPT = 32 * 2**20
 
 @dataclass(frozen=True)
 class Request:
-    """Weights somebody wants; without digests the first ones found (encoding). `path`: see `store.locate`."""
+    """Weights somebody wants; without digests the first ones found (encoding). `path`, `download`: see
+    `store.load`."""
 
     codec: str
     tag: str
     decode_digest: bytes | None = None
     synthesis_digest: bytes | None = None
     path: str | None = None
+    download: store.Download = "auto"
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model ready for use, with the reference that files coded by it carry."""
+    """A model ready for use, with the reference that files coded by it carry.
+
+    bytes: of its weights as float32, the form in which codecs hold them (a model of fhic takes as much, give
+    or take a fiftieth).
+    """
 
     model: Model
     ref: store.WeightsRef
     device: str
+    bytes: int
 
 
 _Key = tuple[bytes, bytes, str]
+_Question = tuple[Request, str, tuple[Any, ...]]
 
 
 class ModelCache:
-    """The models used last, by (decode digest, synthesis digest, device). Safe in threads and forks."""
+    """The models used last, by (decode digest, synthesis digest, device), up to so many bytes, and the very
+    last one whatever it takes. Safe in threads and forks."""
 
-    def __init__(self, kept: int) -> None:
-        self._kept = kept
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
         self._forked = False
         self._reset()
 
     def _reset(self) -> None:
         self._lock = threading.Lock()
         self._models: OrderedDict[_Key, Loaded] = OrderedDict()
-        self._answers: dict[tuple[Any, ...], _Key] = {}
+        self._answers: dict[_Question, _Key] = {}
+        self._loading: dict[_Question, threading.Lock] = {}
 
     def get(self, request: Request, device: str) -> Loaded:
         """The model for a request on a resolved device, loaded and verified when it isn't here yet.
@@ -77,18 +90,42 @@ class ModelCache:
         """
         entry = codec_entry(request.codec)
         question = (request, device, _identity(request))
-        with self._lock:  # held while loading: two threads that ask for one model load it once
-            key = self._answers.get(question)
-            if key is None or key not in self._models:
+        with self._lock:
+            if found := self._found(question):
+                return found
+            loading = self._loading.setdefault(question, threading.Lock())
+        # Two threads that ask for one model load it once; those that have theirs don't wait for a download.
+        with loading:
+            with self._lock:
+                if found := self._found(question):
+                    return found
+            try:
                 loaded = _build(entry, request, device)
-                key = (loaded.ref.decode_digest, loaded.ref.synthesis_digest, device)
-                self._answers[question] = key
-                self._models.setdefault(key, loaded)
-            self._models.move_to_end(key)
-            while len(self._models) > self._kept:
-                gone, _ = self._models.popitem(last=False)
-                self._answers = {asked: known for asked, known in self._answers.items() if known != gone}
-            return self._models[key]
+                with self._lock:
+                    return self._keep(question, loaded)
+            finally:
+                with self._lock:
+                    self._loading.pop(question, None)
+
+    def _found(self, question: _Question) -> Loaded | None:
+        request, device, _ = question
+        key = self._answers.get(question)
+        if key is None and request.path is None and request.decode_digest and request.synthesis_digest:
+            key = (request.decode_digest, request.synthesis_digest, device)  # loaded for another question
+        if key is None or key not in self._models:
+            return None
+        self._models.move_to_end(key)
+        return self._models[key]
+
+    def _keep(self, question: _Question, loaded: Loaded) -> Loaded:
+        key = (loaded.ref.decode_digest, loaded.ref.synthesis_digest, loaded.device)
+        self._answers[question] = key
+        kept = self._models.setdefault(key, loaded)
+        self._models.move_to_end(key)
+        while len(self._models) > 1 and sum(each.bytes for each in self._models.values()) > self._most_bytes:
+            gone, _ = self._models.popitem(last=False)
+            self._answers = {asked: known for asked, known in self._answers.items() if known != gone}
+        return kept
 
     def clear(self) -> None:
         """Forget all models; those that an `Encoder` or `Decoder` holds live as long as it does."""
@@ -132,7 +169,7 @@ class ModelCache:
         return 1
 
 
-CACHE = ModelCache(MODELS_KEPT)
+CACHE = ModelCache(BYTES_KEPT)
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=CACHE.after_fork)
@@ -174,7 +211,7 @@ def _identity(request: Request) -> tuple[Any, ...]:
     """What else an answer depends on. A digest names a content for ever; else path, time and size do."""
     if request.decode_digest is not None:
         return (os.environ.get(store.ENVIRONMENT),)
-    files = store.locate(request.codec, request.tag, path=request.path)
+    files = store.local_files(request.codec, request.tag, path=request.path)
     stats = [(file, file.stat()) for file in files[:1]]
     return tuple((str(file), stat.st_mtime_ns, stat.st_size) for file, stat in stats)
 
@@ -200,7 +237,34 @@ def _build(entry: CodecEntry, request: Request, device: str) -> Loaded:
         request.decode_digest,
         synthesis_digest=request.synthesis_digest,
         path=request.path,
+        download=request.download,
     )
     module = importlib.import_module(entry.module)
     _let_freed_memory_be_used_again()
-    return Loaded(module.build(weights, device), weights.ref, device)
+    noted = _Noted(weights.tensors)
+    model = module.build(replace(weights, tensors=noted), device)
+    if unused := sorted(set(weights.tensors) - noted.used):
+        raise WeightsError(
+            f"{weights.path}: {request.codec} has no use for {len(unused)} of its tensors, as {unused[0]!r}; "
+            "expected those of the architecture that its metadata names, and no others"
+        )
+    return Loaded(model, weights.ref, device, sum(4 * tensor.numel() for tensor in weights.tensors.values()))
+
+
+class _Noted(Mapping[str, "torch.Tensor"]):
+    """Tensors by name, and which of them somebody has asked for."""
+
+    def __init__(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        self._tensors = tensors
+        self.used: set[str] = set()
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        tensor = self._tensors[name]
+        self.used.add(name)
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)

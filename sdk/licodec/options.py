@@ -68,6 +68,7 @@ class Defaults(TypedDict, total=False):
 
     device: str | None
     threads: int | None
+    download: str | None
 
 
 @dataclass(frozen=True)
@@ -246,6 +247,7 @@ _TOKEN = "a codec's name (`licodec codecs` lists them)"
 _NOT_YET = "False, or None"
 _DEVICE = "auto, cpu, cuda or cuda:N, or None"
 _MOST_THREADS = 1024
+_DOWNLOAD = "auto or never, or None"
 
 OPTIONS: Mapping[str, Option] = {
     option.name: option
@@ -322,6 +324,17 @@ OPTIONS: Mapping[str, Option] = {
             environment="LICODEC_THREADS",
             doc="On how many threads one picture is coded. None is LICODEC_THREADS from the environment, or "
             "what torch is set to.",
+        ),
+        Option(
+            name="download",
+            expects=_DOWNLOAD,
+            default=None,
+            check=_pattern_or_none(_DOWNLOAD, r"auto|never"),
+            decode=True,
+            environment="LICODEC_DOWNLOAD",
+            otherwise="auto",
+            doc="Whether known weights that are not on this machine are fetched from the Hub. None is "
+            "LICODEC_DOWNLOAD from the environment, or auto.",
         ),
         Option(
             name="output",

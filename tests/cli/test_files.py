@@ -34,10 +34,10 @@ def test_options_reach_the_sdk(
 ) -> None:
     status, _, err = licodec_command(
         *("encode", photo, "-q", "12.5", "-c", "fhic"),
-        *("--device", "cpu", "--threads", "2", "--weights", tmp_path),
+        *("--device", "cpu", "--threads", "2", "--weights", tmp_path, "--download", "never"),
     )
     assert (status, err) == (0, "")
-    place = {"device": "cpu", "threads": 2, "weights": str(tmp_path)}
+    place = {"device": "cpu", "threads": 2, "weights": str(tmp_path), "download": "never"}
     assert fake_sdk == [{"codec": "fhic", "quality": 12.5, **place}]
 
 

@@ -88,6 +88,7 @@ def test_the_wheel_holds_both_packages_their_types_the_weights_and_nothing_else(
         "lic_format/py.typed",
         "licodec/py.typed",
         "licodec/LicImagePlugin.py",
+        "licodec/store/known.json",
         "licodec/weights/fhic/s-1/model.safetensors",
     ):
         assert needed in names
@@ -105,3 +106,4 @@ def test_the_installed_wheel_encodes_and_decodes_outside_the_tree(environment: P
     assert (tmp_path / "command.lic").read_bytes() == (tmp_path / "pillow.lic").read_bytes()
     run(environment / "licodec", "decode", "command.lic", "-o", "back.png", cwd=tmp_path)
     assert '"fhic"' in run(environment / "licodec", "inspect", "--json", "command.lic", cwd=tmp_path)
+    assert run(environment / "licodec", "weights", "verify", cwd=tmp_path).endswith(": whole\n")

@@ -24,12 +24,14 @@ from licodec.images import Picture
 from licodec.store import Weights
 
 SIDE_INFO = Table("stand-in side info", (("layout", EnumU8({1: "the only one"}), "layout id"),))
+TENSORS = ("decode.kernel", "decode.scale", "decode.padding", "synthesis.scale", "encoder.scale")
 MOST_PIXELS_PER_BYTE = 1030  # zlib's largest factor
 
 
 class StandInModel:
     def __init__(self, weights: Weights, device: str) -> None:
-        self.kernel = weights.tensors["decode.kernel"].to(device)
+        found = {name: weights.tensors[name] for name in TENSORS if name in weights.tensors}
+        self.kernel = found["decode.kernel"].to(device)
         self.device = device
 
     def encode(
@@ -92,18 +94,29 @@ ENTRY = CodecEntry(
 )
 
 
-def write_weights(folder: Path, *, synthesis: float = 1.0, decode: float = 1.0) -> Path:
-    """`folder`/stand-in/t-1/model.safetensors; the two numbers change the two digests."""
+def write_weights(
+    folder: Path,
+    *,
+    tag: str = "t-1",
+    synthesis: float = 1.0,
+    decode: float = 1.0,
+    padding: int = 0,
+    row: int = 1,
+) -> Path:
+    """`folder`/stand-in/`tag`/model.safetensors; the two numbers change the two digests, so do bytes of
+    padding. A `row` of the kernel other than the middle one moves pictures by a pixel."""
     kernel = torch.zeros(1, 1, 3, 3)
-    kernel[0, 0, 1, 1] = 1.0
+    kernel[0, 0, row, 1] = 1.0
     tensors = {
         "decode.kernel": kernel,
         "decode.scale": torch.tensor([decode]),
         "synthesis.scale": torch.tensor([synthesis]),
         "encoder.scale": torch.tensor([1.0]),
     }
-    path = folder / "stand-in" / "t-1" / "model.safetensors"
+    if padding:
+        tensors["decode.padding"] = torch.arange(padding, dtype=torch.int64).to(torch.uint8)
+    path = folder / "stand-in" / tag / "model.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
-    metadata = {"codec": "stand-in", "tag": "t-1", "architecture": "unit kernel", "tables": "none"}
+    metadata = {"codec": "stand-in", "tag": tag, "architecture": "unit kernel", "tables": "none"}
     path.write_bytes(safetensors.torch.save(tensors, metadata))
     return path

@@ -15,11 +15,14 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
+import safetensors
+import safetensors.torch
 import torch
 
 import lic_format
 import licodec
 from lic_format import FormatError, LicWarning, UnsupportedError, UsageError, WeightsError
+from licodec import store
 from licodec.models import CACHE
 from tests.sdk import stand_in as codec
 from tests.sdk.fixtures import pixels
@@ -138,17 +141,124 @@ def test_threads_that_ask_for_one_model_at_once_load_it_once(monkeypatch: pytest
     assert len(built) == 1
 
 
-def test_the_cache_is_bounded_and_can_be_cleared(stand_in: Path, image: PIL.Image.Image) -> None:
+def test_the_cache_is_bounded_in_bytes_and_can_be_cleared(
+    stand_in: Path, image: PIL.Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode(image)
+    (one,) = CACHE._models.values()
+    assert one.bytes == 4 * sum(t.numel() for t in store.load("stand-in", "t-1").tensors.values())
+    monkeypatch.setattr(CACHE, "_most_bytes", 4 * one.bytes + 1)
     files = []
     for number in range(6):
         write_weights(stand_in, decode=float(number))
         files.append(encode(image))
     assert len({licodec.inspect(file).decode_digest for file in files}) == 6
     assert len(CACHE) == 4
+    monkeypatch.setattr(CACHE, "_most_bytes", 1)
+    write_weights(stand_in, decode=99.0)
+    files.append(encode(image))
+    assert len(CACHE) == 1  # the last one stays whatever it takes
     licodec.clear_cache()
     assert len(CACHE) == 0
     assert licodec.decode(files[-1]).size == image.size
     assert len(CACHE) == 1
+
+
+def test_a_model_that_is_there_does_not_wait_for_one_that_is_loaded(
+    lic: bytes, stand_in: Path, image: PIL.Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_weights(stand_in.parent / "slow", decode=2.0)
+    began, go_on = threading.Event(), threading.Event()
+    load = store.load
+
+    def hanging(*names: Any, path: Any = None, **given: Any) -> store.Weights:
+        began.set()
+        assert go_on.wait(30)
+        return load(*names, path=path, **given)
+
+    monkeypatch.setattr(store, "load", hanging)
+    results: list[bytes] = []
+    slow = [
+        threading.Thread(target=lambda: results.append(encode(image, weights=stand_in.parent / "slow")))
+        for _ in range(2)
+    ]
+    for thread in slow:
+        thread.start()
+    assert began.wait(30)
+    assert licodec.decode(lic).size == image.size  # whose weights are here
+    assert results == []
+    go_on.set()
+    for thread in slow:
+        thread.join()
+    assert len(set(results)) == 1 and len(results) == 2 and len(CACHE) == 2
+
+
+def test_warming_up_loads_what_the_first_call_needs(
+    lic: bytes, stand_in: Path, image: PIL.Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    licodec.clear_cache()
+    encoder, decoder = licodec.Encoder("stand-in", quality=100), licodec.Decoder()
+    encoder.warm_up()
+    decoder.warm_up("stand-in")
+    licodec.clear_cache()
+    monkeypatch.setattr(store, "load", None)
+    assert encoder(image) == lic
+    assert decoder(lic).size == image.size
+    with pytest.raises(UsageError, match="codec"):
+        decoder.warm_up("nonesuch")
+
+
+def test_a_load_that_fails_is_tried_again(stand_in: Path, image: PIL.Image.Image) -> None:
+    path = write_weights(stand_in)
+    data = path.read_bytes()
+    path.write_bytes(data[:-1])
+    for _ in range(2):
+        with pytest.raises(WeightsError, match="not a safetensors file"):
+            encode(image)
+    path.write_bytes(data)
+    assert encode(image)
+    assert not CACHE._loading
+
+
+def test_weights_that_a_caller_names_are_not_replaced_by_those_that_are_loaded(
+    lic: bytes, stand_in: Path, tmp_path: Path
+) -> None:
+    other = write_weights(tmp_path / "other", decode=2.0)
+    assert licodec.decode(lic).size == (56, 40)
+    with pytest.raises(WeightsError, match="are wanted, but"):
+        licodec.decode(lic, weights=other)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"), [("decode.more", "has no use for 1 of its tensors, as 'decode.more'")]
+)
+def test_a_tensor_that_no_codec_asks_for_is_refused(
+    name: str, says: str, stand_in: Path, image: PIL.Image.Image
+) -> None:
+    path = write_weights(stand_in)
+    with safetensors.safe_open(path, "pt") as file:
+        metadata, tensors = file.metadata(), file.get_tensors()
+    path.write_bytes(safetensors.torch.save({**tensors, name: torch.zeros(3)}, metadata))
+    with pytest.raises(WeightsError, match=says) as caught:
+        encode(image)
+    assert str(path) in str(caught.value)
+
+
+def test_weights_that_are_swapped_in_place_change_nothing_that_was_loaded(
+    lic: bytes, stand_in: Path, image: PIL.Image.Image
+) -> None:
+    """`cp` onto a weights file cuts it off and fills it anew, under whoever has it open."""
+    encoder, decoder = licodec.Encoder("stand-in", quality=100), licodec.Decoder()
+    expected = decoder(lic, output="numpy")
+    path = stand_in / "stand-in" / "t-1" / "model.safetensors"
+    path.write_bytes(bytes(path.stat().st_size))
+    assert encoder(image) == lic
+    np.testing.assert_array_equal(decoder(lic, output="numpy"), expected)
+    np.testing.assert_array_equal(licodec.decode(lic, output="numpy"), expected)
+    with pytest.raises(WeightsError):
+        encode(image)
+    path.write_bytes(b"")
+    np.testing.assert_array_equal(decoder(lic, output="numpy"), expected)
 
 
 def test_a_decoder_keeps_its_weights_when_the_cache_forgets_them(lic: bytes, stand_in: Path) -> None:
@@ -299,8 +409,10 @@ def test_other_weights_of_the_same_name_are_refused_with_both_digests(lic: bytes
 def test_another_synthesis_decodes_and_warns(lic: bytes, stand_in: Path) -> None:
     licodec.clear_cache()
     write_weights(stand_in, synthesis=2.0)
-    with pytest.warns(LicWarning, match="synthesis"):
-        assert licodec.decode(lic).size == (56, 40)
+    with pytest.warns(LicWarning, match="synthesis") as caught:
+        for _ in range(3):
+            assert licodec.decode(lic).size == (56, 40)
+    assert len(caught) == 1
 
 
 def test_every_truncation_and_every_single_bit_flip_is_detected() -> None:

@@ -1,4 +1,4 @@
-"""Defaults of `device` and `threads`: what the call says, then `register`, then the environment."""
+"""Defaults of `device`, `threads`, `download`: what the call says, then `register`, then the environment."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import pytest
 
 import licodec
 import licodec.api
+import licodec.store
 from lic_format import UsageError
 from licodec import options
 from licodec.models import resolve_device
@@ -33,6 +34,7 @@ REGISTER = {
 def as_it_was(stand_in: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv("LICODEC_DEVICE", raising=False)
     monkeypatch.delenv("LICODEC_THREADS", raising=False)
+    monkeypatch.delenv("LICODEC_DOWNLOAD", raising=False)
     yield
     licodec.unregister()
     licodec.register()
@@ -113,8 +115,43 @@ def test_an_environment_variable_is_read_when_it_is_needed(monkeypatch: pytest.M
     assert options.setting("device", "auto") == options.Setting("auto", "device")
 
 
+def test_every_host_hands_down_whether_to_download(monkeypatch: pytest.MonkeyPatch) -> None:
+    noted: list[str] = []
+    load = licodec.store.load
+
+    def noting(*names: Any, download: Any, **given: Any) -> licodec.store.Weights:
+        noted.append(download)
+        return load(*names, download=download, **given)
+
+    monkeypatch.setattr(licodec.store, "load", noting)
+
+    def through(**given: Any) -> set[str]:
+        noted.clear()
+        licodec.clear_cache()
+        through_every_host(**given)
+        return set(noted)
+
+    assert through() == {"auto"}
+    monkeypatch.setenv("LICODEC_DOWNLOAD", "never")
+    assert through() == {"never"}
+    assert through(download="auto") == {"auto"}
+    monkeypatch.delenv("LICODEC_DOWNLOAD")
+    licodec.register_imageio(download="never")
+    assert through() == {"auto", "never"}
+    licodec.register(download="never")
+    assert through() == {"never"}
+
+
 @pytest.mark.parametrize(
-    ("name", "value"), [("device", "gpu"), ("threads", "0"), ("threads", "many"), ("threads", "1.5")]
+    ("name", "value"),
+    [
+        ("device", "gpu"),
+        ("threads", "0"),
+        ("threads", "many"),
+        ("threads", "1.5"),
+        ("download", "perhaps"),
+        ("download", "1"),
+    ],
 )
 def test_a_wrong_variable_is_named_when_it_is_needed_and_no_earlier(
     name: str, value: str, lic: bytes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -140,7 +177,7 @@ def test_a_wrong_variable_is_named_when_it_is_needed_and_no_earlier(
     licodec.register()
     PIL.Image.open(path).verify()
     assert iio.improps(path).shape == (40, 56, 3)
-    used = {"device": "cpu"} if name == "device" else {"threads": 1}
+    used: Any = {name: {"device": "cpu", "threads": 1, "download": "never"}[name]}
     assert licodec.decode(lic, **used).size == (56, 40)
     code = "import licodec, sys; licodec.register(); licodec.inspect(sys.argv[1])"
     subprocess.run([sys.executable, "-c", code, str(path)], check=True)

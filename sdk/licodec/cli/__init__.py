@@ -1,4 +1,4 @@
-"""The command `licodec`: encode, decode, inspect, bench, train, codecs.
+"""The command `licodec`: encode, decode, inspect, bench, train, weights, codecs.
 
 It parses, calls the SDK and prints; what it can do, `licodec` and `licodec.evaluation` can do from Python.
 Starting it loads neither torch nor NumPy: commands import what they need when they run.
@@ -12,6 +12,7 @@ one module a command.
 
 from __future__ import annotations
 
+import gc
 import sys
 from typing import NoReturn
 
@@ -20,4 +21,6 @@ def main() -> NoReturn:
     """Run the command line of this process and exit with its status."""
     from licodec.cli.program import run
 
-    sys.exit(run(sys.argv[1:]))
+    status = run(sys.argv[1:])
+    gc.freeze()  # or Python searches all of torch for cycles before it ends: half a second
+    sys.exit(status)

@@ -48,6 +48,7 @@ def decode(
     weights: str | None,
     device: str | None,
     threads: int | None,
+    download: str | None,
     max_pixels: int | None,
     max_pixels_per_byte: int | None,
     reduce: int,
@@ -66,7 +67,7 @@ def decode(
     formats = {job: _format(job, suffix) for job in jobs_planned}
     import licodec
 
-    decoder = licodec.Decoder(device=device, threads=threads, weights=weights)
+    decoder = licodec.Decoder(device=device, threads=threads, weights=weights, download=download)
 
     def work(job: Job) -> dict[str, Any]:
         job.check_target()
@@ -94,7 +95,8 @@ def _format(job: Job, suffix: str) -> str:
 
     # The suffix of a stream is the one asked for.
     wanted = f".{suffix.lstrip('.')}" if job.target == STREAM else Path(str(job.target)).suffix
-    name = Image.registered_extensions().get(wanted.lower())
+    Image.preinit()  # the five formats that most want; all forty take a while to import
+    name = Image.EXTENSION.get(wanted.lower()) or Image.registered_extensions().get(wanted.lower())
     if name is None or name not in Image.SAVE:
         raise click.UsageError(
             f"{job.target}: Pillow writes no format with the suffix {wanted!r}; .png always works"

@@ -32,6 +32,7 @@ def encode(
     weights: str | None,
     device: str | None,
     threads: int | None,
+    download: str | None,
     strip: bool,
     no_overwrite: bool,
     jobs: int,
@@ -46,7 +47,9 @@ def encode(
     import licodec
     from licodec import images, targets
 
-    encoder = licodec.Encoder(codec, quality=quality, device=device, threads=threads, weights=weights)
+    encoder = licodec.Encoder(
+        codec, quality=quality, device=device, threads=threads, weights=weights, download=download
+    )
     given = {"target_size": target_size, "target_bpp": target_bpp, "target_psnr": target_psnr}
     wanted: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     goal = targets.chosen({"quality": quality, **wanted})  # refuses two that contradict each other

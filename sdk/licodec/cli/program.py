@@ -17,6 +17,7 @@ from licodec.cli.encode import encode
 from licodec.cli.inspect import inspect
 from licodec.cli.integrate import integrate, thumbnail
 from licodec.cli.train import train
+from licodec.cli.weights import weights
 from licodec.version import __version__
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -28,7 +29,7 @@ def licodec() -> None:
     """Images in the .lic format, coded by learned codecs."""
 
 
-for _command in (encode, decode, inspect, codecs, bench, train, integrate, thumbnail):
+for _command in (encode, decode, inspect, codecs, bench, train, weights, integrate, thumbnail):
     licodec.add_command(_command)
 
 

@@ -40,7 +40,7 @@ def register_imageio(worker: object = None, /, **defaults: Unpack[Defaults]) -> 
 
     Args:
         worker: see `licodec.register`.
-        device, threads: for what imageio reads and writes, where a call does not say otherwise.
+        device, threads, download: for what imageio reads and writes, where a call does not say otherwise.
     """
     if defaults:
         from licodec import options

@@ -63,6 +63,7 @@ class LicPlugin(PluginV3):
         rotate: bool = False,
         device: str | None = None,
         threads: int | None = None,
+        download: str | None = None,
         writeable_output: bool = True,
     ) -> npt.NDArray[np.uint8]:
         """The image as an array; with a leading axis of length 1 for `index=...`.
@@ -71,13 +72,14 @@ class LicPlugin(PluginV3):
             index: 0, None or ... (Ellipsis).
             mode: one of Pillow's modes to convert to.
             rotate: turn the image as its orientation says.
-            device, threads: as in `licodec.decode`; None is what was registered.
+            device, threads, download: as in `licodec.decode`; None is what was registered.
             writeable_output: whether the array must take writing; without it a copy is saved.
         """
         batch = _is_batch(index)
         image = self._open()
-        place = options.with_defaults("imageio", {"device": device, "threads": threads})
-        image.device, image.threads = place["device"], place["threads"]
+        given = {"device": device, "threads": threads, "download": download}
+        for name, value in options.with_defaults("imageio", given).items():
+            setattr(image, name, value)
         shown = PIL.ImageOps.exif_transpose(image) if rotate else image
         shown = shown if mode is None else shown.convert(mode)
         array = np.array(shown) if writeable_output else np.asarray(shown)

@@ -122,6 +122,7 @@ class LicImageFile(ImageFile.ImageFile):
     _reduce = 1
     device: str | None = None
     threads: int | None = None
+    download: str | None = None
     """How `load` decodes; None is what was registered, or else the default of `licodec.decode`."""
 
     def _open(self) -> None:
@@ -195,7 +196,8 @@ class LicImageFile(ImageFile.ImageFile):
 
         self.fp.seek(self._start)
         data, fault = _repaired(self.fp.read())
-        place = options.with_defaults("pillow", {"device": self.device, "threads": self.threads})
+        given = {"device": self.device, "threads": self.threads, "download": self.download}
+        place = options.with_defaults("pillow", given)
         try:
             decoded = api.decode(data, reduce=self._reduce, **place)
         except LicError as error:
@@ -280,7 +282,8 @@ def register_pillow(worker: object = None, /, **defaults: Unpack[Defaults]) -> N
 
     Args:
         worker: see `licodec.register`.
-        device, threads: for what Pillow opens and saves, where an option of `save` does not say otherwise.
+        device, threads, download: for what Pillow opens and saves, where an option of `save` does not say
+            otherwise.
     """
     if defaults:
         from licodec import options

@@ -5,10 +5,26 @@ pickle).
     weights.tensors["encoder.conv1.weight"]  # torch.Tensor on the CPU
     weights.ref.decode_digest                # what every file coded with them carries
 
-Order: an explicit path, the folder that LICODEC_WEIGHTS names, the weights embedded in the package.
+Order: an explicit path, the folder that LICODEC_WEIGHTS names, the weights embedded in the package, the cache
+of the Hub's client, the Hub. `known` is the table of what there is, by digest.
 """
 
-from licodec.store.digests import Digests, digests_of
-from licodec.store.weights import ENVIRONMENT, Weights, WeightsRef, load, locate
+from licodec.store.digests import Digests, WeightsRef, digests_of
+from licodec.store.table import ENVIRONMENT, Entry, HubFile, answering, known
+from licodec.store.weights import Download, Weights, entry_of, load, local_files
 
-__all__ = ["ENVIRONMENT", "Digests", "Weights", "WeightsRef", "digests_of", "load", "locate"]
+__all__ = [
+    "ENVIRONMENT",
+    "Digests",
+    "Download",
+    "Entry",
+    "HubFile",
+    "Weights",
+    "WeightsRef",
+    "answering",
+    "digests_of",
+    "entry_of",
+    "known",
+    "load",
+    "local_files",
+]

@@ -23,6 +23,7 @@ import hashlib
 import json
 import struct
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from lic_format.errors import WeightsError
@@ -37,6 +38,16 @@ class Digests(NamedTuple):
 
     decode: bytes
     synthesis: bytes
+
+
+@dataclass(frozen=True)
+class WeightsRef:
+    """What a file says about its weights: codec and tag to find them, 16 and 8 bytes to know them by."""
+
+    codec: str
+    tag: str
+    decode_digest: bytes
+    synthesis_digest: bytes
 
 
 def digests_of(data: bytes) -> Digests:

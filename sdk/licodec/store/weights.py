@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
-import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from lic_format.errors import LicWarning, WeightsError
-from licodec.store.digests import digests_of, read_metadata
+from licodec.store.digests import WeightsRef, digests_of, read_metadata
+from licodec.store.table import ENVIRONMENT, FILE_NAME, TOKEN, Entry, answering, known
 
 if TYPE_CHECKING:
     import torch
 
-ENVIRONMENT = "LICODEC_WEIGHTS"
-FILE_NAME = "model.safetensors"
+Download = Literal["auto", "never"]
 
-_TOKEN = re.compile(r"[a-z0-9-]{1,16}")
+FACTS = "export.json"
+"""Lies beside weights that were exported, and tells their digests."""
+
 _PACKAGE = Path(__file__).resolve().parent.parent
-
-
-@dataclass(frozen=True)
-class WeightsRef:
-    """What a file says about its weights: codec and tag to find them, 16 and 8 bytes to know them by."""
-
-    codec: str
-    tag: str
-    decode_digest: bytes
-    synthesis_digest: bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,42 +51,44 @@ class Weights:
         return self.ref.synthesis_digest
 
 
-def locate(codec: str, tag: str, *, path: str | os.PathLike[str] | None = None) -> tuple[Path, ...]:
-    """The files that may hold the weights `codec`/`tag`, first choice first; only those that exist.
+def embedded_folders() -> list[Path]:
+    """Folders of CODEC/TAG/model.safetensors that came with this version."""
+    folders = [_PACKAGE / "weights"]
+    if _PACKAGE.parent.name == "sdk":  # a checkout: the folder that becomes licodec/weights in a wheel
+        folders.append(_PACKAGE.parent.parent / "weights")
+    return folders
+
+
+def local_files(
+    codec: str, tag: str, *, path: str | os.PathLike[str] | None = None, other_tags: Sequence[str] = ()
+) -> tuple[Path, ...]:
+    """The files on this machine that may hold the weights `codec`/`tag`, first choice first; only those that
+    exist, perhaps none. What the Hub's client has fetched is not among them.
 
     `path` is a weights file, a folder that holds model.safetensors, or a folder of
     CODEC/TAG/model.safetensors. It stands alone: what a caller names is not replaced by something else.
 
     Raises:
-        WeightsError: nothing is there; lists the places.
+        WeightsError: codec or tag are no names; nothing is at `path`.
     """
     for token in (codec, tag):
-        if not _TOKEN.fullmatch(token):
+        if not TOKEN.fullmatch(token):
             raise WeightsError(f"{token!r} names no weights: expected 1 to 16 of a-z, 0-9 and -")
-    places = _places(codec, tag, path)
+    places = _places(codec, (tag, *other_tags), path)
     found = tuple(place for place in places if place.is_file())
-    if not found:
-        listing = ", ".join(str(place) for place in places) or "nowhere: no folder is configured"
-        raise WeightsError(
-            f"no weights {codec}/{tag}; looked at {listing}. Set {ENVIRONMENT} to a folder of "
-            f"CODEC/TAG/{FILE_NAME}, or install a version of licodec that embeds them"
-        )
+    if path is not None and not found:
+        raise WeightsError(f"no weights {codec}/{tag}; looked at {', '.join(map(str, places))}")
     return found
 
 
-def _places(codec: str, tag: str, path: str | os.PathLike[str] | None) -> tuple[Path, ...]:
-    inside = Path(codec, tag, FILE_NAME)
+def _places(codec: str, tags: Sequence[str], path: str | os.PathLike[str] | None) -> list[Path]:
+    inside = [Path(codec, tag, FILE_NAME) for tag in dict.fromkeys(tags)]
     if path is not None:
         given = Path(path)
-        return (given / inside, given / FILE_NAME) if given.is_dir() else (given,)
-    folders = []
+        return [*(given / part for part in inside), given / FILE_NAME] if given.is_dir() else [given]
     configured = os.environ.get(ENVIRONMENT)
-    if configured:
-        folders.append(Path(configured))
-    folders.append(_PACKAGE / "weights")
-    if _PACKAGE.parent.name == "sdk":  # a checkout: the folder that becomes licodec/weights in a wheel
-        folders.append(_PACKAGE.parent.parent / "weights")
-    return tuple(folder / inside for folder in folders)
+    folders = [*([Path(configured)] if configured else []), *embedded_folders()]
+    return [folder / part for folder in folders for part in inside]
 
 
 def load(
@@ -103,6 +98,7 @@ def load(
     *,
     synthesis_digest: bytes | None = None,
     path: str | os.PathLike[str] | None = None,
+    download: Download = "auto",
 ) -> Weights:
     """Find, read and verify weights.
 
@@ -110,64 +106,171 @@ def load(
         codec, tag: the two tokens that HEAD carries.
         decode_digest: 16 bytes that the weights must have; None takes the first file found (encoding).
         synthesis_digest: 8 bytes that they should have; a `LicWarning` says so where they don't.
-        path: as in `locate`.
+        path: as in `local_files`.
+        download: "auto" fetches known weights that are not on this machine, "never" does not.
 
     Raises:
         WeightsError: none found, not readable, damaged, or of another decode digest.
     """
-    found = locate(codec, tag, path=path)
+    entries = [] if path is not None else answering(codec, tag, decode_digest, synthesis_digest)
     others: list[str] = []
-    second_choice: tuple[Path, bytes, WeightsRef] | None = None
-    for place in found:
-        data = _read(place)
-        ref = _reference(data, place, codec, tag)
-        if decode_digest is not None and ref.decode_digest != decode_digest:
-            others.append(f"{place} has {ref.decode_digest.hex()}")
-        elif synthesis_digest is not None and ref.synthesis_digest != synthesis_digest:
-            second_choice = second_choice or (place, data, ref)
+    second_choice: _File | None = None
+    for place in local_files(codec, tag, path=path, other_tags=[entry.ref.tag for entry in entries]):
+        file = _File.read(place, codec, tag, as_named=path is not None)
+        if decode_digest is not None and file.ref.decode_digest != decode_digest:
+            others.append(f"{place} has {file.ref.decode_digest.hex()}")
+        elif synthesis_digest in (None, file.ref.synthesis_digest):
+            return file.weights()
         else:
-            return _weights(place, data, ref)
-    if second_choice is None:
-        assert decode_digest is not None
-        raise WeightsError(
-            f"weights {codec}/{tag} of decode digest {decode_digest.hex()} are wanted, but "
-            f"{'; '.join(others)}. "
-            f"Set {ENVIRONMENT} to a folder with the weights that the file was coded with"
-        )
-    place, data, ref = second_choice
+            second_choice = second_choice or file
+    published = [entry for entry in entries if entry.hub]
+    if second_choice is None and not published:
+        raise WeightsError(_nothing_fits(codec, tag, decode_digest, path, others, entries))
+    for file in _of_hub(published, second_choice, download):
+        if synthesis_digest in (None, file.ref.synthesis_digest):
+            return file.weights()
+        second_choice = second_choice or file
+    assert second_choice is not None
+    ref = second_choice.ref
     warnings.warn(
         f"weights {codec}/{tag}: synthesis digest {ref.synthesis_digest.hex()} where the file names "
         f"{(synthesis_digest or b'').hex()}; it decodes, with another synthesis than its encoder saw",
         LicWarning,
         stacklevel=2,
     )
-    return _weights(place, data, ref)
+    return second_choice.weights()
 
 
-def _read(path: Path) -> bytes:
+def _of_hub(published: Sequence[Entry], local: _File | None, download: Download) -> Iterator[_File]:
+    """What the cache of the Hub's client has of some entries; where neither it nor this machine has any, the
+    first, fetched."""
+    if not published:
+        return
+    from licodec.store import hub
+
+    found = [(entry, *content) for entry in published if (content := hub.cached(entry))]
+    if not found and local is None:
+        found = [(published[0], *hub.obtain(published[0], download))]
+    for entry, path, data in found:
+        yield _File(path, data, entry.ref)
+
+
+def _nothing_fits(
+    codec: str,
+    tag: str,
+    decode_digest: bytes | None,
+    path: str | os.PathLike[str] | None,
+    others: Sequence[str],
+    entries: Sequence[Entry],
+) -> str:
+    if decode_digest is None:
+        wanted = f"no weights {codec}/{tag}"
+    else:
+        wanted = f"weights {codec}/{tag} of decode digest {decode_digest.hex()} are wanted"
+    if others:
+        seen = f"but {'; '.join(others)}"
+    else:
+        looked = ", ".join(str(place) for place in _places(codec, (tag,), path))
+        seen = f"looked at {looked}"
+    if path is not None:
+        return f"{wanted}, {seen}"
+    if entries:
+        rest = f"{entries[0].name} is known, but nobody has published it yet (README.md: Publishing weights)"
+    elif decode_digest is not None:
+        rest = "this version knows no weights of this digest; a newer licodec may"
+    else:
+        rest = "this version knows none of this name"
+    return f"{wanted}, {seen}. {rest}. Set {ENVIRONMENT} to a folder of CODEC/TAG/{FILE_NAME} that holds them"
+
+
+@dataclass(frozen=True, eq=False)
+class _File:
+    """A weights file in memory: read once, so that what was verified is what is used, whatever becomes of the
+    file. Mapped memory would follow its changes, and end the process where it is cut off."""
+
+    path: Path
+    data: bytes
+    ref: WeightsRef
+
+    @classmethod
+    def read(cls, path: Path, codec: str, tag: str, *, as_named: bool = False) -> _File:
+        """Read and verify. What a caller has named (`as_named`) may be anything that is whole; other files
+        must be what the table and their folder say."""
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise WeightsError(f"weights {path} cannot be read: {error.strerror or error}") from error
+        sha256 = hashlib.sha256(data).hexdigest()
+        entry = next((entry for entry in known() if entry.sha256 == sha256), None)
+        if entry is not None and entry.ref.codec == codec:
+            return cls(path, data, entry.ref)
+        try:
+            digests = digests_of(data)
+        except WeightsError as error:
+            raise WeightsError(f"{path}: {error}") from error
+        metadata = read_metadata(data)
+        if metadata.get("codec", codec) != codec:
+            raise WeightsError(f"{path} holds weights of the codec {metadata['codec']!r}, not of {codec!r}")
+        ref = WeightsRef(codec, metadata.get("tag", tag), digests.decode, digests.synthesis)
+        if not as_named:
+            _refuse_damage(path, ref, sha256)
+        return cls(path, data, ref)
+
+    def weights(self) -> Weights:
+        import safetensors.torch
+        import torch
+
+        tensors = safetensors.torch.load(self.data)
+        for name, tensor in tensors.items():
+            if tensor.dtype.is_floating_point and not bool(torch.isfinite(tensor).all()):
+                raise WeightsError(f"{self.path}: the tensor {name} holds values that are not finite")
+        return Weights(self.ref, tensors, read_metadata(self.data), self.path)
+
+
+def load_file(path: Path, codec: str, tag: str) -> Weights:
+    """The weights of one file, verified as those of an installed folder are.
+
+    Raises:
+        WeightsError: not readable, damaged, or not what its folder says.
+    """
+    return _File.read(path, codec, tag).weights()
+
+
+def entry_of(path: Path) -> Entry:
+    """What a table says of .../CODEC/TAG/model.safetensors; WeightsError where it is none, or belongs into
+    another folder."""
+    file = _File.read(path, path.parent.parent.name, path.parent.name, as_named=True)
+    entry = Entry(file.ref, hashlib.sha256(file.data).hexdigest(), len(file.data))
+    if Path(entry.name) != Path(*path.parts[-3:-1]):
+        raise WeightsError(f"{path} holds the weights {entry.name}: its folder must have that name")
+    return entry
+
+
+def _refuse_damage(path: Path, ref: WeightsRef, sha256: str) -> None:
+    """Refuse a file that is none of the table's, where something says what it should be."""
+    for entry in known():
+        # Of the table but for the encoder's part, which no digest covers.
+        if (entry.ref.codec, *_digests(entry.ref)) == (ref.codec, *_digests(ref)):
+            raise WeightsError(
+                f"{path} is damaged, or newer than the table: it has the SHA-256 {sha256}, {entry.name} has "
+                f"{entry.sha256}. Install licodec again, or fetch the file again; after an export run "
+                "tools/index_weights.py"
+            )
+    facts = path.with_name(FACTS)
+    if not facts.is_file():
+        return
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise WeightsError(f"weights {path} cannot be read: {error.strerror or error}") from error
+        said = json.loads(facts.read_bytes())
+        expected = (said["decode_digest"], said["synthesis_digest"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WeightsError(f"{facts} does not tell the digests of {path.name}: {error!r}") from error
+    found = (ref.decode_digest.hex(), ref.synthesis_digest.hex())
+    if found != expected:
+        raise WeightsError(
+            f"{path} is damaged: it has the decode and synthesis digests {' and '.join(found)}, "
+            f"{facts.name} beside it says {' and '.join(map(str, expected))}"
+        )
 
 
-def _reference(data: bytes, path: Path, codec: str, tag: str) -> WeightsRef:
-    try:
-        digests = digests_of(data)
-    except WeightsError as error:
-        raise WeightsError(f"{path}: {error}") from error
-    metadata = read_metadata(data)
-    if metadata.get("codec", codec) != codec:
-        raise WeightsError(f"{path} holds weights of the codec {metadata['codec']!r}, not of {codec!r}")
-    return WeightsRef(codec, metadata.get("tag", tag), digests.decode, digests.synthesis)
-
-
-def _weights(path: Path, data: bytes, ref: WeightsRef) -> Weights:
-    import safetensors.torch
-    import torch
-
-    tensors = safetensors.torch.load(data)
-    for name, tensor in tensors.items():
-        if tensor.dtype.is_floating_point and not bool(torch.isfinite(tensor).all()):
-            raise WeightsError(f"{path}: the tensor {name} holds values that are not finite")
-    return Weights(ref, tensors, read_metadata(data), path)
+def _digests(ref: WeightsRef) -> tuple[bytes, bytes]:
+    return ref.decode_digest, ref.synthesis_digest

@@ -1,14 +1,17 @@
 """The model card of a weights folder: written from what was measured, never by hand.
 
-    python -m licodec.training.card weights/fhic/s-1 out/bench/bench.json out/bench-val/bench.json
+    python -m licodec.training.card weights/fhic/s-1 out/bench/bench.json --data DATA/train
 
-Reads `export.json`, `training.jsonl` and `bench.json` files made by `licodec bench`; writes `card.md`.
+Reads `export.json`, `training.jsonl`, `bench.json` files made by `licodec bench`, and the index of the
+training crops; writes `card.md`. `licodec weights push` takes a card that was made with all of them.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,23 +28,70 @@ at any quality.
 """
 
 
-def card(folder: Path, benches: Sequence[Path]) -> str:
-    """Markdown of the card, with front matter that model hubs read."""
+def card(folder: Path, benches: Sequence[Path], data: Path | None = None) -> str:
+    """Markdown of the card, with front matter that model hubs read. `data`: the folder of training crops."""
     facts = json.loads((folder / "export.json").read_text())
     rows = [json.loads(line) for line in (folder / "training.jsonl").read_text().splitlines()]
-    parts = [_front_matter(), f"# fhic / {folder.name}\n"]
+    reports = [json.loads(bench.read_text()) for bench in benches]
+    sources = _sources(data) if data else Counter()
+    parts = [_front_matter(folder, reports, sources), f"# fhic / {folder.name}\n"]
     parts.append(
         INTRODUCTION.format(codec="fhic", title="checkerboard context, exact scale nets", preset="s")
     )
     parts.append(_facts(facts))
-    for bench in benches:
-        parts.append(_bench(json.loads(bench.read_text())))
-    parts += ["## Training\n", _training(rows), "## Limits\n", LIMITS]
+    parts += [_bench(report) for report in reports]
+    parts += ["## Training\n", _training(rows)]
+    if sources:
+        crops = [(source, str(count)) for source, count in sources.most_common()]
+        parts.append(_table(("source of training crops", "crops"), crops))
+    parts += ["## Limits\n", LIMITS]
     return "\n".join(parts)
 
 
-def _front_matter() -> str:
-    return "---\nlicense: apache-2.0\nlibrary_name: licodec\ntags: [image-compression, learned-codec]\n---\n"
+def _sources(data: Path) -> Counter[str]:
+    lines = (data / "index.jsonl").read_text().splitlines()
+    return Counter(json.loads(line)["source"] for line in lines)
+
+
+def _front_matter(folder: Path, reports: Sequence[dict[str, Any]], sources: Counter[str]) -> str:
+    """What a hub shows and finds a model by, with every point of the evaluations; JSON is YAML."""
+    learned = [_learned(report) for report in reports]
+    metrics = ["psnr", "ms-ssim"] if any(codec["msssim"] for codec in learned) else ["psnr"]
+    results = [_result(report, codec) for report, codec in zip(reports, learned, strict=True)]
+    said: dict[str, Any] = {
+        "license": "apache-2.0",
+        "library_name": "licodec",
+        "pipeline_tag": "image-to-image",
+        "tags": ["image-compression", "learned-codec"],
+        "metrics": metrics if reports else [],
+        "datasets": [source for source, _ in sources.most_common()],
+        "model-index": [{"name": f"fhic-{folder.name}", "results": results}] if results else [],
+    }
+    lines = [
+        f"{name}: {value if isinstance(value, str) else json.dumps(value)}"
+        for name, value in said.items()
+        if value
+    ]
+    return "\n".join(["---", *lines, "---\n"])
+
+
+def _learned(report: dict[str, Any]) -> dict[str, Any]:
+    learned: dict[str, Any] = next(c for c in report["codecs"].values() if c["kind"] == "learned")
+    return learned
+
+
+def _result(report: dict[str, Any], codec: dict[str, Any]) -> dict[str, Any]:
+    source, count = report["images"]["source"], len(report["images"]["pictures"])
+    metrics = [
+        {"type": kind, "name": f"{kind} at quality {setting:g}, {bpp:.3f} bpp", "value": round(value, 5)}
+        for kind, values in (("psnr", codec["psnr"]), ("ms-ssim", codec["msssim"]))
+        for setting, bpp, value in zip(codec["settings"], codec["bpp"], values or (), strict=bool(values))
+    ]
+    return {
+        "task": {"type": "image-to-image", "name": "Image compression"},
+        "dataset": {"type": source, "name": f"{source}, {count} pictures"},
+        "metrics": metrics,
+    }
 
 
 def _facts(facts: dict[str, Any]) -> str:
@@ -65,8 +115,7 @@ def _families(row: dict[str, Any]) -> str:
 
 def _bench(report: dict[str, Any]) -> str:
     """Points of the learned codec, and the deltas of all codecs of the run against its first reference."""
-    codecs = report["codecs"]
-    learned = next(codec for codec in codecs.values() if codec["kind"] == "learned")
+    codecs, learned = report["codecs"], _learned(report)
     rows = []
     reference = next(iter(learned["bd_rate"]), "")  # VTM-18.0 on Kodak, a peer elsewhere
     for codec in codecs.values():
@@ -124,8 +173,12 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    folder, *benches = (Path(argument) for argument in arguments)
-    (folder / "card.md").write_text(card(folder, benches))
+    parser = argparse.ArgumentParser(description="Write the card of a weights folder.")
+    parser.add_argument("folder", type=Path, help="weights/CODEC/TAG")
+    parser.add_argument("benches", type=Path, nargs="*", metavar="bench.json")
+    parser.add_argument("--data", type=Path, help="folder of the training crops, with index.jsonl")
+    wish = parser.parse_args(arguments)
+    (wish.folder / "card.md").write_text(card(wish.folder, wish.benches, wish.data))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,62 @@
+"""Enter the weights of weights/ into the table of known weights, sdk/licodec/store/known.json.
+
+    python tools/index_weights.py [--check]
+
+Run it after every export. Tags that nobody has published (`hub` is null) take the new content, and a tag that
+has left weights/ goes; a published tag is one content for ever, so other weights under its name are refused.
+--check only says whether the table is right.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from licodec.store import Entry, entry_of
+from licodec.store.table import FILE_NAME, TABLE, read_table, text_of
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def updated(table: Iterable[Entry], weights: Path) -> list[Entry]:
+    """The table after the weights below a folder; ValueError where a published tag would change."""
+    table = list(table)
+    places = {entry.sha256: entry.hub for entry in table}
+    found = [entry_of(path) for path in weights.glob(f"*/*/{FILE_NAME}")]
+    present = {entry.name: dataclasses.replace(entry, hub=places.get(entry.sha256, ())) for entry in found}
+    for old in table:
+        new = present.get(old.name)
+        if old.hub and new is not None and new.sha256 != old.sha256:
+            raise ValueError(
+                f"{old.name} is published with the SHA-256 {old.sha256}, {weights} has {new.sha256}: give "
+                "the new weights a tag of their own"
+            )
+    kept = {entry.name: entry for entry in table if entry.hub}
+    return sorted((kept | present).values(), key=lambda entry: entry.name)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Enter weights/ into the table of known weights.")
+    parser.add_argument("--check", action="store_true", help="change nothing, say whether the table is right")
+    check = parser.parse_args().check
+    before = TABLE.read_text() if TABLE.exists() else ""
+    after = text_of(updated(read_table(TABLE) if before else (), ROOT / "weights"))
+    if before == after:
+        print(f"{TABLE.relative_to(ROOT)} is right")
+        return 0
+    if check:
+        print(
+            f"{TABLE.relative_to(ROOT)} is not what weights/ holds: run tools/index_weights.py",
+            file=sys.stderr,
+        )
+        return 1
+    TABLE.write_text(after)
+    print(f"{TABLE.relative_to(ROOT)} is written; `git diff` shows what is new")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
