@@ -471,9 +471,11 @@ def places(h: int, w: int, depth: int, device: str = "cpu") -> tuple[Place, ...]
                 return cell // w // stride * width + cell % w // stride
 
             known = local(np.concatenate([*cells[:number], np.empty(0, np.intp)]))
-            unknown = np.setdiff1d(np.arange(height * width), known)
+            unknown = np.ones(height * width, bool)
+            unknown[known] = False
             own = cells[number] if number < len(cells) else np.empty(0, np.intp)
-            selections = (own, local(own), known, np.argsort(np.concatenate([known, unknown])))
+            places_in_order = np.concatenate([known, np.flatnonzero(unknown)])
+            selections = (own, local(own), known, np.argsort(places_in_order))
             full, seen, before, order = (
                 torch.from_numpy(each.astype(np.int64)).to(device) for each in selections
             )
