@@ -19,6 +19,8 @@ $(READY): pyproject.toml constraints.txt
 # torch first and alone: it is by far the largest package, and its index may be another one (CPU or CUDA builds).
 	$(PY) -m pip install --quiet "$$(grep '^torch==' constraints.txt)"
 	$(PY) -m pip install --quiet -c constraints.txt -e '.[dev]'
+# pip compiles what it copies, not what it links to.
+	$(PY) -m compileall -q sdk lic_format
 	touch $@
 
 demo: $(READY)

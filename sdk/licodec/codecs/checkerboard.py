@@ -474,8 +474,9 @@ def places(h: int, w: int, depth: int, device: str = "cpu") -> tuple[Place, ...]
             unknown = np.ones(height * width, bool)
             unknown[known] = False
             own = cells[number] if number < len(cells) else np.empty(0, np.intp)
-            places_in_order = np.concatenate([known, np.flatnonzero(unknown)])
-            selections = (own, local(own), known, np.argsort(places_in_order))
+            order_of = np.empty(height * width, np.intp)
+            order_of[np.concatenate([known, np.flatnonzero(unknown)])] = np.arange(height * width)
+            selections = (own, local(own), known, order_of)
             full, seen, before, order = (
                 torch.from_numpy(each.astype(np.int64)).to(device) for each in selections
             )
@@ -1435,24 +1436,28 @@ class _Tensors:
             tensor = tensor.float() * step.view(-1, *[1] * (len(shape) - 1))
         elif not tensor.dtype.is_floating_point:
             raise WeightsError(f"{self.weights.path}: {name!r} is {tensor.dtype}, expected floats")
-        if not bool(torch.isfinite(tensor).all()):
-            raise WeightsError(f"{self.weights.path}: {name!r} holds values that are not finite")
         return tensor.float()
 
     def module(self, prefix: str, kind: Callable[[Preset], NetT], preset: Preset) -> NetT:
         """A float net with its weights, in channels_last memory, without gradients."""
         with torch.device("meta"):
             net = kind(preset)
-        state = {name: self.floats(prefix + name, tuple(t.shape)) for name, t in net.state_dict().items()}
+        state = {}
+        for name, expected in net.state_dict().items():
+            tensor = self.floats(prefix + name, tuple(expected.shape))
+            if tensor.ndim == 4:
+                tensor = tensor.contiguous(memory_format=torch.channels_last)
+            state[name] = tensor
         net.load_state_dict(state, assign=True)
-        return net.requires_grad_(False).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+        return net.requires_grad_(False).eval()
 
 
 def _mixed(net: NetT, fast: torch.dtype) -> NetT:
     """Convolutions in the fast type, but for the straight path: its large coefficients need float32."""
-    for name, child in net.named_children():
-        if name != "klt":
-            child.to(fast)
+    if fast != torch.float32:
+        for name, child in net.named_children():
+            if name != "klt":
+                child.to(fast)
     return net
 
 

@@ -93,10 +93,11 @@ def check_bounds(layer: StoredLayer, prefix: str = "") -> None:
     """Refuse a layer whose sums could leave the range in which float32 is exact, or whose multipliers break
     the rule."""
     name = f"{prefix}{layer.spec.name}"
-    weight, bias = layer.weight.to(torch.int64), layer.bias.to(torch.int64)
+    weight, bias = layer.weight, layer.bias.to(torch.int64)
     if int(weight.min()) < -127:
         raise WeightsError(f"tensor '{name}.weight' holds -128; integer weights are -127..127")
-    bound = layer.spec.in_max * weight.abs().sum(dim=(1, 2, 3)) + bias.abs().amax(dim=0)
+    magnitude = weight.abs().sum(dim=(1, 2, 3), dtype=torch.int64)
+    bound = layer.spec.in_max * magnitude + bias.abs().amax(dim=0)
     worst = int(bound.max())
     if worst >= ACCUMULATOR_LIMIT:
         raise WeightsError(

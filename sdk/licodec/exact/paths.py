@@ -216,16 +216,18 @@ class ExactNet:
 
         -1 where a sum is not an integer of 32 bits.
         """
-        layer, crc = self.layers[name], 0
+        layer = self.layers[name]
         with exact_section(path, self.device):
-            for x in known_inputs(layer.spec.inp, signed_input(layer)):
-                sums = self._sums(layer, x.to(self.device), KNOWN_ANSWER_RATE, path).cpu()
-                if sums.is_floating_point() and not bool(
-                    ((sums == sums.round()) & (sums.abs() < 2**31)).all()
-                ):
+            parts = [
+                self._sums(layer, x.to(self.device), KNOWN_ANSWER_RATE, path).flatten()
+                for x in known_inputs(layer.spec.inp, signed_input(layer))
+            ]
+            sums = torch.cat(parts).cpu()
+            if sums.is_floating_point():
+                if not bool(((sums == sums.round()) & (sums.abs() < 2**31)).all()):
                     return -1
-                crc = zlib.crc32(sums.to(torch.int32).contiguous().numpy().astype("<i4").tobytes(), crc)
-        return crc
+                sums = sums.to(torch.int32)
+        return zlib.crc32(sums.numpy().astype("<i4").tobytes())
 
     def __call__(self, name: str, x: Tensor, rate: int, path: str | None = None) -> Tensor:
         """One layer: x holds integers [1, in, h, w], any dtype; returns integers [1, out, h, w].
