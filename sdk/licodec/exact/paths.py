@@ -50,6 +50,8 @@ _DTYPES = {
     "int64": torch.int64,
 }
 KNOWN_ANSWER_RATE = 137
+KNOWN_VALUES = 256 * 24 * 16
+"""As many as the known answers of nearly all layers begin with."""
 
 
 # --- Sections -----------------------------------------------------------------------------------------------
@@ -412,10 +414,17 @@ def known_inputs(channels: int, signed: bool) -> list[Tensor]:
     """Inputs [1, in, h, w] over a layer's whole legal range: a 24 x 16 map from a fixed generator, and the
     extremes."""
     low = -ACTIVATION_MAX if signed else 0
-    mixed = low + lcg(channels * 24 * 16) % (ACTIVATION_MAX - low + 1)
+    count = channels * 24 * 16
+    values = _many_values()[:count] if count <= KNOWN_VALUES else lcg(count)
+    mixed = low + values % (ACTIVATION_MAX - low + 1)
     largest = np.full((channels, 6, 6), ACTIVATION_MAX)
     maps = [mixed.reshape(channels, 24, 16), largest, np.full_like(largest, low)]
     return [torch.from_numpy(m.astype(np.float32)).unsqueeze(0) for m in maps]
+
+
+@functools.cache
+def _many_values() -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    return lcg(KNOWN_VALUES)
 
 
 def signed_input(layer: StoredLayer) -> bool:
