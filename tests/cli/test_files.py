@@ -248,14 +248,25 @@ def test_strip_writes_no_metadata_but_how_the_picture_is_turned(
         assert not {"dpi", "xmp", "icc_profile"} & set(image.info)
 
 
+@pytest.mark.parametrize("command", ["encode", "decode", "inspect"])
+@pytest.mark.parametrize("name", ["", ".", "/"])
+def test_what_names_no_file_is_an_error_in_one_line(
+    licodec_command: Command, command: str, name: str
+) -> None:
+    status, _, err = licodec_command(command, name)
+    assert status != 0 and len(err.splitlines()) == 1
+
+
 @pytest.mark.parametrize("suffix", ["bmp", "ppm", "gif"])
 @pytest.mark.parametrize("strip", [(), ("--strip",)])
 def test_a_format_that_can_not_tell_gets_the_picture_turned(
     licodec_command: Command, carrying: Path, suffix: str, strip: tuple[str, ...]
 ) -> None:
-    assert licodec_command("decode", carrying, "-f", suffix, *strip)[0] == 0
+    status, out, _ = licodec_command("decode", carrying, "-f", suffix, "--json", *strip)
     with Image.open(carrying.with_suffix(f".{suffix}")) as image:
         assert image.size == (4, 8)
+    report = json.loads(out)
+    assert (status, report["width"], report["height"]) == (0, 4, 8)
 
 
 def test_ctrl_c_ends_with_130_and_leaves_no_file(

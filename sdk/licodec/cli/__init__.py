@@ -23,6 +23,10 @@ def main() -> NoReturn:
     """Run the command line of this process and exit with its status."""
     # By default Python looks through all of torch for cycles, 0.1 seconds each time, while it starts.
     gc.set_threshold(100_000, 50, 100)
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
+        # By default threads that wait keep their core busy for milliseconds. Where other processes want it
+        # too, that multiplies the time of a picture. GNU OpenMP reads it when torch is loaded.
+        os.environ["GOMP_SPINCOUNT"] = "1000"
     from licodec.cli.program import run
 
     status = run(sys.argv[1:])

@@ -66,6 +66,8 @@ def decode(
     """
     jobs_planned = plan(sources, output, f".{suffix.lstrip('.')}", overwrite=not no_overwrite)
     formats = {job: _format(job, suffix) for job in jobs_planned}
+    from PIL import ImageOps
+
     import licodec
 
     decoder = licodec.Decoder(device=device, threads=threads, weights=weights, download=download)
@@ -76,14 +78,15 @@ def decode(
         start = time.perf_counter()
         image = decoder(data, max_pixels=max_pixels, max_pixels_per_byte=max_pixels_per_byte, reduce=reduce)
         milliseconds = 1000 * (time.perf_counter() - start)
-        job.write(_saved(image, formats[job], strip))
+        shown = image if formats[job] in _WITH_EXIF else ImageOps.exif_transpose(image)
+        job.write(_saved(shown, formats[job], strip))
         return {
             "input": job.source,
             "output": job.target,
             "format": formats[job],
-            "width": image.width,
-            "height": image.height,
-            "mode": image.mode,
+            "width": shown.width,
+            "height": shown.height,
+            "mode": shown.mode,
             "ms": round(milliseconds, 1),
         }
 
@@ -110,14 +113,11 @@ def _format(job: Job, suffix: str) -> str:
 
 
 def _saved(image: Image.Image, name: str, strip: bool) -> bytes:
-    from PIL import ImageOps
     from PIL.PngImagePlugin import PngInfo
 
     from lic_format.errors import UnsupportedError
     from licodec import metadata
 
-    if name not in _WITH_EXIF:
-        image = ImageOps.exif_transpose(image)
     if strip:
         turned = metadata.as_info(*metadata.to_store(image, {"strip": True}))
         image.info.clear()

@@ -67,7 +67,10 @@ def plan(sources: Sequence[str], output: str | None, suffix: str, *, overwrite: 
 
 
 def check_sources(sources: Sequence[str]) -> None:
-    """Raise click.UsageError where stdin is named twice or would be typed by hand."""
+    """Raise click.UsageError where stdin is named twice or would be typed by hand, or a name is none."""
+    for name in sources:
+        if not Path(name).name:  # "", which an unset variable of a shell leaves, "." and "/"
+            raise click.UsageError(f"{name!r} names no file")
     if list(sources).count(STREAM) > 1:
         raise click.UsageError("-: stdin can be named once")
     if STREAM in sources and sys.stdin.isatty():
