@@ -131,7 +131,8 @@ class LicFolder:
         self._waiting = 0
         self._free = asyncio.Semaphore(jobs)
         self._pool = ThreadPoolExecutor(jobs, thread_name_prefix="transcode")
-        self._decoder = licodec.Decoder()
+        # The jobs share the cores. `torch.set_num_threads` would count for the rest of the process too.
+        self._decoder = licodec.Decoder(threads=max(1, (os.cpu_count() or 1) // jobs))
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -154,10 +155,7 @@ class LicFolder:
         await send({"type": "lifespan.shutdown.complete"})
 
     def _warm_up(self) -> None:
-        """Load torch and weights before the first client waits for them; share the cores among the jobs."""
-        import torch
-
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // self._jobs))
+        """Load torch and weights before the first client waits for them."""
         self._decoder.warm_up()
 
     async def _respond(self, scope: Message, send: Send) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
+import torch
 import uvicorn
 from PIL import ImageOps
 
@@ -340,6 +341,31 @@ def test_without_weights_the_server_does_not_start(folder: Path, monkeypatch: py
 
     asyncio.run(LicFolder(folder)({"type": "lifespan"}, receive, send))
     assert sent == [{"type": "lifespan.startup.failed", "message": "no weights"}]
+
+
+def test_the_threads_that_others_get_in_this_process_stay_as_many(folder: Path) -> None:
+    def of_a_new_thread() -> int:
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(torch.get_num_threads).result()
+
+    before = of_a_new_thread()
+    jobs = os.cpu_count() or 1
+    app = LicFolder(folder, jobs=jobs)
+
+    async def live() -> None:
+        messages = iter(["lifespan.startup", "lifespan.shutdown"])
+
+        async def receive() -> Any:
+            return {"type": next(messages)}
+
+        async def send(message: Any) -> None:
+            assert message["type"].endswith(".complete"), message
+
+        await app({"type": "lifespan"}, receive, send)
+
+    asyncio.run(live())
+    assert ask(LicFolder(folder, jobs=jobs), "/turned.lic", "image/webp")[0] == 200
+    assert of_a_new_thread() == before
 
 
 # --- over HTTP ------------------------------------------------------------------------------------

@@ -11,14 +11,12 @@ Float PSNR is a different (and at high rates better looking) figure; it is not o
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
-from licodec import images
+from licodec import images, threads
 
 Pixels = NDArray[np.uint8]
 
@@ -50,7 +48,8 @@ def ms_ssim(reference: Pixels, decoded: Pixels) -> float | None:
     import torch
     from pytorch_msssim import ms_ssim as library_ms_ssim
 
-    with torch.inference_mode(), _one_thread():
+    # Sums depend on how they are split: one thread gives the same score on machines of any width.
+    with torch.inference_mode(), threads.limited(1):
         planes = [torch.tensor(p).permute(2, 0, 1).unsqueeze(0).float() for p in (reference, decoded)]
         return float(library_ms_ssim(planes[0], planes[1], data_range=PEAK, size_average=True))
 
@@ -63,19 +62,6 @@ def ms_ssim_db(value: float) -> float:
 def bits_per_pixel(size: int, pixels: int) -> float:
     """Return the rate of a whole file of `size` bytes that holds `pixels` = width x height."""
     return 8 * size / pixels
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Sums depend on how they are split: one thread gives the same score on machines of any width."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _check_pair(reference: Pixels, decoded: Pixels) -> None:
