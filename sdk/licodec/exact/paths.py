@@ -219,17 +219,16 @@ class ExactNet:
         -1 where a sum is not an integer of 32 bits.
         """
         layer = self.layers[name]
+        x = known_map(layer.spec.inp, signed_input(layer), layer.spec.kernel).to(self.device)
         with exact_section(path, self.device):
-            parts = [
-                self._sums(layer, x.to(self.device), KNOWN_ANSWER_RATE, path).flatten()
-                for x in known_inputs(layer.spec.inp, signed_input(layer))
-            ]
-            sums = torch.cat(parts).cpu()
-            if sums.is_floating_point():
-                if not bool(((sums == sums.round()) & (sums.abs() < 2**31)).all()):
-                    return -1
-                sums = sums.to(torch.int32)
-        return zlib.crc32(sums.numpy().astype("<i4").tobytes())
+            found = self._sums(layer, x, KNOWN_ANSWER_RATE, path)[0]
+            sums = torch.cat(
+                [found[:, rows, columns].flatten() for rows, columns in _places(layer.spec.kernel)]
+            ).cpu()
+            whole = sums.to(torch.int32)
+            if not torch.equal(whole.to(sums.dtype), sums):
+                return -1
+        return zlib.crc32(whole.numpy().astype("<i4").tobytes())
 
     def __call__(self, name: str, x: Tensor, rate: int, path: str | None = None) -> Tensor:
         """One layer: x holds integers [1, in, h, w], any dtype; returns integers [1, out, h, w].
@@ -410,21 +409,46 @@ def _product(rows: Tensor, weight: Tensor) -> Tensor:
 
 
 @functools.lru_cache(maxsize=8)  # many layers have the same number of channels
+def known_map(channels: int, signed: bool, kernel: int) -> Tensor:
+    """The inputs of `known_inputs` on one map [1, in, h, w], so far from each other that between them lies
+    what lies beyond a map's border: one convolution instead of three gives the same sums."""
+    inputs = known_inputs(channels, signed)
+    places = _places(kernel)
+    height, width = (max(place[axis].stop for place in places) for axis in (0, 1))
+    together = torch.zeros(1, channels, height, width)
+    for (rows, columns), values in zip(places, inputs, strict=True):
+        together[:, :, rows, columns] = values
+    return together
+
+
+def _places(kernel: int) -> list[tuple[slice, slice]]:
+    """Rows and columns of each known input on the map of all."""
+    down, right = 24 + kernel // 2, 6 + kernel // 2
+    return [
+        (slice(0, 24), slice(0, 16)),
+        (slice(down, down + 6), slice(0, 6)),
+        (slice(down, down + 6), slice(right, right + 6)),
+    ]
+
+
 def known_inputs(channels: int, signed: bool) -> list[Tensor]:
     """Inputs [1, in, h, w] over a layer's whole legal range: a 24 x 16 map from a fixed generator, and the
     extremes."""
     low = -ACTIVATION_MAX if signed else 0
     count = channels * 24 * 16
-    values = _many_values()[:count] if count <= KNOWN_VALUES else lcg(count)
-    mixed = low + values % (ACTIVATION_MAX - low + 1)
-    largest = np.full((channels, 6, 6), ACTIVATION_MAX)
-    maps = [mixed.reshape(channels, 24, 16), largest, np.full_like(largest, low)]
-    return [torch.from_numpy(m.astype(np.float32)).unsqueeze(0) for m in maps]
+    values = _many_values(low)[:count] if count <= KNOWN_VALUES else _values(count, low)
+    mixed = values.reshape(1, channels, 24, 16)
+    return [mixed, *(torch.full((1, channels, 6, 6), float(value)) for value in (ACTIVATION_MAX, low))]
 
 
 @functools.cache
-def _many_values() -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    return lcg(KNOWN_VALUES)
+def _many_values(low: int) -> Tensor:
+    return _values(KNOWN_VALUES, low)
+
+
+def _values(count: int, low: int) -> Tensor:
+    """Float32 [count] of integers low..127."""
+    return torch.from_numpy((low + lcg(count) % (ACTIVATION_MAX - low + 1)).astype(np.float32))
 
 
 def signed_input(layer: StoredLayer) -> bool:
