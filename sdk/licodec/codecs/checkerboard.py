@@ -683,7 +683,7 @@ def exact_layers(p: Preset) -> list[LayerSpec]:
     for step in p.passes:
         name, seen = f"{step.group}.{step.number}", e if step.group == 0 else e + 48
         if step.number:
-            specs.append(LayerSpec(f"taps.{name}", 32, e, taps_kernel(step)))
+            specs.append(LayerSpec(f"taps.{name}", 32, e, taps_kernel(step), gathered=True))
             seen += e
         specs += [
             LayerSpec(f"scale.{name}.0", seen, 2 * e, 1),

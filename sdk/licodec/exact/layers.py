@@ -28,7 +28,8 @@ class LayerSpec:
     """One layer as the topology declares it: names and sizes, no numbers that training finds.
 
     `in_unit` and `out_unit` matter to training and conversion only; the integer arithmetic never sees them.
-    `signed`: inputs are -127..127, otherwise 0..127.
+    `signed`: inputs are -127..127, otherwise 0..127. `gathered`: computed at some positions only, as a
+    product of matrices, and proved as such.
     """
 
     name: str
@@ -39,6 +40,7 @@ class LayerSpec:
     out_unit: float = 1 / 16
     last: bool = False
     signed: bool = False
+    gathered: bool = False
     in_max: int = 127
 
 

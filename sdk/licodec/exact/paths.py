@@ -317,7 +317,8 @@ class ExactNet:
             pairs = zip(layer.multiplier.tolist(), layer.shift.tolist(), strict=True)
             scale = torch.tensor([math.ldexp(m, -s) for m, s in pairs], dtype=torch.float64)
             weight = layer.weight.to(self.device, _DTYPES[path])
-            if path == "int8" or (path in FAST_PATHS and layer.spec.kernel == 1):
+            as_matrix = layer.spec.kernel == 1 or layer.spec.gathered
+            if path == "int8" or (path in FAST_PATHS and as_matrix):
                 weight = weight.permute(2, 3, 1, 0).flatten(0, 2).contiguous()  # (dy, dx, in) x out
             elif path != "int64":
                 weight = weight.contiguous(memory_format=torch.channels_last)
