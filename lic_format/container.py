@@ -46,7 +46,7 @@ UNIT = Table(
     (
         (
             "kind",
-            EnumU8({SEALED_ANS: "sealed grouped ANS", LANES: "lanes (reserved)", CODEC_BYTES: "codec's own"}),
+            EnumU8({SEALED_ANS: "sealed grouped ANS", LANES: "lanes", CODEC_BYTES: "codec's own"}),
             "what the body is",
         ),
         ("side_info", VarBytes(MAX_UNIT_SIDE_INFO), "the codec's own record for this unit"),

@@ -43,16 +43,16 @@ Stage = tuple[Bytes, Bytes]
 TABLES_MAX: Final = 128
 SYMBOLS_PER_LANE: Final = 1536  # a lane's 3 bytes are then 0.016 bits a symbol
 
-# Rows are worked on in blocks of about so many symbols, whose 16 bytes each stay in the second-level cache.
-_BLOCK: Final = 1 << 14
+# Rows are worked on in blocks of about so many symbols (2**14 and 2**16 were measured: slower).
+_BLOCK: Final = 1 << 15
 
 # Constants of the loops. Arrays without dimensions, which ufuncs take with less ado than numbers.
-_SLOT: Final = np.array(TOTAL - 1)
-_PRECISION: Final = np.array(PRECISION)
-_FREQUENCY_SHIFT: Final = np.array(32)
+_SLOT: Final = np.array(TOTAL - 1, np.int64)
+_PRECISION: Final = np.array(PRECISION, np.int64)
+_FREQUENCY_SHIFT: Final = np.array(32, np.int64)
 _SYMBOL_SHIFT: Final = 16
-_STATE_MIN: Final = np.array(STATE_MIN)
-_WORD_BITS: Final = np.array(WORD_BITS)
+_STATE_MIN: Final = np.array(STATE_MIN, np.int64)
+_WORD_BITS: Final = np.array(WORD_BITS, np.int64)
 _WORD_DOWN: Final = np.array(0.5**WORD_BITS)
 
 
@@ -101,12 +101,12 @@ class LaneTables:
 
         self.count = len(wide)
         self.frequencies = _frozen(wide.astype(np.uint16))
-        self.full = _frozen(wide.all(1))
-        starts = wide.cumsum(1) - wide
+        self.full = _frozen(wide.min(1) > 0)
+        starts: Wide = wide.cumsum(1) - wide
         # Decoder, for each slot: frequency << 32 | symbol << 16 | slot - start.
-        flat, first = wide.ravel(), (starts + np.arange(self.count)[:, None] * TOTAL).ravel()
-        symbol = np.tile(np.arange(SYMBOLS), self.count)
-        bias = np.arange(self.count * TOTAL) - first.repeat(flat)
+        flat, first = wide.ravel(), (starts + np.arange(self.count, dtype=np.int64)[:, None] * TOTAL).ravel()
+        symbol = np.tile(np.arange(SYMBOLS, dtype=np.int64), self.count)
+        bias = np.arange(self.count * TOTAL, dtype=np.int64) - first.repeat(flat)
         self._slots: Wide = _frozen((flat << 32 | symbol << _SYMBOL_SHIFT).repeat(flat) | bias)
         # Encoder, for each table and symbol: frequency << 16 | escaped << 15 | start, of 128 where escaped.
         escaped = wide == 0
@@ -116,7 +116,11 @@ class LaneTables:
 
     @property
     def slots(self) -> npt.NDArray[np.uint32]:
-        """What a decoder looks up: uint32 [T, 4096], by slot: symbol << 24 | frequency - 1 << 12 | slot - start."""
+        """What decoders on other devices look up, uint32 [T, 4096]: symbol, frequency - 1, slot - start.
+
+        In 8, 12 and 12 bits from the highest; ``slot`` is the state modulo 4096, ``start`` the sum of the
+        frequencies before the symbol's.
+        """
         entries = self._slots
         symbol, frequency = entries >> _SYMBOL_SHIFT & SYMBOLS - 1, entries >> 32
         packed = symbol << 24 | frequency - 1 << PRECISION | entries & TOTAL - 1
@@ -153,9 +157,7 @@ def encode(stages: Sequence[Stage], tables: LaneTables, lanes: int) -> bytes:
     return encode_many([stages], tables, [lanes])[0]
 
 
-def encode_many(
-    tiles: Sequence[Sequence[Stage]], tables: LaneTables, lanes: Sequence[int]
-) -> list[bytes]:
+def encode_many(tiles: Sequence[Sequence[Stage]], tables: LaneTables, lanes: Sequence[int]) -> list[bytes]:
     """Bodies of several tiles, as ``encode`` gives them, coded in lockstep.
 
     Args:
@@ -200,7 +202,7 @@ def encode_many(
 
 
 class LaneDecoder:
-    """Reads the stages of several tiles in lockstep; nothing that ``get`` returned is certain before ``close``.
+    """Reads the stages of several tiles in lockstep; what ``get`` returned is certain only after ``close``.
 
     Time and memory follow from the indices that the caller asks for, not from the bytes: a symbol of
     frequency 4096 takes none. After a FormatError the decoder is of no more use.
@@ -232,7 +234,7 @@ class LaneDecoder:
         """Symbols of the next stage of each tile: uint8 [N] each.
 
         Args:
-            indices: table index of each symbol, uint8 [N], for each tile; tiles may differ in N, also be at 0.
+            indices: table index of each symbol, uint8 [N], for each tile; tiles may differ in N.
 
         Raises:
             FormatError: words or escapes are missing, or an escape is none. Damaged bytes or wrong indices;
@@ -267,8 +269,8 @@ class LaneDecoder:
             wrong = np.flatnonzero(states != STATE_MIN)
             if wrong.size:
                 raise FormatError(
-                    f"{where}lane {wrong[0]}: ends in state {states[wrong[0]]}, expected {STATE_MIN}: damaged, "
-                    "or tables, weights or integer results other than the encoder's"
+                    f"{where}lane {wrong[0]}: ends in state {states[wrong[0]]}, expected {STATE_MIN}: "
+                    "damaged, or tables, weights or integer results other than the encoder's"
                 )
 
     def _decode(self, segment: _Segment, indices: Sequence[Bytes], out: Sequence[Bytes]) -> None:
@@ -443,14 +445,14 @@ def _segment(active: Sequence[tuple[int, int, int]], height: int) -> _Segment:
     return _Segment(parts, height, column)
 
 
-# The loops below run once a row. What can be done for a block at once is done outside of them, and no array of
-# a row's width is made in them.
+# The loops below run once a row. What can be done for a block at once is done outside of them, and no array
+# of a row's width is made in them.
 
 
 def _decode_alone(
     states: Wide, offsets: Wide, entries: Wide, slots: Wide, words: Wide, at: int, end: int
 ) -> int:
-    """Decode rows of one tile; see ``_decode_together``. Stops behind a row that asks for words past ``end``."""
+    """Decode rows of one tile, see ``_decode_together``; until a row asks for words past ``end``."""
     slot, factor, low = np.empty_like(states), np.empty_like(states), np.empty(states.shape, np.bool_)
     for offset, entry in zip(offsets, entries, strict=True):
         np.bitwise_and(states, _SLOT, slot)
@@ -499,8 +501,8 @@ def _decode_together(
         Each tile's next word, to be compared with its end.
     """
     slot, factor, low = np.empty_like(states), np.empty_like(states), np.empty(states.shape, np.bool_)
-    position, bounds_at = np.array(at), np.array(edges)
-    ranks = np.arange(states.size)
+    position, bounds_at = np.array(at, np.int64), np.array(edges, np.int64)
+    ranks = np.arange(states.size, dtype=np.int64)
     if not words.size:
         words = np.zeros(1, np.int64)
     for offset, entry in zip(offsets, entries, strict=True):
@@ -533,10 +535,10 @@ def _encode_rows(
 ) -> tuple[npt.NDArray[np.uint16], Wide | None]:
     """Encode rows, last row first; (words in decoding order, the lane of each if asked for).
 
-    States are float64, which holds integers of 32 bits exactly and divides faster than integers do: floor(x / f)
-    is floor(x * r) with r a little above 1 / f. For r between 1/f and (1 + 2**-50) / f the product, rounded, is
-    not below the quotient where that is an integer; and not at the next integer, which is 1 / f away at least
-    while x / f < 2**20.
+    States are float64, which holds integers of 32 bits exactly and divides faster than integers do:
+    floor(x / f) is floor(x * r) with r a little above 1 / f. For r from 1 / f to (1 + 2**-50) / f the rounded
+    product is not below the quotient where that is an integer, and does not reach the next integer: while
+    x / f < 2**20 that is at least 1 / f away.
 
     Args:
         states: float64 [lanes], changed in place.

@@ -147,12 +147,14 @@ def decode_tile(
         raise FormatError(f"words: {len(words) - at} of {len(words)} are left over")
     for lane, x in enumerate(states):
         if x != STATE_MIN:
-            raise FormatError(f"lane {lane}: ends in state {x}, expected {STATE_MIN}: damaged, or other tables")
+            raise FormatError(
+                f"lane {lane}: ends in state {x}, expected {STATE_MIN}: damaged, or other tables"
+            )
     return out
 
 
 def split_body(body: bytes | memoryview) -> tuple[int, bytes, bytes, bytes]:
-    """(lanes, escape bytes, bytes of the states, bytes of the words); FormatError where it cannot be a tile."""
+    """(lanes, escapes, bytes of the states, bytes of the words); FormatError where it cannot be a tile."""
     if not len(body):
         raise FormatError("lanes: the body is empty")
     if body[0] > LANES_LOG2_MAX:
