@@ -435,9 +435,9 @@ def test_tables_are_immutable() -> None:
 def test_wrong_arguments_are_refused() -> None:
     tables = LaneTables(golden_frequencies())
     zeros = np.zeros(4, np.uint8)
-    for lanes in (0, 3, 1024, -1):
-        with pytest.raises(UsageError, match=f"lanes: expected a power of two, 1..512, found {lanes}"):
-            encode([(zeros, zeros)], tables, lanes)
+    for count in (0, 3, 1024, -1):
+        with pytest.raises(UsageError, match=f"lanes: expected a power of two, 1..512, found {count}"):
+            encode([(zeros, zeros)], tables, count)
     with pytest.raises(UsageError, match="lanes: 1 numbers for 2 tiles"):
         encode_many([[], []], tables, [1])
     with pytest.raises(UsageError, match="symbols: 4 of them for 3 table indices"):
