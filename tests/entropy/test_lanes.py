@@ -187,6 +187,14 @@ def test_dividing_in_floats_is_exact_at_every_frequency() -> None:
         assert (np.floor(x.astype(np.float64) * reciprocal).astype(np.int64) == x // f).all(), f
 
 
+def test_a_state_at_the_limit_gives_up_a_word() -> None:
+    """A flat table's first symbol leads from 2**16 to 2**24, its frequency times 2**20, exactly."""
+    symbols, index = [0, 0], [1, 1]
+    body = encode(stages_of([(symbols, index)]), LaneTables(golden_frequencies()), 1)
+    assert body == reference.encode_tile([(symbols, index)], golden_frequencies().tolist(), 1)
+    assert body == bytes.fromhex("00 00 00 00 01 00 00 00")
+
+
 # --- what stands in a body -------------------------------------------------------------------------------
 
 
@@ -358,7 +366,7 @@ def test_symbols_that_ask_for_more_than_there_is() -> None:
     bare = body_of("00 00", [1 << 16])
     with pytest.raises(FormatError, match=r"^words: 0 are stored, the symbols ask for more"):
         LaneDecoder([bare], tables).get([index])
-    full = encode([(index, index)] * 2, tables, 2)
+    full = encode([(index, index)] * 2, tables, 1)
     for bodies, tile in (([bare, full], 0), ([full, bare], 1), ([full, bare, full], 1)):
         with pytest.raises(FormatError, match=f"^tile {tile} of {len(bodies)}: words: 0 are stored"):
             LaneDecoder(bodies, tables).get([index] * len(bodies))
@@ -435,9 +443,9 @@ def test_tables_are_immutable() -> None:
 def test_wrong_arguments_are_refused() -> None:
     tables = LaneTables(golden_frequencies())
     zeros = np.zeros(4, np.uint8)
-    for lanes in (0, 3, 1024, -1):
-        with pytest.raises(UsageError, match=f"lanes: expected a power of two, 1..512, found {lanes}"):
-            encode([(zeros, zeros)], tables, lanes)
+    for count in (0, 3, 1024, -1):
+        with pytest.raises(UsageError, match=f"lanes: expected a power of two, 1..512, found {count}"):
+            encode([(zeros, zeros)], tables, count)
     with pytest.raises(UsageError, match="lanes: 1 numbers for 2 tiles"):
         encode_many([[], []], tables, [1])
     with pytest.raises(UsageError, match="symbols: 4 of them for 3 table indices"):
