@@ -334,6 +334,18 @@ def test_a_decoder_written_from_the_specification_agrees(monkeypatch: pytest.Mon
     assert second_decode(1, sc.encode_constant(DEEP), (2, 3, 2), 2) == [[[256, 1]] * 3] * 2
 
 
+def test_lzma2_looks_back_over_the_whole_tile() -> None:
+    half = noise(100, 40, 3)
+    tile = np.concatenate([half, half])
+    chain = [{"id": lzma.FILTER_LZMA2, "dict_size": tile.nbytes}]
+    packed = lzma.compress(tile.tobytes(), lzma.FORMAT_RAW, filters=chain)
+    head = sc.LZ.write({"colour": 0, "order": 0, "filter": 0, "packing": Packing.LZMA2})
+    for body in (head + packed, sc.encode_lz(tile, 0)):
+        assert len(body) < 0.6 * tile.nbytes
+        assert_same(back(Mode.LZ, body, tile), tile)
+    assert second_decode(3, sc.encode_lz(tile, 0), tile.shape, 1) == tile.tolist()
+
+
 # --- hostile bytes --------------------------------------------------------------------------------
 
 
