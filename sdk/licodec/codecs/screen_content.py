@@ -534,9 +534,10 @@ def _smallest_of_the_likely(layouts: Iterable[Layout]) -> bytes:
     ranked.sort(key=_size_of_pair)
     kept = _FINALISTS if ranked[0][0] > _CHEAP else 2 * _FINALISTS
     tried = [(layout, _lzma2(layout.data, _USUAL)) for _, layout in ranked[:kept]]
-    layout, packed = min(tried, key=lambda pair: len(pair[1]))
+    layout = min(tried, key=lambda pair: len(pair[1]))[0]
     literals = min(_ALTERNATIVES, key=lambda literals: len(_lzma2(layout.data, literals, quick=True)))
-    return _least(layout, [packed, _lzma2(layout.data, literals)])
+    finalists = [_least(one, [packed]) for one, packed in tried]
+    return min(*finalists, _least(layout, [_lzma2(layout.data, literals)]), key=len)
 
 
 def _quickly_deflated(layout: Layout) -> int:
