@@ -1,10 +1,11 @@
-"""Write the golden files of fhic: small crops coded with the installed weights, and what they decode to.
+"""Write the golden files of a codec: small crops coded with the installed weights, and what they decode to.
 
-    python tools/make_golden.py [--tag s-1]
+    python tools/make_golden.py [--codec fhic] [--tag s-1] [--replace]
 
-tests/golden/fhic/ holds, for each file NAME.lic, NAME.json (digest of the weights, CRC-32 of the symbols) and
-NAME.png (the decoded pixels). Every later version must read them: run this once for a tag that is released,
-never again. Existing files are left alone unless --replace is given, which is for weights not released yet.
+tests/golden/CODEC/ holds, for each file NAME.lic, NAME.png (the decoded pixels), and for fhic NAME.json
+(digest of the weights, CRC-32 of the symbols). Every later version must read them: run this once for a tag
+that is released, never again. Existing files are left alone unless --replace is given, which is for weights
+not released yet.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from licodec.images import Picture
 from licodec.options import rate_index
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDER = ROOT / "tests" / "golden" / "fhic"
+GOLDEN = ROOT / "tests" / "golden"
 PHOTO = ROOT / "examples" / "photo.png"
 QUALITIES = (5.0, 50.0, 95.0)
 CROPS = {5.0: (224, 96, 80, 96), 50.0: (192, 416, 75, 90), 95.0: (256, 128, 49, 65)}
@@ -53,6 +54,38 @@ def cases(photo: PIL.Image.Image) -> Iterator[tuple[str, Pixels, float, Order]]:
     disc = np.clip(400 - 8 * np.hypot(y - 40, x - 40), 0, 255).astype(np.uint8)
     yield "alpha-order1", np.dstack([colours, disc]), 50.0, Order.CHECKERBOARD
     yield "grey-alpha-order1", np.dstack([grey, np.full_like(grey, 77)]), GREY_QUALITY, Order.CHECKERBOARD
+
+
+def lossless_cases(photo: PIL.Image.Image) -> Iterator[tuple[str, Pixels]]:
+    """(name, pixels H x W x C) of every golden file of pilc: each mode of a tile, each kind of picture."""
+    colours = crop(photo, (160, 384, 63, 95))
+    yield "photo", colours
+    yield "grey", crop(photo.convert("L"), (160, 384, 63, 95))
+    yield "pixel", crop(photo, (10, 10, 1, 1))
+    y, x = np.indices(colours.shape[:2])
+    disc = np.clip(400 - 8 * np.hypot(y - 30, x - 40), 0, 255).astype(np.uint8)
+    yield "alpha", np.dstack([colours, disc])
+    yield "upside-down", np.ascontiguousarray(half_colour(crop(photo, (100, 100, 64, 80)))[::-1])
+    yield (
+        "palette",
+        np.stack([255 * ((x // 3 + y // 7) % 2), 0 * x, 90 * (x // 30 % 2)], axis=2).astype(np.uint8),
+    )
+    yield "lz", np.stack([x, 2 * y, x + y], axis=2).astype(np.uint8)
+    yield "noise", np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    tiles = np.zeros((520, 516, 3), np.uint8)
+    tiles[500:, 480:] = crop(photo, (200, 200, 20, 36))
+    yield "tiles", tiles
+
+
+def half_colour(pixels: Pixels) -> Pixels:
+    """Colour at even rows and columns as it is, between them its mean: even sides."""
+    green = pixels[:, :, 1:2].astype(np.int16)
+    colour = pixels[:, :, ::2] - green
+    for axis in (0, 1):
+        lines = np.moveaxis(colour, axis, 0)
+        lines[1:-1:2] = (lines[:-2:2] + lines[2::2]) // 2
+    red, blue = np.moveaxis((colour + green).clip(0, 255), 2, 0)
+    return np.stack([red, green[:, :, 0], blue], axis=2).astype(np.uint8)
 
 
 def crop(photo: PIL.Image.Image, place: tuple[int, int, int, int]) -> Pixels:
@@ -102,22 +135,36 @@ def write_case(folder: Path, name: str, data: bytes, model: cb.Checkerboard) -> 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--tag", default="s-1")
+    parser.add_argument("--codec", default="fhic", choices=("fhic", "pilc"))
+    parser.add_argument("--tag", help="s-1 of fhic, l-1 of pilc")
     parser.add_argument("--replace", action="store_true", help="write over files of weights not released yet")
     given = parser.parse_args(arguments)
-    weights = store.load("fhic", given.tag)
-    model = cb.build(weights, "cpu")
-    FOLDER.mkdir(parents=True, exist_ok=True)
+    folder = GOLDEN / given.codec
+    folder.mkdir(parents=True, exist_ok=True)
     with PIL.Image.open(PHOTO) as opened:
         photo = opened.convert("RGB")
-    for case, pixels, quality, order in cases(photo):
-        name = f"{given.tag}-{case}"
-        if (FOLDER / f"{name}.lic").exists() and not given.replace:
+
+    def wanted(name: str) -> bool:
+        there = (folder / f"{name}.lic").exists() and not given.replace
+        if there:
             print(f"{name}: there already")
-            continue
-        data = coded(model, weights.ref, pixels, quality, order)
-        write_case(FOLDER, name, data, model)
-        print(f"{name}: {len(data)} bytes")
+        return not there
+
+    if given.codec == "pilc":
+        for case, pixels in lossless_cases(photo):
+            if wanted(name := f"{given.tag or 'l-1'}-{case}"):
+                data = licodec.encode(pixels, codec="pilc")
+                (folder / f"{name}.lic").write_bytes(data)
+                licodec.decode(data).save(folder / f"{name}.png", optimize=True)
+                print(f"{name}: {len(data)} bytes")
+        return
+    weights = store.load("fhic", given.tag or "s-1")
+    model = cb.build(weights, "cpu")
+    for case, pixels, quality, order in cases(photo):
+        if wanted(name := f"{weights.ref.tag}-{case}"):
+            data = coded(model, weights.ref, pixels, quality, order)
+            write_case(folder, name, data, model)
+            print(f"{name}: {len(data)} bytes")
 
 
 if __name__ == "__main__":

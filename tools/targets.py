@@ -46,7 +46,8 @@ def by_size(encode: licodec.Encoder, size: int, picture: Any) -> float | None:
         data = encode(picture, target_size=size)
     except licodec.UsageError:
         return None
-    filled = licodec.inspect(data).quality < BEST_QUALITY
+    quality = licodec.inspect(data).quality
+    filled = quality is not None and quality < BEST_QUALITY
     return 100 * (len(data) / size - 1) if filled else None
 
 

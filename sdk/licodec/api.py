@@ -30,8 +30,8 @@ from lic_format.header import Colour, Depth, Flag, Head
 from licodec import options, store, targets
 from licodec.atomic import write_atomic
 from licodec.codecs.contract import Shared, Stages
-from licodec.codecs.registry import CODECS, CodecEntry
-from licodec.images import Picture, from_picture, psnr, reduced, to_picture
+from licodec.codecs.registry import CODECS, LOSSLESS, CodecEntry
+from licodec.images import Picture, check_lossless, from_picture, psnr, reduced, to_picture
 from licodec.models import CACHE, Loaded, Request, codec_entry, resolve_device
 from licodec.options import EncodeOptions
 from licodec.threads import limited
@@ -80,6 +80,7 @@ class Encoder:
         download: str | None = None,
     ) -> None:
         self._request = _encode_request(codec, weights, download)
+        _refuse_rates(codec, {"quality": quality})
         self._quality: float = targets.chosen({"quality": quality}).quality
         self._given = (device, threads, download)
         self._place = _Place.chosen(device, threads).resolved()
@@ -110,11 +111,20 @@ class Encoder:
             more: targets (instead of a quality) and metadata, as in `encode`; the same for every picture.
         """
         goal = targets.chosen({"quality": quality, **more}, self._quality)
+        codec = self._request.codec
+        if codec_for(codec, lossless=options.check("lossless", more.get("lossless"))) != codec:
+            raise UsageValueError(
+                f'lossless: this encoder is one of {codec}, which is lossy; make an Encoder("{LOSSLESS}")',
+                argument="lossless",
+            )
+        _refuse_rates(codec, {"quality": quality, **more})
         wanted = options.metadata(more)
+
+        def coded(one: Any) -> bytes:
+            return _encode(self._loaded, _picture(one, codec, wanted, stages), goal, stages)
+
         with self._place.entered():
-            if isinstance(image, list | tuple):
-                return [_encode(self._loaded, _picture(one, wanted, stages), goal, stages) for one in image]
-            return _encode(self._loaded, _picture(image, wanted, stages), goal, stages)
+            return [coded(one) for one in image] if isinstance(image, list | tuple) else coded(image)
 
     def warm_up(self) -> None:
         """Code a small picture, so that the first of a caller's takes no longer than those after it."""
@@ -188,7 +198,8 @@ def encode(
             in bits a pixel. The best quality that fits is found by coding, some five times.
         target_psnr: the least PSNR in dB over 8-bit samples; the smallest file that has it.
         strict: whether a target that this picture can't meet is an error; else the nearest file is given.
-        lossless: refused until there is a codec for it.
+        lossless: keep every sample, with a lossless codec: `codec` if it is one, else pilc. Images whose
+            samples would have to be converted with a loss are refused by name.
         icc_profile, exif, xmp: bytes to store instead of what the image carries in `info`, exif also as
             PIL.Image.Exif; None or b"" stores none. The orientation comes from the EXIF that is stored, else
             from the image, and survives everything else.
@@ -199,10 +210,12 @@ def encode(
         UsageError: a wrong argument, by name (also a ValueError or TypeError).
         WeightsError: the weights are not there or damaged.
     """
-    request = _encode_request(codec, weights, download)
     goal = targets.chosen({"quality": quality, **more})
+    codec = codec_for(codec, lossless=options.check("lossless", more.get("lossless")))
+    request = _encode_request(codec, weights, download)
+    _refuse_rates(codec, {"quality": quality, **more})
     place = _Place.chosen(device, threads)
-    picture = _picture(image, options.metadata(more), stages)
+    picture = _picture(image, codec, options.metadata(more), stages)
     with place.resolved().entered() as resolved:
         return _encode(CACHE.get(request, resolved), picture, goal, stages)
 
@@ -251,8 +264,24 @@ def _encode_request(codec: str, weights: str | os.PathLike[str] | None, download
     )
 
 
-def _picture(image: Any, wanted: Mapping[str, Any], stages: Stages | None) -> Picture:
+def codec_for(codec: Any, *, lossless: bool) -> str:
+    """The codec for a picture: the one named, or a lossless one instead where that is wanted."""
+    token: str = options.check("codec", codec)
+    entry = CODECS.get(token)
+    return LOSSLESS if lossless and entry is not None and not entry.lossless else token
+
+
+def _refuse_rates(codec: str, given: Mapping[str, Any]) -> None:
+    """Refuse a quality or a target for a codec that knows one way only."""
+    named = [name for name in ("quality", *targets.TARGETS) if given.get(name) is not None]
+    if named and codec_entry(codec).lossless:
+        raise UsageValueError(f"{named[0]}: {codec} is lossless and takes none; leave it out", named[0])
+
+
+def _picture(image: Any, codec: str, wanted: Mapping[str, Any], stages: Stages | None) -> Picture:
     with _timed(stages, "pixels"):
+        if codec_entry(codec).lossless:
+            check_lossless(image)
         return to_picture(image, wanted)
 
 
@@ -263,8 +292,9 @@ def _encode(loaded: Loaded, picture: Picture, goal: targets.Goal, stages: Stages
 
         with _timed(stages, "alpha"):
             chunks = (*chunks, alpha.encode(picture.alpha))
-            planes = alpha.without_hidden(picture.planes, picture.alpha)
-        picture = dataclasses.replace(picture, planes=planes)
+            if not codec_entry(loaded.ref.codec).lossless:
+                planes = alpha.without_hidden(picture.planes, picture.alpha)
+                picture = dataclasses.replace(picture, planes=planes)
     picture = dataclasses.replace(picture, metadata=chunks)
 
     shared: Shared | None = None if goal.target is None else {}
@@ -294,12 +324,15 @@ def _coded(
 ) -> bytes:
     ref = loaded.ref
     coded = loaded.model.encode(picture, rate=rate, stages=stages, shared=shared)
+    flags = Flag.LOSSLESS if codec_entry(ref.codec).lossless else Flag(0)
+    if picture.alpha is not None:
+        flags |= Flag.ALPHA
     head = Head(
         width=picture.width,
         height=picture.height,
         colour=Colour.GREY if picture.grey else Colour.RGB,
         depth=Depth(picture.depth),
-        flags=Flag(0) if picture.alpha is None else Flag.ALPHA,
+        flags=flags,
         orientation=picture.orientation,
         codec=ref.codec,
         tag=ref.tag,
@@ -580,7 +613,7 @@ class Info:
         depth: bits a sample.
         orientation: EXIF's 1..8.
         codec, tag: which codec, and which of its weights.
-        quality: 0..100, to one decimal, as the rate index says it.
+        quality: 0..100, to one decimal, as the rate index says it; None where the picture is lossless.
         rate, order: rate index 0..255 and decode order as in the header.
         lossless, alpha: flags.
         alpha_bytes: of the alpha plane, coded; 0 where there is none.
@@ -598,7 +631,7 @@ class Info:
     orientation: int
     codec: str
     tag: str
-    quality: float
+    quality: float | None
     rate: int
     order: int
     lossless: bool
@@ -651,7 +684,7 @@ def _info(file: BinaryIO) -> Info:
         orientation=head.orientation,
         codec=head.codec,
         tag=head.tag,
-        quality=options.quality_of(head.rate),
+        quality=None if head.lossless else options.quality_of(head.rate),
         rate=head.rate,
         order=int(head.order),
         lossless=head.lossless,

@@ -113,6 +113,21 @@ def to_picture(image: Any, wanted: Mapping[str, Any] | None = None) -> Picture:
     return Picture(planes, alpha, orientation=orientation, metadata=chunks)
 
 
+_EXACT_MODES = ("L", "LA", "RGB", "RGBA", "1", "P", "PA", "RGBX")
+
+
+def check_lossless(image: Any) -> None:
+    """Refuse an image whose samples are not kept as they are: UsageTypeError."""
+    mode = getattr(image, "mode", None)
+    if mode in _CODED_MODE and mode not in _EXACT_MODES:
+        raise _refuse_type(f'mode {mode}: on the way to RGB it loses something; use image.convert("RGB")')
+    if "torch" in sys.modules:
+        import torch
+
+        if isinstance(image, torch.Tensor) and image.is_floating_point():
+            raise _refuse_type("a float tensor is rounded to 8 bits, which is a loss; give uint8")
+
+
 def _samples_of(image: Any) -> tuple[PIL.Image.Image | None, Pixels]:
     """The host's image that may carry metadata, loaded by now, and the samples, uint8 H x W x 1..4."""
     import numpy as np

@@ -197,12 +197,10 @@ def _flag(name: str, value: Any) -> bool:
     return value
 
 
-def _not_yet(name: str, value: Any) -> bool:
-    if value is True:
-        raise UsageValueError(f"{name}: this version has no lossless codec; leave it out", argument=name)
-    if value is not None and value is not False:
-        raise _wrong_type(name, _NOT_YET, value)
-    return False
+def _flag_or_none(name: str, value: Any) -> bool:
+    if value is not None and not isinstance(value, bool):
+        raise _wrong_type(name, _FLAG_OR_NONE, value)
+    return bool(value)
 
 
 def _inheritable(expects: str, normal: Callable[[Any], Any]) -> Callable[[str, Any], Any]:
@@ -244,7 +242,7 @@ _CONTENT = "at most 16 MiB as bytes, or None"
 _EXIF = f"a PIL.Image.Exif or a TIFF structure, with or without the prefix Exif\\0\\0, of {_CONTENT}"
 _DPI = "two numbers from 0.02 to 1e8 (pixels an inch, across and down), or None"
 _TOKEN = "a codec's name (`licodec codecs` lists them)"
-_NOT_YET = "False, or None"
+_FLAG_OR_NONE = "True or False, or None"
 _DEVICE = "auto, cpu, cuda or cuda:N, or None"
 _MOST_THREADS = 1024
 _DOWNLOAD = "auto or never, or None"
@@ -290,11 +288,11 @@ OPTIONS: Mapping[str, Option] = {
         ),
         Option(
             name="lossless",
-            expects=_NOT_YET,
+            expects=_FLAG_OR_NONE,
             default=False,
-            check=_not_yet,
-            hosts=frozenset({"sdk", "pillow"}),
-            doc="Refused by name until there is a lossless codec.",
+            check=_flag_or_none,
+            doc="Keep every sample, with a lossless codec: pilc where the one named is lossy. No quality and "
+            "no target then.",
         ),
         Option(
             name="weights",

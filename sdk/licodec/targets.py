@@ -90,16 +90,17 @@ def chosen(given: Mapping[str, Any], quality: float = options.DEFAULT_QUALITY) -
     """The goal of an encoding from its options (quality, target_size, target_bpp, target_psnr, strict,
     lossless); those missing or None are not given. `quality`: where nothing is said.
 
-    Raises UsageError for a wrong value, for two that contradict each other, and for `lossless`.
+    Raises UsageError for a wrong value, and for two that contradict each other.
     """
-    options.check("lossless", given.get("lossless"))
     values = {name: options.check(name, given.get(name)) for name in ("quality", *TARGETS)}
     strict = options.check("strict", given.get("strict", options.default("strict")))
     named = [name for name, value in values.items() if value is not None]
+    if options.check("lossless", given.get("lossless")):
+        named.insert(0, "lossless")
     if len(named) > 1:
         raise UsageValueError(f"{named[0]} and {named[1]} are both given; one of them decides", named[1])
-    if not named or named == ["quality"]:
-        return Goal(values["quality"] if named else quality)
+    if named in ([], ["lossless"], ["quality"]):
+        return Goal(quality if values["quality"] is None else values["quality"])
     return Goal(quality, named[0], float(values[named[0]]), strict)
 
 

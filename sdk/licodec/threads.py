@@ -4,6 +4,8 @@
 meets later, for good. What torch asks before a parallel loop belongs to a thread, though: OpenMP's number,
 and MKL's own where somebody called `torch.set_num_threads`. Both are set here for the calling thread, and put
 back after it. A torch that was built without OpenMP (its wheels are not) takes no notice.
+
+NumPy has a number of its own, the process's.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import os
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -33,6 +37,49 @@ def limited(threads: int | None) -> Iterator[None]:
             yield
         finally:
             set_mkl(before)
+
+
+class _OneThread:
+    """NumPy's matrix products on one thread while anybody wants them so."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._holders = 0
+        self._limit = contextlib.ExitStack()
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        with self._lock:
+            if self._holders == 0:
+                self._limit.enter_context(_blas().limit(limits=1))
+            self._holders += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._holders -= 1
+                if self._holders == 0:
+                    self._limit.close()
+
+    def after_fork(self) -> None:
+        """In a child: the lock as nobody holds it, whatever a thread of the parent did."""
+        self._lock = threading.Lock()
+
+
+_products = _OneThread()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_products.after_fork)
+
+
+def products_on_one_thread() -> contextlib.AbstractContextManager[None]:
+    """NumPy's matrix products on one thread: small ones take longer on several. Their number is the whole
+    process's, so it stays so until the last thread is out of here."""
+    return _products.held()
+
+
+@functools.cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController().select(user_api="blas")
 
 
 @functools.cache

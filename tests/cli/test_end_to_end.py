@@ -43,6 +43,24 @@ def test_a_picture_survives_encode_inspect_decode(licodec_command: Command, slop
     assert psnr(read(slope), read(decoded)) > 28
 
 
+def test_lossless_keeps_every_sample(licodec_command: Command, slope: Path) -> None:
+    coded, decoded = slope.with_suffix(".lic"), slope.with_name("decoded.png")
+    status, out, err = licodec_command("encode", slope, "--lossless", "--json")
+    assert (status, err) == (0, "")
+    report = json.loads(out)
+    assert (report["codec"], report["quality"]) == ("pilc", None)
+    assert licodec_command("decode", coded, "-o", decoded)[0] == 0
+    assert np.array_equal(read(slope), read(decoded))
+    status, out, _ = licodec_command("inspect", coded)
+    assert status == 0
+    rows = dict(line.split(maxsplit=1) for line in out.decode().splitlines()[1:])
+    assert rows["lossless"] == "yes" and "quality" not in rows
+    for option in (["-q", "50"], ["--target-size", "5000"]):
+        status, _, err = licodec_command("encode", slope, "--lossless", *option)
+        assert status == 2
+        assert "lossless and" in err and "are both given" in err
+
+
 @pytest.mark.parametrize("strip", [False, True])
 def test_metadata_is_kept_unless_stripped_and_the_picture_stays_upright(
     licodec_command: Command, slope: Path, strip: bool

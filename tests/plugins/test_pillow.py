@@ -21,6 +21,7 @@ import PIL.Image
 import PIL.ImageFile
 import PIL.ImageOps
 import pytest
+import torch
 
 import lic_format
 import licodec
@@ -392,7 +393,7 @@ def test_saving_onto_the_open_file_works(lic: bytes, image: PIL.Image.Image, tmp
 def test_save_takes_every_real_quality(image: PIL.Image.Image, quality: Any) -> None:
     buffer = io.BytesIO()
     image.save(buffer, "LIC", codec="stand-in", quality=quality)
-    assert abs(licodec.inspect(buffer.getvalue()).quality - float(quality)) < 0.3
+    assert licodec.inspect(buffer.getvalue()).quality == pytest.approx(float(quality), abs=0.3)
 
 
 @pytest.mark.parametrize("quality", [101, -1, "high", True, float("nan")])
@@ -442,24 +443,64 @@ def test_options_of_other_formats_are_ignored_in_silence(image: PIL.Image.Image,
         assert saved(image, optimize=True, progressive=True, method=6, lossless=False, exif=b"") == lic
 
 
-def test_lossless_is_refused_rather_than_ignored(image: PIL.Image.Image, lic: bytes) -> None:
+def kept(image: PIL.Image.Image, **given: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "LIC", **given)
+    return buffer.getvalue()
+
+
+def test_lossless_keeps_every_sample_in_every_host(image: PIL.Image.Image, lic: bytes) -> None:
     def written(**given: Any) -> bytes:
-        found = iio.imwrite(
-            "<bytes>", np.asarray(image), extension=".lic", codec="stand-in", quality=100, **given
-        )
+        found = iio.imwrite("<bytes>", np.asarray(image), extension=".lic", **given)
         assert isinstance(found, bytes)
         return found
 
-    def encoded(**given: Any) -> bytes:
-        return licodec.encode(image, codec="stand-in", quality=100, **given)
-
-    encoder = licodec.Encoder("stand-in", quality=100)
-    for save in (functools.partial(saved, image), encoded, functools.partial(encoder, image), written):
-        with pytest.raises(ValueError, match=r"^lossless: this version has no lossless codec"):
-            save(lossless=True)
+    lossless = licodec.encode(image, lossless=True)
+    assert licodec.encode(image, codec="pilc") == licodec.Encoder("pilc")(image) == lossless
+    assert kept(image, lossless=True) == written(lossless=True) == lossless
+    info = licodec.inspect(lossless)
+    assert (info.codec, info.lossless, info.quality) == ("pilc", True, None)
+    opened = PIL.Image.open(io.BytesIO(lossless))
+    assert opened.info["lic"]["lossless"] is True
+    assert np.array_equal(np.asarray(opened), np.asarray(image))
+    assert np.array_equal(iio.imread(lossless, extension=".lic"), np.asarray(image))
+    for save in (functools.partial(kept, image), functools.partial(licodec.encode, image)):
+        stand_in = functools.partial(save, codec="stand-in", quality=100)
+        assert stand_in(lossless=False) == stand_in(lossless=None) == lic
         with pytest.raises(TypeError, match=r"^lossless: expected"):
             save(lossless="yes")
-        assert save(lossless=False) == save(lossless=None) == lic
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "1", "P"])
+def test_lossless_keeps_every_mode_with_the_colours_that_nobody_sees(mode: str) -> None:
+    rng = np.random.default_rng(4)
+    image = PIL.Image.fromarray(rng.integers(0, 256, (30, 41, 4), dtype=np.uint8), "RGBA").convert(mode)
+    if "A" in image.getbands():
+        image.putalpha(PIL.Image.fromarray((255 * rng.integers(0, 2, (30, 41))).astype(np.uint8)))
+    back = PIL.Image.open(io.BytesIO(kept(image, lossless=True)))
+    assert np.array_equal(np.asarray(back), np.asarray(image.convert(back.mode)))
+
+
+@pytest.mark.parametrize("mode", ["YCbCr", "CMYK", "HSV", "LAB", "La", "RGBa"])
+def test_lossless_refuses_what_it_would_have_to_convert(mode: str) -> None:
+    image = PIL.Image.new(mode, (8, 8))
+    with pytest.raises(TypeError, match=f"mode {mode}: on the way to RGB it loses something"):
+        kept(image, lossless=True)
+    with pytest.raises(TypeError, match="float tensor is rounded to 8 bits"):
+        licodec.encode(torch.zeros(3, 8, 8), lossless=True)
+
+
+@pytest.mark.parametrize("name", ["quality", "target_size", "target_bpp", "target_psnr"])
+def test_lossless_and_a_quality_or_target_contradict_each_other(image: PIL.Image.Image, name: str) -> None:
+    target: dict[str, Any] = {name: 30}
+    with pytest.raises(ValueError, match=f"lossless and {name} are both given"):
+        kept(image, lossless=True, **target)
+    with pytest.raises(ValueError, match=f"^{name}: pilc is lossless and takes none"):
+        licodec.encode(image, codec="pilc", **target)
+    with pytest.raises(ValueError, match=f"^{name}: pilc is lossless"):
+        licodec.Encoder("pilc")(image, **target)
+    with pytest.raises(ValueError, match=r"^lossless: this encoder is one of stand-in, which is lossy"):
+        licodec.Encoder("stand-in")(image, lossless=True)
 
 
 def test_save_all_is_not_pretended(image: PIL.Image.Image) -> None:

@@ -50,6 +50,7 @@ class CommaList(click.ParamType[Any]):
 @click.option("--no-ms-ssim", is_flag=True, help="Leave MS-SSIM out.")
 @click.option("--quick", is_flag=True, help="Two pictures and few settings, to see that everything works.")
 @click.option("--environments", is_flag=True, help="Also exchange files with differently set up processes.")
+@click.option("--lossless", is_flag=True, help="Compare lossless codecs: bits a sample and MB/s.")
 @click.option("--quiet", is_flag=True, help="Draw no progress bar.")
 @declared_option("weights")
 @declared_option("device")
@@ -64,6 +65,7 @@ def bench(
     no_ms_ssim: bool,
     quick: bool,
     environments: bool,
+    lossless: bool,
     quiet: bool,
     weights: str | None,
     device: str | None,
@@ -74,6 +76,10 @@ def bench(
     appear for the 24 Kodak pictures. Peers: jpeg, jpeg444, jpeg2000, webp, avif, avif444, jxl.
     """
     _require(_NEEDS)
+    if lossless:
+        _refuse_with_lossless(codecs=codecs, qualities=qualities, out=out, environments=environments)
+        _bench_lossless(images, limit, threads, weights, as_json, quiet)
+        return
     from licodec.evaluation import bench as room
     from licodec.evaluation import crops, report
 
@@ -95,6 +101,24 @@ def bench(
         report.write(result, out)
         crops.write_sheet(result, options, out / "crops.png")
     click.echo(json.dumps(report.to_json(result)) if as_json else report.markdown(result), nl=as_json)
+
+
+def _refuse_with_lossless(**given: Any) -> None:
+    if named := [name for name, value in given.items() if value]:
+        raise click.UsageError(f"--{named[0]} means nothing with --lossless; leave it out")
+
+
+def _bench_lossless(
+    images: str, limit: int | None, threads: int | None, weights: str | None, as_json: bool, quiet: bool
+) -> None:
+    from licodec.evaluation import lossless
+    from licodec.evaluation.pictures import open_pictures
+
+    with _progress(quiet) as progress:
+        rows = lossless.compare(
+            open_pictures(images, limit), threads=threads, weights=weights, progress=progress
+        )
+    click.echo(json.dumps(lossless.to_json(rows)) if as_json else lossless.markdown(rows), nl=as_json)
 
 
 def _require(modules: tuple[str, ...]) -> None:

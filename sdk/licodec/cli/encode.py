@@ -29,6 +29,7 @@ def encode(
     target_size: int | None,
     target_bpp: float | None,
     target_psnr: float | None,
+    lossless: bool,
     weights: str | None,
     device: str | None,
     threads: int | None,
@@ -45,14 +46,16 @@ def encode(
     """
     jobs_planned = plan(sources, output, ".lic", overwrite=not no_overwrite)
     import licodec
-    from licodec import images, targets
+    from licodec import api, images, targets
 
+    given = {"target_size": target_size, "target_bpp": target_bpp, "target_psnr": target_psnr}
+    wanted: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    # Refuses two that contradict each other.
+    goal = targets.chosen({"quality": quality, "lossless": lossless, **wanted})
+    codec = api.codec_for(codec, lossless=lossless)
     encoder = licodec.Encoder(
         codec, quality=quality, device=device, threads=threads, weights=weights, download=download
     )
-    given = {"target_size": target_size, "target_bpp": target_bpp, "target_psnr": target_psnr}
-    wanted: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    goal = targets.chosen({"quality": quality, **wanted})  # refuses two that contradict each other
 
     def work(job: Job) -> dict[str, Any]:
         from PIL import Image
@@ -74,7 +77,7 @@ def encode(
             "width": width,
             "height": height,
             "codec": codec,
-            "quality": licodec.inspect(data).quality if goal.target else goal.quality,
+            "quality": licodec.inspect(data).quality if goal.target or lossless else goal.quality,
             "ms": round(milliseconds, 1),
         }
 

@@ -36,7 +36,8 @@ def _inspected(job: Job) -> dict[str, Any]:
 
 
 def _text(report: dict[str, Any]) -> str:
-    fields = {key: value for key, value in report.items() if key != "input"}
+    hidden = {"input", "quality"} if report["lossless"] else {"input"}
+    fields = {key: value for key, value in report.items() if key not in hidden}
     width = max(len(key) for key in fields)
     lines = [f"  {key:<{width}}  {_value(value)}" for key, value in fields.items()]
     return "\n".join([report["input"], *lines])

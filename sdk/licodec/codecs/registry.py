@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from lic_format.container import SEALED_ANS, Unit
+from lic_format.container import CODEC_BYTES, LANES, SEALED_ANS, Unit
 from lic_format.errors import FormatError, UnsupportedError
-from lic_format.fields import EnumU8, Table
+from lic_format.fields import U8, U32, EnumU8, Table, VarBytes
 from lic_format.header import Head, Order
 
 
@@ -19,7 +19,8 @@ class CodecEntry:
     """One codec: token in files, module that codes, tag that encodes, and how its side info reads.
 
     `precheck(head, units)` raises FormatError or UnsupportedError for what no weights are needed to refuse.
-    `reductions`: to which parts of its size it decodes a picture in less time.
+    `lossless`: decoding gives the samples that were encoded. `reductions`: to which parts of its size it
+    decodes a picture in less time.
     """
 
     token: str
@@ -28,6 +29,7 @@ class CodecEntry:
     side_info: Table
     title: str
     precheck: Callable[[Head, Sequence[Unit]], None]
+    lossless: bool = False
     reductions: tuple[int, ...] = ()
 
 
@@ -91,6 +93,86 @@ def _precheck_fhic(head: Head, units: Sequence[Unit]) -> None:
         )
 
 
+PILC_SIDE_INFO = Table(
+    "pilc side info",
+    (
+        ("layout", EnumU8({1: "this layout"}), "layout id of this table"),
+        ("columns", U8(0, 24), "tiles are 2^columns pixels wide"),
+        ("rows", U8(0, 24), "and 2^rows pixels high; those at the right and lower edge are smaller"),
+        ("digest", VarBytes(16), "none, or 16 bytes: BLAKE2b-128 of all samples, row by row"),
+    ),
+)
+LATTICE = 4
+PILC_TILE = Table(
+    "pilc tile",
+    (
+        (
+            "mode",
+            EnumU8({0: "raw", 1: "constant", 2: "palette", 3: "lz", LATTICE: "lattice"}),
+            "how the tile is coded",
+        ),
+        ("flips", U8(0, 3), "bit 0: coded upside down; bit 1: coded left to right"),
+        ("check", U32(), "CRC-32 of its samples, row by row"),
+    ),
+)
+"""The side info of a unit."""
+PILC_TILE_EXPONENT = 18
+"""A tile has at most 2^18 pixels."""
+
+Area = tuple[slice, slice]
+"""Rows and columns of a picture."""
+
+
+def tile_exponents(width: int, height: int) -> tuple[int, int]:
+    """Columns and rows of a picture's tiles as powers of two: 512 x 512, and where the picture has fewer rows
+    or columns than half of that, more of the other."""
+    columns, rows = 9, 9
+    while rows > 0 and height <= 1 << (rows - 1) and width > 1 << columns:
+        columns, rows = columns + 1, rows - 1
+    while columns > 0 and width <= 1 << (columns - 1) and height > 1 << rows:
+        columns, rows = columns - 1, rows + 1
+    return columns, rows
+
+
+def tiles(width: int, height: int, columns: int, rows: int) -> list[Area]:
+    """The tiles of a picture in raster order."""
+    return [
+        (slice(top, min(top + (1 << rows), height)), slice(left, min(left + (1 << columns), width)))
+        for top in range(0, height, 1 << rows)
+        for left in range(0, width, 1 << columns)
+    ]
+
+
+def _precheck_pilc(head: Head, units: Sequence[Unit]) -> None:
+    side = PILC_SIDE_INFO.read_whole(head.side_info, where="HEAD")
+    columns, rows = side["columns"], side["rows"]
+    if columns + rows > PILC_TILE_EXPONENT:
+        raise FormatError(
+            f"pilc: tiles of 2^{columns} x 2^{rows} pixels, at most 2^{PILC_TILE_EXPONENT} are expected",
+            chunk="HEAD",
+        )
+    if len(side["digest"]) not in (0, 16):
+        raise FormatError(f"pilc: a digest of {len(side['digest'])} bytes, expected none or 16", chunk="HEAD")
+    if not head.lossless or head.order != Order.ONE_STEP or head.rate:
+        raise FormatError(
+            "pilc is lossless and has no rate and no order, but HEAD says other things", chunk="HEAD"
+        )
+    count = -(-head.width >> columns) * -(-head.height >> rows)
+    if len(units) != count:
+        raise FormatError(f"pilc: {len(units)} DATA chunks for {count} tiles", chunk="DATA")
+    for number, unit in enumerate(units):
+        record = PILC_TILE.read_whole(unit.side_info, where="DATA")
+        kind = LANES if record["mode"] == LATTICE else CODEC_BYTES
+        if unit.kind != kind:
+            raise FormatError(
+                f"pilc: tile {number} of mode {record['mode']} in DATA of kind {unit.kind}, expected {kind}",
+                chunk="DATA",
+            )
+
+
+LOSSLESS = "pilc"
+"""The codec where a lossless one is asked for and none is named."""
+
 CODECS: dict[str, CodecEntry] = {
     "fhic": CodecEntry(
         token="fhic",
@@ -100,5 +182,14 @@ CODECS: dict[str, CodecEntry] = {
         title="checkerboard context with exact scale nets; one model for all rates",
         precheck=_precheck_fhic,
         reductions=(4, 8, 16),
+    ),
+    "pilc": CodecEntry(
+        token="pilc",
+        module="licodec.codecs.lossless",
+        default_tag="l-1",
+        side_info=PILC_SIDE_INFO,
+        title="lossless: nested lattices with exact integer nets",
+        precheck=_precheck_pilc,
+        lossless=True,
     ),
 }

@@ -224,7 +224,8 @@ class _File:
         tensors = safetensors.torch.load(self.data)
         floats = {name: t for name, t in tensors.items() if t.dtype.is_floating_point and t.numel()}
         # The largest magnitude of each in one call; a call for each takes as long as reading the file.
-        for name, largest in zip(floats, torch._foreach_norm(list(floats.values()), math.inf), strict=True):
+        largest_of_each = torch._foreach_norm(list(floats.values()), math.inf) if floats else []
+        for name, largest in zip(floats, largest_of_each, strict=True):
             if not math.isfinite(largest):
                 raise WeightsError(f"{self.path}: the tensor {name} holds values that are not finite")
         return Weights(self.ref, tensors, read_metadata(self.data), self.path)

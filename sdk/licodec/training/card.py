@@ -43,7 +43,7 @@ def card(folder: Path, benches: Sequence[Path], data: Path | None = None) -> str
     parts += ["## Training\n", _training(rows)]
     if sources:
         crops = [(source, str(count)) for source, count in sources.most_common()]
-        parts.append(_table(("source of training crops", "crops"), crops))
+        parts.append(table(("source of training crops", "crops"), crops))
     parts += ["## Limits\n", LIMITS]
     return "\n".join(parts)
 
@@ -96,7 +96,7 @@ def _result(report: dict[str, Any], codec: dict[str, Any]) -> dict[str, Any]:
 
 def _facts(facts: dict[str, Any]) -> str:
     exact, total = facts["exact_parameters"] / 1e6, facts["parameters"] / 1e6
-    return _table(
+    return table(
         ("", ""),
         [
             ("decode digest", f"`{facts['decode_digest']}`"),
@@ -128,8 +128,8 @@ def _bench(report: dict[str, Any]) -> str:
     return "\n".join(
         [
             f"## Whole files: {report['images']['source']}, {len(report['images']['pictures'])} pictures\n",
-            _table(("codec", "BD-rate against", "whole overlap", "30-38 dB"), rows),
-            _table(("quality", "bpp", "PSNR dB"), points[:: max(1, len(points) // 10)]),
+            table(("codec", "BD-rate against", "whole overlap", "30-38 dB"), rows),
+            table(("quality", "bpp", "PSNR dB"), points[:: max(1, len(points) // 10)]),
         ]
     )
 
@@ -149,7 +149,7 @@ def _training(rows: Sequence[dict[str, Any]]) -> str:
         "decode order 1 and PSNR at rate index 96.\n"
     ]
     lines.append(
-        _table(
+        table(
             ("minutes", "steps", "loss", "bpp", "PSNR dB"),
             [
                 (
@@ -166,7 +166,7 @@ def _training(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     lines += ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join(lines) + "\n"

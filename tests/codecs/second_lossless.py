@@ -1,0 +1,196 @@
+"""A decoder of pilc's tiles in plain Python integers, written from SPEC.md: sample by sample, no NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from licodec.entropy.lanes_reference import ESCAPE, PRECISION, STATE_MIN, TOTAL, WORD_BITS, split_body
+
+Rows = list[list[int]]
+Weights = Mapping[str, Rows]
+"""Tensors by name, as nested lists."""
+
+SEEN = {
+    "A": [("ee", range(-1, 3), range(-1, 3))],
+    "B0": [("ee", range(-1, 2), range(-1, 3)), ("oo", range(-1, 2), range(-1, 3))],
+    "B1": [(phase, range(-1, 3), range(-1, 2)) for phase in ("oo", "ee", "eo")],
+}
+NEAREST = {
+    "A": [("ee", 0, 0), ("ee", 0, 1), ("ee", 1, 0), ("ee", 1, 1)],
+    "B0": [("ee", 0, 0), ("ee", 0, 1), ("oo", -1, 0), ("oo", 0, 0)],
+    "B1": [("oo", 0, -1), ("oo", 0, 0), ("ee", 0, 0), ("ee", 1, 0)],
+}
+CODED = {"A": "oo", "B0": "eo", "B1": "oe"}
+PARITY = {"e": 0, "o": 1}
+
+
+class Lanes:
+    """The stream of one tile, symbol by symbol."""
+
+    def __init__(self, body: bytes, frequencies: Rows) -> None:
+        self.lanes, escapes, states, words = split_body(body)
+        self.frequencies = frequencies
+        self.escapes = iter(bytes(escapes))
+        self.states = [int.from_bytes(states[4 * i : 4 * i + 4], "little") for i in range(self.lanes)]
+        self.words = iter([int.from_bytes(words[i : i + 2], "little") for i in range(0, len(words), 2)])
+
+    def stage(self, tables: Sequence[int]) -> list[int]:
+        out = []
+        for first in range(0, len(tables), self.lanes):
+            row = tables[first : first + self.lanes]
+            for lane, table in enumerate(row):
+                out.append(self._symbol(lane, self.frequencies[table]))
+            for lane in range(len(row)):
+                if self.states[lane] < STATE_MIN:
+                    self.states[lane] = self.states[lane] << WORD_BITS | next(self.words)
+        return [
+            next(self.escapes) if symbol == ESCAPE and 0 in self.frequencies[table] else symbol
+            for symbol, table in zip(out, tables, strict=True)
+        ]
+
+    def _symbol(self, lane: int, frequencies: Sequence[int]) -> int:
+        x = self.states[lane]
+        rest, start = x % TOTAL, 0
+        for symbol, frequency in enumerate(frequencies):
+            if rest < start + frequency:
+                self.states[lane] = frequency * (x >> PRECISION) + rest - start
+                return symbol
+            start += frequency
+        raise AssertionError("frequencies do not add up")
+
+    def at_its_end(self) -> bool:
+        left = [*self.escapes, *self.words]
+        return not left and all(state == STATE_MIN for state in self.states)
+
+
+class Phases:
+    """A lattice by its phases."""
+
+    def __init__(self, height: int, width: int) -> None:
+        self.height, self.width = height, width
+        self.values: dict[str, Rows] = {}
+
+    def shape(self, phase: str) -> tuple[int, int]:
+        row, column = (PARITY[letter] for letter in phase)
+        return (self.height + 1 - row) // 2, (self.width + 1 - column) // 2
+
+    def at(self, phase: str, i: int, j: int) -> int:
+        rows, columns = self.shape(phase)
+        if not rows * columns:
+            phase, (rows, columns) = "ee", self.shape("ee")
+        return self.values[phase][min(max(i, 0), rows - 1)][min(max(j, 0), columns - 1)]
+
+    def whole(self) -> Rows:
+        names = {(0, 0): "ee", (0, 1): "eo", (1, 0): "oe", (1, 1): "oo"}
+        return [
+            [self.values[names[y % 2, x % 2]][y // 2][x // 2] for x in range(self.width)]
+            for y in range(self.height)
+        ]
+
+
+def neighbours(lattice: Phases, phase: str, i: int, j: int) -> Iterator[int]:
+    row, column = (PARITY[letter] for letter in phase)
+    corners = [(-1, -1), (-1, 1), (1, -1), (1, 1)]
+    for down, right in [*corners, (-1, 0), (1, 0), (0, -1), (0, 1)]:
+        y, x = row + down, column + right
+        yield lattice.at("eo"[y % 2] + "eo"[x % 2], i + y // 2, j + x // 2)
+
+
+def products(matrix: Rows, x: Sequence[int]) -> list[int]:
+    return [sum(w * v for w, v in zip(row, (*x, 1), strict=True)) for row in matrix]
+
+
+def between(value: int, low: int, high: int) -> int:
+    return min(max(value, low), high)
+
+
+def looked(
+    weights: Weights, name: str, step: str, own: Phases, earlier: Sequence[Phases], i: int, j: int
+) -> tuple[int, int]:
+    """Table and prediction of one sample."""
+    m = (sum(own.at(*place(i, j, *each)) for each in NEAREST[step]) + 2) // 4
+    x = [
+        own.at(phase, i + down, j + right) - m
+        for phase, rows, columns in SEEN[step]
+        for down in rows
+        for right in columns
+    ]
+    for lattice in earlier:
+        centre = lattice.at(CODED[step], i, j)
+        x += [value - centre for value in neighbours(lattice, CODED[step], i, j)]
+    linear, *u = products(weights[f"{name}.first"], x)
+    v = products(weights[f"{name}.second"], [between(value, 0, 32767) for value in u])
+    e, s = products(weights[f"{name}.third"], [between(value // 64, 0, 32767) for value in v])
+    p = (linear + e // 8 + 320) // 128
+    f = p // 4 + m + (earlier[0].at(CODED[step], i, j) if earlier else 0)
+    return weights["tables"][between(s // 64, 0, 4095)][p % 4], between(f, 0, 255)
+
+
+def place(i: int, j: int, phase: str, down: int, right: int) -> tuple[str, int, int]:
+    return phase, i + down, j + right
+
+
+def decode_tile(
+    body: bytes, height: int, width: int, channels: int, flips: int, weights: Weights
+) -> list[list[list[int]]]:
+    """Samples [height][width][channels] of a body of mode 4."""
+    lanes = Lanes(body, weights["frequencies"])
+    shapes = [(height, width)]
+    while max(shapes[-1]) > 16:
+        shapes.append(((shapes[-1][0] + 1) // 2, (shapes[-1][1] + 1) // 2))
+    known: list[list[Phases]] = []
+    planes: list[Rows] = []
+    green_base: Rows = []
+    for plane in range(channels):
+        rows, columns = shapes[-1]
+        differences = iter(lanes.stage([120 + plane] * (rows * columns)))
+        samples: Rows = []
+        for y in range(rows):
+            samples.append([])
+            for x in range(columns):
+                before = samples[y][x - 1] if x else samples[y - 1][0] if y else 0
+                samples[y].append((next(differences) + before) % 256)
+        if not plane:
+            green_base = samples
+            values = samples
+        else:
+            values = [
+                [a - b for a, b in zip(mine, green, strict=True)]
+                for mine, green in zip(samples, green_base, strict=True)
+            ]
+        mine_by_level: list[Phases] = []
+        for level in range(len(shapes) - 2, -1, -1):
+            own = Phases(*shapes[level])
+            own.values["ee"] = values
+            earlier = [lattices[len(mine_by_level)] for lattices in known]
+            for step, phase in CODED.items():
+                rows, columns = own.shape(phase)
+                if not rows * columns:
+                    continue
+                name = f"{min(level, 1)}.{plane}.{step}"
+                seen = [
+                    looked(weights, name, step, own, earlier, i, j)
+                    for i in range(rows)
+                    for j in range(columns)
+                ]
+                symbols = lanes.stage([table for table, _ in seen])
+                coded = [(symbol + f) % 256 for symbol, (_, f) in zip(symbols, seen, strict=True)]
+                grid = [coded[columns * i : columns * (i + 1)] for i in range(rows)]
+                if plane:
+                    grid = [
+                        [s - earlier[0].at(phase, i, j) for j, s in enumerate(r)] for i, r in enumerate(grid)
+                    ]
+                own.values[phase] = grid
+            values = own.whole()
+            mine_by_level.append(own)
+        known.append(mine_by_level)
+        planes.append(values)
+    assert lanes.at_its_end()
+    order = [1, 0, 2] if channels == 3 else [0]
+    tile = [
+        [[planes[p][y][x] + (planes[0][y][x] if p else 0) for p in order] for x in range(width)]
+        for y in range(height)
+    ]
+    if flips & 1:
+        tile = tile[::-1]
+    return [row[::-1] for row in tile] if flips & 2 else tile
