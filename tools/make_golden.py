@@ -2,10 +2,10 @@
 
     python tools/make_golden.py [--codec fhic] [--tag s-1] [--replace]
 
-tests/golden/CODEC/ holds, for each file NAME.lic, NAME.png (the decoded pixels), and for fhic NAME.json
-(digest of the weights, CRC-32 of the symbols). Every later version must read them: run this once for a tag
-that is released, never again. Existing files are left alone unless --replace is given, which is for weights
-not released yet.
+tests/golden/CODEC/ holds, for each file NAME.lic, NAME.png (the decoded pixels) and NAME.json (digest of the
+weights, for fhic CRC-32 of the symbols). Every later version must read them: run this once for a tag that is
+released, never again. Existing files are left alone unless --replace is given, which is for weights not
+released yet.
 """
 
 from __future__ import annotations
@@ -154,7 +154,9 @@ def main(arguments: list[str] | None = None) -> None:
         for case, pixels in lossless_cases(photo):
             if wanted(name := f"{given.tag or 'l-1'}-{case}"):
                 data = licodec.encode(pixels, codec="pilc")
+                facts = {"decode_digest": licodec.inspect(data).decode_digest}
                 (folder / f"{name}.lic").write_bytes(data)
+                (folder / f"{name}.json").write_text(json.dumps(facts, indent=1) + "\n")
                 licodec.decode(data).save(folder / f"{name}.png", optimize=True)
                 print(f"{name}: {len(data)} bytes")
         return
