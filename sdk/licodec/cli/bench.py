@@ -75,11 +75,11 @@ def bench(
     Rates are those of whole files, PSNR and MS-SSIM those of 8-bit RGB. Deltas against published curves
     appear for the 24 Kodak pictures. Peers: jpeg, jpeg444, jpeg2000, webp, avif, avif444, jxl.
     """
-    _require(_NEEDS)
     if lossless:
         _refuse_with_lossless(codecs=codecs, qualities=qualities, out=out, environments=environments)
         _bench_lossless(images, limit, threads, weights, as_json, quiet)
         return
+    _require(_NEEDS)
     from licodec.evaluation import bench as room
     from licodec.evaluation import crops, report
 

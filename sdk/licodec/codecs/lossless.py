@@ -481,7 +481,7 @@ def streams_of(tiles: Sequence[Tile], nets: Nets, table_of: Bytes) -> list[Strea
 # --- Tiles and files ----------------------------------------------------------------------------------------
 
 TOGETHER: Final = 8
-"""Tiles that are decoded in lockstep."""
+"""Tiles that are coded in lockstep."""
 
 
 def build(weights: Weights, device: str, *, exact: str = "auto") -> Lossless:
