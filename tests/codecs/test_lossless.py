@@ -309,9 +309,15 @@ def test_side_info_that_cannot_be_is_refused_by_name(field: str, value: Any, mes
     [
         (
             "0.2.B1.first",
-            lambda t: t.index_fill(1, torch.tensor([3]), 2**20),
+            lambda t: t.index_fill(1, torch.tensor([3, 4]), 2**14),
             "sums of '0.2.B1.first' can reach",
         ),
+        (
+            "0.2.B1.first",
+            lambda t: t.index_fill(1, torch.tensor([3]), 2**15),
+            "a weight of magnitude 32768",
+        ),
+        ("0.2.B1.first", lambda t: t.repeat(5, 1), "rows, expected 2..65"),
         ("1.0.A.second", lambda t: t * 0 + 40, "sums of '1.0.A.second' can reach"),
         ("1.1.B0.third", lambda t: t[:, :-1], "expected integers"),
         ("0.0.A.first", lambda t: t.float(), "expected integers"),

@@ -31,6 +31,7 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 from torch import Tensor, nn
 
+from licodec.codecs import lattices
 from licodec.codecs import lossless as pilc
 from licodec.entropy.lanes_reference import ESCAPE, TOTAL
 from licodec.evaluation.lossless import Row, markdown
@@ -38,6 +39,8 @@ from licodec.store.weights import load_file as load_weights_file
 from licodec.training.card import table
 from licodec.training.data import Pixels, halved, read_crops
 
+UNITS: Final = 48, 32
+"""Of the two layers of a net."""
 HALF_COLOUR_SHARE: Final = 0.4
 SCALE_MIN: Final = 0.06
 SCALE_RATIO: Final = 1.16
@@ -122,10 +125,10 @@ def planes_of(picture: Pixels) -> list[npt.NDArray[np.int16]]:
     return [green, red - green, blue - green]
 
 
-def lattice_of(plane: npt.NDArray[np.int16], level: int) -> pilc.Lattice:
+def lattice_of(plane: npt.NDArray[np.int16], level: int) -> lattices.Lattice:
     values = plane[:: 1 << level, :: 1 << level]
-    lattice = pilc.Lattice(*values.shape)
-    for phase in (pilc.EE, pilc.OO, pilc.EO, pilc.OE):
+    lattice = lattices.Lattice(*values.shape)
+    for phase in (lattices.EE, lattices.OO, lattices.EO, lattices.OE):
         lattice.put(phase, values[phase.row :: 2, phase.column :: 2])
     return lattice
 
@@ -134,7 +137,7 @@ def samples(
     pictures: Sequence[Pixels],
     which: int,
     plane: int,
-    step: pilc.Pass,
+    step: lattices.Pass,
     rng: np.random.Generator,
     *,
     per_picture: int = PER_PICTURE,
@@ -150,7 +153,7 @@ def samples(
             h, w = own.size(step.target)
             if not h * w:
                 continue
-            x = np.empty((pilc.inputs(plane, step), h, w), np.float32)
+            x = np.empty((lattices.inputs(plane, step), h, w), np.float32)
             mean = np.empty((h, w), np.float32)
             pilc.fill_inputs(x, mean, step, own, earlier, slice(0, h))
             count = min(h * w, max(1, per_picture >> (2 * (level - LEVELS[which][0]))))
@@ -183,11 +186,11 @@ class Trainable(nn.Module):
         def start(rows: int, columns: int, scale: float) -> nn.Parameter:
             return nn.Parameter(torch.randn(rows, columns) * scale / columns**0.5)
 
-        hidden = pilc.UNITS - 1
+        hidden, second = UNITS
         self.linear = nn.Parameter(torch.zeros(1, inputs))
         self.first, self.first_bias = start(hidden, inputs, 0.6), nn.Parameter(torch.zeros(hidden))
-        self.second, self.second_bias = start(pilc.UNITS, hidden, 1.0), nn.Parameter(torch.zeros(pilc.UNITS))
-        self.third, self.third_bias = start(2, pilc.UNITS, 1.0), nn.Parameter(torch.tensor([0.0, 0.3]))
+        self.second, self.second_bias = start(second, hidden, 1.0), nn.Parameter(torch.zeros(second))
+        self.third, self.third_bias = start(2, second, 1.0), nn.Parameter(torch.tensor([0.0, 0.3]))
         with torch.no_grad():  # no correction, and an activity that grows with the inputs
             self.third[0] = 0
             self.third[1] = self.third[1].abs() / 2
@@ -299,7 +302,7 @@ def tables_by_activity() -> npt.NDArray[np.uint8]:
     return table.astype(np.uint8)
 
 
-def counted(pictures: Sequence[Pixels], nets: pilc.Nets, table_of: pilc.Bytes) -> npt.NDArray[np.int64]:
+def counted(pictures: Sequence[Pixels], nets: pilc.Nets, table_of: lattices.Bytes) -> npt.NDArray[np.int64]:
     """How often each table meets each symbol: [tables, 256]."""
     out = np.zeros(pilc.TABLES * 256, np.int64)
     for picture in pictures:
@@ -348,10 +351,10 @@ def _whole(share: npt.NDArray[np.float64], kept: npt.NDArray[np.bool_]) -> npt.N
 # --- command --------------------------------------------------------------------------------------
 
 
-def names() -> Iterator[tuple[str, int, int, pilc.Pass]]:
+def names() -> Iterator[tuple[str, int, int, lattices.Pass]]:
     for which in range(pilc.CLASSES):
         for plane in range(3):
-            for step in pilc.PASSES:
+            for step in lattices.PASSES:
                 yield f"{which}.{plane}.{step.name}", which, plane, step
 
 
@@ -385,7 +388,7 @@ def export(data: Path, nets: Path, out: Path) -> None:
         integers[which, plane, step.name] = pilc.net_of(parts["first"], parts["second"], parts["third"])
     pictures = training_pictures(data, np.random.default_rng(1))
     tensors["frequencies"] = frequencies(counted(pictures, integers, table_of.reshape(-1)))
-    said = {"codec": "pilc", "tag": out.name, "architecture": "lattice-16", "tables": "lanes"}
+    said = {"codec": "pilc", "tag": out.name, "architecture": "lattice-48-32", "tables": "lanes"}
     out.mkdir(parents=True, exist_ok=True)
     save_file(tensors, out / "model.safetensors", said)
     (out / "training.jsonl").write_bytes((nets / "log.jsonl").read_bytes())
@@ -393,7 +396,7 @@ def export(data: Path, nets: Path, out: Path) -> None:
 
 
 INTRODUCTION = """\
-Integer networks and tables of the lossless codec `pilc`: 18 networks of 16 and 16 units, which predict
+Integer networks and tables of the lossless codec `pilc`: 18 networks of 48 and 32 units, which predict
 samples on nested lattices and choose their probability tables. Exact on every machine. Files name these
 weights by the decode digest.
 """

@@ -1,0 +1,301 @@
+"""Nested lattices: in which order a tile's samples are coded, whoever predicts them.
+
+A tile is three planes, G, R - G and B - G, or one. Of each, every second row and column makes a lattice of a
+quarter of the samples, again and again, down to at most 16 x 16: the base. What lies between is coded in
+passes. Each sees all that is known, and is computed for all of its samples at once:
+
+    ee eo ee eo      A    oo from ee
+    oe oo oe oo      B0   eo from ee, oo
+    ee eo ee eo      B1   oe from ee, oo, eo
+    oe oo oe oo
+
+The next finer lattice's ee is what this one has become. Planes come one after the other, so that R - G and
+B - G see all of the earlier planes, also below and to the right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Bytes = npt.NDArray[np.uint8]
+
+BASE: Final = 16
+"""Largest side of the lattice that is not halved any more."""
+
+BEFORE, AFTER = 1, 2
+"""Rows and columns by which a phase is continued with its edge: as far as passes look."""
+
+
+class Phase(NamedTuple):
+    """Which rows and columns of a lattice: 0 even, 1 odd."""
+
+    row: int
+    column: int
+
+
+EE, EO, OE, OO = Phase(0, 0), Phase(0, 1), Phase(1, 0), Phase(1, 1)
+
+Place = tuple[Phase, int, int]
+"""A sample seen from another: its phase, and how many rows and columns further in that phase."""
+
+
+class Window(NamedTuple):
+    """Samples of one phase seen from another: how many rows and columns further in that phase."""
+
+    phase: Phase
+    rows: range
+    columns: range
+
+    @property
+    def size(self) -> int:
+        return len(self.rows) * len(self.columns)
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One pass over a lattice: what it codes, and which samples of its own plane it sees.
+
+    nearest: the four samples whose mean all others are compared with.
+    around: the eight neighbours in an earlier plane, which is known everywhere.
+    """
+
+    name: str
+    target: Phase
+    nearest: tuple[Place, Place, Place, Place]
+    seen: tuple[Window, ...]
+    around: tuple[Window, ...]
+
+
+PASSES: Final = (
+    Pass(
+        "A",
+        OO,
+        ((EE, 0, 0), (EE, 0, 1), (EE, 1, 0), (EE, 1, 1)),
+        (Window(EE, range(-1, 3), range(-1, 3)),),
+        (
+            Window(EE, range(2), range(2)),
+            Window(EO, range(2), range(1)),
+            Window(OE, range(1), range(2)),
+        ),
+    ),
+    Pass(
+        "B0",
+        EO,
+        ((EE, 0, 0), (EE, 0, 1), (OO, -1, 0), (OO, 0, 0)),
+        tuple(Window(phase, range(-1, 2), range(-1, 3)) for phase in (EE, OO)),
+        (
+            Window(OE, range(-1, 1), range(2)),
+            Window(OO, range(-1, 1), range(1)),
+            Window(EE, range(1), range(2)),
+        ),
+    ),
+    Pass(
+        "B1",
+        OE,
+        ((OO, 0, -1), (OO, 0, 0), (EE, 0, 0), (EE, 1, 0)),
+        tuple(Window(phase, range(-1, 3), range(-1, 2)) for phase in (OO, EE, EO)),
+        (
+            Window(EO, range(2), range(-1, 1)),
+            Window(EE, range(2), range(1)),
+            Window(OO, range(1), range(-1, 1)),
+        ),
+    ),
+)
+
+
+class Lattice:
+    """One lattice of a plane by its four phases, each continued beyond its edges.
+
+    A phase without samples (in a lattice of one row or one column) reads as `ee`.
+    """
+
+    def __init__(self, height: int, width: int, dtype: npt.DTypeLike = np.float32) -> None:
+        self.height, self.width, self.dtype = height, width, np.dtype(dtype)
+        self.rows, self.columns = (height + 1) // 2, (width + 1) // 2
+        self.padded: dict[Phase, npt.NDArray[Any]] = {}
+
+    def size(self, phase: Phase) -> tuple[int, int]:
+        """Rows and columns that a phase has."""
+        return (self.height + 1 - phase.row) // 2, (self.width + 1 - phase.column) // 2
+
+    def put(self, phase: Phase, values: npt.NDArray[np.generic]) -> None:
+        """All samples of a phase."""
+        h, w = values.shape
+        if not h * w:
+            self.padded[phase] = self.padded[EE]
+            return
+        out = np.empty((self.rows + BEFORE + AFTER, self.columns + BEFORE + AFTER), self.dtype)
+        inner = out[BEFORE : BEFORE + h]
+        inner[:, BEFORE : BEFORE + w] = values
+        inner[:, :BEFORE] = inner[:, BEFORE, None]
+        inner[:, BEFORE + w :] = inner[:, BEFORE + w - 1, None]
+        out[:BEFORE] = out[BEFORE]
+        out[BEFORE + h :] = out[BEFORE + h - 1]
+        self.padded[phase] = out
+
+    def at(self, place: Place, rows: slice, width: int) -> npt.NDArray[Any]:
+        """What these rows of a pass, `width` samples each, see at a place."""
+        phase, i, j = place
+        return self.padded[phase][
+            BEFORE + i + rows.start : BEFORE + i + rows.stop, BEFORE + j : BEFORE + j + width
+        ]
+
+    def values(self, phase: Phase) -> npt.NDArray[Any]:
+        """The samples of a phase [h, w]."""
+        h, w = self.size(phase)
+        return self.padded[phase][BEFORE : BEFORE + h, BEFORE : BEFORE + w]
+
+    def samples(self) -> npt.NDArray[Any]:
+        """The whole lattice [height, width], once all phases are there."""
+        out = np.empty((self.height, self.width), self.dtype)
+        for phase in (EE, OO, EO, OE):
+            out[phase.row :: 2, phase.column :: 2] = self.values(phase)
+        return out
+
+
+def sides(height: int, width: int) -> list[tuple[int, int]]:
+    """Sides of a plane's lattices from the finest to the base: of one element where the plane is the base."""
+    out = [(height, width)]
+    while max(out[-1]) > BASE:
+        h, w = out[-1]
+        out.append(((h + 1) // 2, (w + 1) // 2))
+    return out
+
+
+def places(windows: Sequence[Window]) -> Iterator[Place]:
+    """What windows hold, row by row."""
+    for phase, rows, columns in windows:
+        for i in rows:
+            for j in columns:
+                yield phase, i, j
+
+
+def inputs(plane: int, step: Pass) -> int:
+    """How many samples a net sees, in its own and in earlier planes."""
+    seen, around = (sum(window.size for window in windows) for windows in (step.seen, step.around))
+    return seen + plane * around
+
+
+# --- A tile -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """What a tile has to be told next: the samples of one phase of one lattice of one channel, as differences
+    from their predictions.
+
+    phase: None for a base lattice, which is not predicted but coded by differences of neighbours.
+    prediction: of the samples 0..255, [h, w]; table: for each of them, [h, w].
+    """
+
+    plane: int
+    level: int
+    phase: Phase | None
+    prediction: npt.NDArray[np.int32]
+    table: Bytes
+
+    def samples_of(self, channels: Sequence[Bytes]) -> Bytes:
+        """These samples in a tile whose channels are G, R, B."""
+        step = 1 << self.level
+        if self.phase is None:
+            return channels[self.plane][::step, ::step]
+        row, column = self.phase
+        return channels[self.plane][row * step :: 2 * step, column * step :: 2 * step]
+
+    def symbols_of(self, samples: Bytes) -> Bytes:
+        """[h, w] samples as [h w] symbols, mod 256."""
+        if self.phase is not None:
+            return np.subtract(samples, self.prediction, dtype=np.int32).astype(np.uint8).reshape(-1)
+        differences = np.diff(samples, axis=1, prepend=np.uint8(0))
+        differences[1:, 0] = np.diff(samples[:, 0])
+        return differences.reshape(-1)
+
+    def samples_from(self, symbols: Bytes) -> Bytes:
+        """The inverse of `symbols_of`."""
+        shaped = symbols.reshape(self.prediction.shape)
+        if self.phase is not None:
+            return (shaped + self.prediction).astype(np.uint8)
+        rows = shaped.copy()
+        rows[:, 0] = np.cumsum(rows[:, 0], dtype=np.uint8)
+        return np.cumsum(rows, axis=1, dtype=np.uint8)
+
+
+Look = Callable[[int, Pass, Lattice, Sequence[Lattice], npt.NDArray[np.int32], Bytes], None]
+"""Predicts a pass: of level 0 (the finest) or more, in a lattice of its own plane and those of earlier ones.
+
+Fills the predictions of the samples themselves, 0..255, and the table of each: [h, w] both.
+"""
+Passes = Generator[Request, Bytes, tuple[Bytes, ...]]
+
+
+def passes(shape: tuple[int, ...], look: Look, base_table: int, dtype: npt.DTypeLike = np.float32) -> Passes:
+    """The passes of a tile [height, width, 1 or 3 planes], in their order.
+
+    A generator: it yields what it has to be told, is sent the samples, uint8 [h, w], and returns the channels
+    G, R, B, uint8 [height, width]. One loop for both directions: an encoder answers from the picture, a
+    decoder from the stream.
+
+    base_table: the table of differences between neighbours in a base lattice of G; R - G and B - G have the
+    next ones. dtype: of the lattices that `look` sees, float32 or int16.
+    """
+    height, width, planes = shape
+    shapes = sides(height, width)
+    known: list[list[Lattice]] = []
+    green: list[npt.NDArray[Any]] = []
+    out: list[Bytes] = []
+    for plane in range(planes):
+        base = len(shapes) - 1
+        unknown = np.zeros(shapes[base], np.int32)
+        table = np.full(shapes[base], base_table + plane, np.uint8)
+        samples = yield Request(plane, base, None, unknown, table)
+        values = np.asarray(samples, dtype)
+        if plane:
+            values -= green[base]
+        else:
+            green = [values] * (base + 1)
+        mine: list[Lattice] = []
+        for level in range(base - 1, -1, -1):
+            own = Lattice(*shapes[level], dtype)
+            own.put(EE, values)
+            earlier = [lattices[base - 1 - level] for lattices in known]
+            for step in PASSES:
+                if 0 in own.size(step.target):
+                    own.put(step.target, np.empty(own.size(step.target), dtype))
+                    continue
+                h, w = own.size(step.target)
+                prediction, table = np.empty((h, w), np.int32), np.empty((h, w), np.uint8)
+                look(level, step, own, earlier, prediction, table)
+                samples = yield Request(plane, level, step.target, prediction, table)
+                told = np.asarray(samples, dtype)
+                own.put(step.target, told - earlier[0].values(step.target) if plane else told)
+            values = own.samples()
+            mine.append(own)
+            if not plane:
+                green[level] = values
+        known.append(mine)
+        out.append((values + green[0] if plane else values).astype(np.uint8))
+    return tuple(out)
+
+
+NOTHING: Final = np.empty(0, np.uint8)
+Answer = Callable[[Sequence[Request | None]], Sequence[Bytes]]
+"""Samples for the requests of several tiles; what it gives for None is not looked at."""
+
+
+def walked(tiles: Sequence[Passes], answer: Answer) -> list[tuple[Bytes, ...]]:
+    """Go through the passes of several tiles in lockstep, and return their channels."""
+    done: list[tuple[Bytes, ...]] = [()] * len(tiles)
+    asked: list[Request | None] = [next(tile) for tile in tiles]
+    while any(asked):
+        for i, samples in enumerate(answer(asked)):
+            if asked[i] is not None:
+                try:
+                    asked[i] = tiles[i].send(samples)
+                except StopIteration as end:
+                    asked[i], done[i] = None, end.value
+    return done
