@@ -11,6 +11,7 @@ NumPy has a number of its own, the process's.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import ctypes
 import functools
 import os
@@ -20,6 +21,19 @@ from pathlib import Path
 
 from threadpoolctl import ThreadpoolController
 
+_wanted: contextvars.ContextVar[int | None] = contextvars.ContextVar("_wanted", default=None)
+
+
+def wanted() -> int:
+    """How many threads this call's work is to be spread over: what `limited` says, or one a processor that
+    this process may use."""
+    set_number = _wanted.get()
+    if set_number is not None:
+        return set_number
+    with contextlib.suppress(AttributeError):  # Linux alone says which
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
 
 @contextlib.contextmanager
 def limited(threads: int | None) -> Iterator[None]:
@@ -27,6 +41,16 @@ def limited(threads: int | None) -> Iterator[None]:
     if threads is None:
         yield
         return
+    before_us = _wanted.set(threads)
+    try:
+        with _torch_limited(threads):
+            yield
+    finally:
+        _wanted.reset(before_us)
+
+
+@contextlib.contextmanager
+def _torch_limited(threads: int) -> Iterator[None]:
     import torch
 
     torch.get_num_threads()  # in a thread that is new to it torch sets its own number first, once

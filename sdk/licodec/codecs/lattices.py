@@ -39,6 +39,7 @@ class Phase(NamedTuple):
 
 
 EE, EO, OE, OO = Phase(0, 0), Phase(0, 1), Phase(1, 0), Phase(1, 1)
+PHASES: Final = EE, EO, OE, OO
 
 Place = tuple[Phase, int, int]
 """A sample seen from another: its phase, and how many rows and columns further in that phase."""
@@ -117,7 +118,9 @@ class Lattice:
     def __init__(self, height: int, width: int, dtype: npt.DTypeLike = np.float32) -> None:
         self.height, self.width, self.dtype = height, width, np.dtype(dtype)
         self.rows, self.columns = (height + 1) // 2, (width + 1) // 2
-        self.padded: dict[Phase, npt.NDArray[Any]] = {}
+        shape = len(PHASES), self.rows + BEFORE + AFTER, self.columns + BEFORE + AFTER
+        self.stack: npt.NDArray[Any] = np.empty(shape, dtype)
+        self.padded: dict[Phase, npt.NDArray[Any]] = dict(zip(PHASES, self.stack, strict=True))
 
     def size(self, phase: Phase) -> tuple[int, int]:
         """Rows and columns that a phase has."""
@@ -126,17 +129,16 @@ class Lattice:
     def put(self, phase: Phase, values: npt.NDArray[np.generic]) -> None:
         """All samples of a phase."""
         h, w = values.shape
+        out = self.padded[phase]
         if not h * w:
-            self.padded[phase] = self.padded[EE]
+            out[:] = self.padded[EE]
             return
-        out = np.empty((self.rows + BEFORE + AFTER, self.columns + BEFORE + AFTER), self.dtype)
         inner = out[BEFORE : BEFORE + h]
         inner[:, BEFORE : BEFORE + w] = values
         inner[:, :BEFORE] = inner[:, BEFORE, None]
         inner[:, BEFORE + w :] = inner[:, BEFORE + w - 1, None]
         out[:BEFORE] = out[BEFORE]
         out[BEFORE + h :] = out[BEFORE + h - 1]
-        self.padded[phase] = out
 
     def at(self, place: Place, rows: slice, width: int) -> npt.NDArray[Any]:
         """What these rows of a pass, `width` samples each, see at a place."""

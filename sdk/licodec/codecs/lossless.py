@@ -13,9 +13,10 @@ and every machine gets the same numbers.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,7 @@ import numpy.typing as npt
 from lic_format.container import CODEC_BYTES, LANES, LicFile, Unit
 from lic_format.errors import FormatError, WeightsError
 from lic_format.header import Order
+from licodec import compiled
 from licodec.codecs import screen_content
 from licodec.codecs.contract import Coded, Shared, Stages
 from licodec.codecs.lattices import (
@@ -30,6 +32,7 @@ from licodec.codecs.lattices import (
     PASSES,
     Bytes,
     Lattice,
+    Look,
     Pass,
     Request,
     inputs,
@@ -44,10 +47,12 @@ from licodec.entropy.lanes import LaneTables
 from licodec.entropy.lanes_reference import PRECISION
 from licodec.images import Picture
 from licodec.store.weights import Weights
-from licodec.threads import products_on_one_thread
+from licodec.threads import products_on_one_thread, wanted
 
 Floats = npt.NDArray[np.float32]
 """Integers, held as float32."""
+T = TypeVar("T")
+R = TypeVar("R")
 
 # --- Nets ---------------------------------------------------------------------------------------------------
 
@@ -212,8 +217,8 @@ Stream = list[tuple[Bytes, Bytes]]
 """Symbols of a tile and the table of each, stage by stage."""
 
 
-def streams_of(tiles: Sequence[Tile], nets: Nets, table_of: Bytes) -> list[Stream]:
-    """What an encoder writes of several tiles."""
+def streams_of(tiles: Sequence[Tile], look: Look, dtype: npt.DTypeLike = np.float32) -> list[Stream]:
+    """What an encoder writes of several tiles; `dtype` is of the lattices that `look` sees."""
     channels = [_channels(tile) for tile in tiles]
     streams: list[Stream] = [[] for _ in tiles]
 
@@ -226,8 +231,7 @@ def streams_of(tiles: Sequence[Tile], nets: Nets, table_of: Bytes) -> list[Strea
             out.append(samples)
         return out
 
-    look = Looking(nets, table_of, Scratch())
-    walked([passes(tile.shape, look, BASE_TABLE) for tile in tiles], answer)
+    walked([passes(tile.shape, look, BASE_TABLE, dtype) for tile in tiles], answer)
     return streams
 
 
@@ -235,6 +239,9 @@ def streams_of(tiles: Sequence[Tile], nets: Nets, table_of: Bytes) -> list[Strea
 
 TOGETHER: Final = 8
 """Tiles that are coded in lockstep."""
+WORTH_COMPILING: Final = 4 << 20
+"""Samples that a model codes in NumPy before it turns to compiled loops: these take half a second to load, in
+which NumPy codes some four million."""
 
 
 def build(weights: Weights, device: str, *, exact: str = "auto") -> Lossless:
@@ -260,6 +267,48 @@ class Lossless:
             for step in PASSES
         }
 
+        self._compiled: Look | None = None
+        self._coded = 0
+
+    # How
+
+    @property
+    def compiled(self) -> bool:
+        """Whether compiled loops are at work."""
+        return self._compiled is not None
+
+    def compile(self) -> None:
+        """From now on use compiled loops, where numba is installed."""
+        if self._compiled is None and compiled.here():
+            from licodec.codecs import lossless_compiled
+
+            self._compiled = lossless_compiled.looking(self.nets, self.table_of)
+
+    def _look(self) -> tuple[Look, npt.DTypeLike]:
+        """What predicts passes, and the dtype of the lattices it sees. For one thread."""
+        if self._compiled is not None:
+            return self._compiled, np.int16
+        return Looking(self.nets, self.table_of, Scratch()), np.float32
+
+    def _over_groups(self, work: Callable[[Sequence[T]], R], items: Sequence[T], samples: int) -> Iterator[R]:
+        """Do work for groups of tiles. Compiled loops hold no lock: one by one, on several threads. NumPy's
+        short calls would wait for each other: in lockstep, on one."""
+        self._coded += samples
+        if self._coded > WORTH_COMPILING:
+            self.compile()
+        if self._compiled is None:
+            with products_on_one_thread():
+                for first in range(0, len(items), TOGETHER):
+                    yield work(items[first : first + TOGETHER])
+            return
+        groups = [[item] for item in items]
+        count = min(wanted(), len(groups))
+        if count == 1:
+            yield from map(work, groups)
+            return
+        with ThreadPoolExecutor(count) as pool:
+            yield from pool.map(work, groups)
+
     # Encoder
 
     def encode(
@@ -274,12 +323,11 @@ class Lossless:
         """See `contract.Model`. Rate and order mean nothing here."""
         columns, rows = tile_exponents(picture.width, picture.height)
         places = tiles(picture.width, picture.height, columns, rows)
-        units: list[Unit] = []
-        with products_on_one_thread():
-            for first in range(0, len(places), TOGETHER):
-                group = places[first : first + TOGETHER]
-                parts = [np.ascontiguousarray(picture.planes[place]) for place in group]
-                units += self._encode_tiles(parts)
+
+        def encoded(group: Sequence[Area]) -> list[Unit]:
+            return self._encode_tiles([np.ascontiguousarray(picture.planes[place]) for place in group])
+
+        units = [unit for group in self._over_groups(encoded, places, picture.planes.size) for unit in group]
         fields = {"layout": 1, "columns": columns, "rows": rows, "digest": b""}
         return Coded(
             {"rate": 0, "order": Order.ONE_STEP, "side_info": PILC_SIDE_INFO.write(fields)},
@@ -303,8 +351,10 @@ class Lossless:
 
     def encode_lattices(self, group: Sequence[Tile]) -> list[bytes]:
         """Bodies of tiles in mode 4."""
-        streams = streams_of(group, self.nets, self.table_of)
-        return lanes.encode_many(streams, self.tables, [lanes.lanes_for(tile.size) for tile in group])
+        look, dtype = self._look()
+        streams = streams_of(group, look, dtype)
+        counts = [lanes.lanes_for(tile.size) for tile in group]
+        return lanes.encode_many(streams, self.tables, counts, compiled=self.compiled)
 
     # Decoder
 
@@ -315,9 +365,12 @@ class Lossless:
         side = PILC_SIDE_INFO.read_whole(head.side_info, where="HEAD")
         grid = tiles(head.width, head.height, side["columns"], side["rows"])
         work = list(enumerate(zip(grid, file.units, strict=True)))
-        with products_on_one_thread():
-            for first in range(0, len(work), TOGETHER):
-                self._decode_tiles(out, work[first : first + TOGETHER])
+
+        def decoded(group: Sequence[tuple[int, tuple[Area, Unit]]]) -> None:
+            self._decode_tiles(out, group)
+
+        for _ in self._over_groups(decoded, work, out.size):
+            pass
         return Picture(out)
 
     def _decode_tiles(self, out: Bytes, group: Sequence[tuple[int, tuple[Area, Unit]]]) -> None:
@@ -345,7 +398,7 @@ class Lossless:
         """Tiles of bodies in mode 4, before they are turned back; FormatError where a body can't be one."""
         if not bodies:
             return []
-        decoder = lanes.LaneDecoder(bodies, self.tables)
+        decoder = lanes.LaneDecoder(bodies, self.tables, compiled=self.compiled)
 
         def answer(asked: Sequence[Request | None]) -> Sequence[Bytes]:
             symbols = decoder.get([NOTHING if each is None else each.table.reshape(-1) for each in asked])
@@ -354,8 +407,8 @@ class Lossless:
                 for each, found in zip(asked, symbols, strict=True)
             ]
 
-        look = Looking(self.nets, self.table_of, Scratch())
-        walks = [passes(shape, look, BASE_TABLE) for shape in shapes]
+        look, dtype = self._look()
+        walks = [passes(shape, look, BASE_TABLE, dtype) for shape in shapes]
         done = walked(walks, answer)
         decoder.close()
         return [np.stack([channels[c] for c in _order(len(channels))], axis=2) for channels in done]

@@ -21,6 +21,7 @@ Sources: Duda, arXiv 1311.2540 (rANS); Giesen, arXiv 1402.3392 (interleaving).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -70,8 +71,6 @@ class LaneTables:
         WeightsError: other shape, dtype or range; a row with another sum, or neither full nor with escape.
     """
 
-    __slots__ = ("_codes", "_slots", "count", "frequencies", "full")
-
     count: int
     frequencies: npt.NDArray[np.uint16]
     """[T, 256], read-only."""
@@ -115,7 +114,7 @@ class LaneTables:
         codes = np.where(escaped, 1 << 15 | _code(wide, starts)[:, [ESCAPE]], _code(wide, starts))
         self._codes: npt.NDArray[np.int32] = _frozen(codes.astype(np.int32).ravel())
 
-    @property
+    @functools.cached_property
     def slots(self) -> npt.NDArray[np.uint32]:
         """What decoders on other devices look up, uint32 [T, 4096]: symbol, frequency - 1, slot - start.
 
@@ -125,7 +124,7 @@ class LaneTables:
         entries = self._slots
         symbol, frequency = entries >> _SYMBOL_SHIFT & SYMBOLS - 1, entries >> 32
         packed = symbol << 24 | frequency - 1 << PRECISION | entries & TOTAL - 1
-        return packed.astype(np.uint32).reshape(self.count, TOTAL)
+        return _frozen(packed.astype(np.uint32).reshape(self.count, TOTAL))
 
     def __setattr__(self, name: str, value: object) -> None:
         if hasattr(self, "_codes"):  # the last attribute that the constructor sets
@@ -158,12 +157,16 @@ def encode(stages: Sequence[Stage], tables: LaneTables, lanes: int) -> bytes:
     return encode_many([stages], tables, [lanes])[0]
 
 
-def encode_many(tiles: Sequence[Sequence[Stage]], tables: LaneTables, lanes: Sequence[int]) -> list[bytes]:
+def encode_many(
+    tiles: Sequence[Sequence[Stage]], tables: LaneTables, lanes: Sequence[int], *, compiled: bool = False
+) -> list[bytes]:
     """Bodies of several tiles, as ``encode`` gives them, coded in lockstep.
 
     Args:
         tiles: the stages of each.
         lanes: of each tile.
+        compiled: one tile after the other by loops that numba compiles, without the interpreter's lock; the
+            same bytes.
 
     Raises:
         UsageTypeError, UsageValueError: as ``encode``; not as many lanes as tiles.
@@ -175,16 +178,14 @@ def encode_many(tiles: Sequence[Sequence[Stage]], tables: LaneTables, lanes: Seq
             raise UsageValueError(
                 f"lanes: expected a power of two, 1..{LANES_MAX}, found {count}", argument="lanes"
             )
+    if compiled:
+        return [_encode_compiled(stages, tables, count) for stages, count in zip(tiles, lanes, strict=True)]
     escapes: list[list[bytes]] = [[] for _ in tiles]
     codes: list[list[npt.NDArray[np.int32]]] = [[] for _ in tiles]
     for tile, stages in enumerate(tiles):
         for symbols, index in stages:
-            position = _checked(index, tables.count, "table indices").astype(np.uint16)
-            _checked(symbols, SYMBOLS, "symbols")
-            if symbols.size != index.size:
-                raise UsageValueError(
-                    f"symbols: {symbols.size} of them for {index.size} table indices", argument="symbols"
-                )
+            _check_stage(symbols, index, tables)
+            position = index.astype(np.uint16)
             position <<= 8
             position |= symbols
             code = tables._codes.take(position)
@@ -196,10 +197,37 @@ def encode_many(tiles: Sequence[Sequence[Stage]], tables: LaneTables, lanes: Seq
         lockstep.put([of_tile[stage] if stage < len(of_tile) else _NOTHING for of_tile in codes])
     bodies = []
     for count, parts, (states, words) in zip(lanes, escapes, lockstep.finish(), strict=True):
-        raw = b"".join(parts)
-        head = bytes([count.bit_length() - 1]) + write_varint(len(raw)) + raw
-        bodies.append(head + states.astype("<u4").tobytes() + words.astype("<u2").tobytes())
+        bodies.append(_body(count, b"".join(parts), states, words))
     return bodies
+
+
+def _encode_compiled(stages: Sequence[Stage], tables: LaneTables, lanes: int) -> bytes:
+    from .lanes_compiled import encode_stages
+
+    for symbols, index in stages:
+        _check_stage(symbols, index, tables)
+    symbols = np.concatenate([_NO_SYMBOLS, *(symbols for symbols, _ in stages)])
+    index = np.concatenate([_NO_SYMBOLS, *(index for _, index in stages)])
+    ends = np.cumsum([symbols.size for symbols, _ in stages], dtype=np.int64)
+    states = np.full(lanes, STATE_MIN, np.uint32)
+    words, escapes = np.empty(symbols.size, np.uint16), np.empty(symbols.size, np.uint8)
+    drawn, escaped = encode_stages(symbols, index, ends, tables._codes, states, words, escapes)
+    raw = escapes[escapes.size - escaped :].tobytes()
+    return _body(lanes, raw, states, words[words.size - drawn :])
+
+
+def _check_stage(symbols: Bytes, index: Bytes, tables: LaneTables) -> None:
+    _checked(index, tables.count, "table indices")
+    _checked(symbols, SYMBOLS, "symbols")
+    if symbols.size != index.size:
+        raise UsageValueError(
+            f"symbols: {symbols.size} of them for {index.size} table indices", argument="symbols"
+        )
+
+
+def _body(lanes: int, escapes: bytes, states: npt.NDArray[Any], words: npt.NDArray[Any]) -> bytes:
+    head = bytes([lanes.bit_length() - 1]) + write_varint(len(escapes)) + escapes
+    return head + states.astype("<u4").tobytes() + words.astype("<u2").tobytes()
 
 
 class LaneDecoder:
@@ -211,24 +239,29 @@ class LaneDecoder:
     Args:
         bodies: of each tile, as ``encode`` gave it.
         tables: the tables of all of them.
+        compiled: one tile after the other by loops that numba compiles, without the interpreter's lock.
 
     Raises:
         FormatError: the bytes cannot be a tile.
     """
 
-    def __init__(self, bodies: Sequence[bytes | memoryview], tables: LaneTables) -> None:
+    def __init__(
+        self, bodies: Sequence[bytes | memoryview], tables: LaneTables, *, compiled: bool = False
+    ) -> None:
         self._tables = tables
+        self._compiled = compiled
         split = [split_body(body) for body in bodies]
         self._lanes = [lanes for lanes, _, _, _ in split]
         self._escapes = [np.frombuffer(escapes, np.uint8) for _, escapes, _, _ in split]
         self._escape = [0] * len(split)
-        self._states: list[Wide] = [np.frombuffer(s, "<u4").astype(np.int64) for _, _, s, _ in split]
+        kinds = (np.uint32, np.uint16) if compiled else (np.int64, np.int64)
+        self._states: list[Wide] = [np.frombuffer(s, "<u4").astype(kinds[0]) for _, _, s, _ in split]
         # One array for all tiles: a tile that asks for more than its words reads another's until it is found.
-        self._words: Wide = np.frombuffer(b"".join(w for _, _, _, w in split), "<u2").astype(np.int64)
+        self._words: Wide = np.frombuffer(b"".join(w for _, _, _, w in split), "<u2").astype(kinds[1])
         ends = np.cumsum([len(words) // 2 for _, _, _, words in split], dtype=np.int64)
         self._ends: list[int] = ends.tolist()
         self._at: list[int] = [0, *self._ends][: len(split)]
-        block = max(_BLOCK, sum(self._lanes))
+        block = 0 if compiled else max(_BLOCK, sum(self._lanes))
         self._offsets, self._entries = np.empty(block, np.int64), np.empty(block, np.int64)
 
     def get(self, indices: Sequence[Bytes]) -> list[Bytes]:
@@ -249,8 +282,11 @@ class LaneDecoder:
         for index in indices:
             _checked(index, self._tables.count, "indices")
         out = [np.empty(index.size, np.uint8) for index in indices]
-        for segment in _segments([index.size for index in indices], self._lanes):
-            self._decode(segment, indices, out)
+        if self._compiled:
+            self._decode_compiled(indices, out)
+        else:
+            for segment in _segments([index.size for index in indices], self._lanes):
+                self._decode(segment, indices, out)
         for tile, symbols in enumerate(out):
             self._unescape(tile, symbols, indices[tile])
         return out
@@ -291,6 +327,17 @@ class LaneDecoder:
             for part in segment.parts:
                 np.copyto(part.rows(out[part.tile], first, rows), entries[:, part.columns], casting="unsafe")
         segment.scatter(states, self._states)
+
+    def _decode_compiled(self, indices: Sequence[Bytes], out: Sequence[Bytes]) -> None:
+        from .lanes_compiled import decode_stage
+
+        slots = self._tables.slots.reshape(-1)
+        for tile, (index, symbols) in enumerate(zip(indices, out, strict=True)):
+            at, end = self._at[tile], self._ends[tile]
+            at = decode_stage(self._states[tile], self._words, at, end, index, slots, symbols)
+            if at < 0:
+                raise self._words_end(tile)
+            self._at[tile] = at
 
     def _unescape(self, tile: int, symbols: Bytes, index: Bytes) -> None:
         """Put the raw bytes in the places of a stage's escapes."""
@@ -588,6 +635,7 @@ def _frozen(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 _NOTHING: Final = _frozen(np.empty(0, np.int32))
+_NO_SYMBOLS: Final = _frozen(np.empty(0, np.uint8))
 _NO_WORDS: Final = _frozen(np.empty(0, np.uint16))
 
 __all__: Sequence[str] = (

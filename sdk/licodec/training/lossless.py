@@ -304,9 +304,10 @@ def tables_by_activity() -> npt.NDArray[np.uint8]:
 
 def counted(pictures: Sequence[Pixels], nets: pilc.Nets, table_of: lattices.Bytes) -> npt.NDArray[np.int64]:
     """How often each table meets each symbol: [tables, 256]."""
+    look = pilc.Looking(nets, table_of, pilc.Scratch())
     out = np.zeros(pilc.TABLES * 256, np.int64)
     for picture in pictures:
-        (stream,) = pilc.streams_of([picture], nets, table_of)
+        (stream,) = pilc.streams_of([picture], look)
         for symbols, index in stream:
             out += np.bincount(index.astype(np.int64) * 256 + symbols, minlength=out.size)
     return out.reshape(pilc.TABLES, 256)
