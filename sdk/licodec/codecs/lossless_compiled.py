@@ -8,7 +8,7 @@ products). The inner loop, `_products`, is written in the compiler's intermediat
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,7 +19,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from licodec import compiled
-from licodec.codecs.lattices import BEFORE, PHASES, Bytes, Lattice, Pass, places
+from licodec.codecs.lattices import BEFORE, PASSES, PHASES, Bytes, Lattice, Pass, Place, places
 from licodec.codecs.lossless import HIDDEN_MAX, WEIGHT_UNIT, Nets
 
 Integers = npt.NDArray[Any]
@@ -281,6 +281,23 @@ def _look(
             table[row, i] = table_of[activity << 2 | quarters & 3]
 
 
+def _indices(of_pass: Iterable[Place]) -> npt.NDArray[np.int64]:
+    """Number of the phase, rows and columns of places: [3, n]."""
+    return np.array([(PHASES.index(phase), i, j) for phase, i, j in of_pass], np.int64).T
+
+
+_PLACES: Final = {
+    step.name: (
+        _indices([(step.target, 0, 0)]),
+        _indices(step.nearest),
+        _indices(places(step.seen)),
+        _indices(places(step.around)),
+    )
+    for step in PASSES
+}
+"""The target itself, the nearest four, what is seen, and what is around, by name of the pass."""
+
+
 @dataclass(frozen=True, eq=False)
 class Looking:
     """A `Look` of lattices of int16, as `lossless.Looking`; safe in several threads."""
@@ -301,20 +318,17 @@ class Looking:
         flat = [each.stack.reshape(-1) for each in (own, *earlier)]
         flat += [flat[-1]] * (3 - len(flat))
         _, rows, columns = own.stack.shape
-
-        def offset(place: tuple[Any, int, int]) -> int:
-            phase, i, j = place
-            flat: int = (PHASES.index(phase) * rows + i) * columns + j
-            return flat
-
+        (target,), nearest, seen, around = (
+            (phases * rows + i) * columns + j for phases, i, j in _PLACES[step.name]
+        )
         _look(
             *flat,
             columns,
             BEFORE * columns + BEFORE,
-            offset((step.target, 0, 0)),
-            np.array([offset(place) for place in step.nearest], np.int64),
-            np.array([offset(place) for place in places(step.seen)], np.int64),
-            np.array([offset(place) for place in places(step.around)], np.int64),
+            target,
+            nearest,
+            seen,
+            around,
             len(earlier),
             (*net.linear, *net.first, *net.second, *net.third),
             self.table_of,

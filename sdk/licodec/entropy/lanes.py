@@ -126,6 +126,17 @@ class LaneTables:
         packed = symbol << 24 | frequency - 1 << PRECISION | entries & TOTAL - 1
         return _frozen(packed.astype(np.uint32).reshape(self.count, TOTAL))
 
+    @functools.cached_property
+    def symbols(self) -> Bytes:
+        """The symbol of each slot, uint8 [T * 4096]: less memory than `slots`."""
+        return _frozen((self._slots >> _SYMBOL_SHIFT & SYMBOLS - 1).astype(np.uint8))
+
+    @functools.cached_property
+    def spans(self) -> npt.NDArray[np.uint32]:
+        """Frequency << 16 | start of each symbol, uint32 [T * 256]."""
+        wide = self.frequencies.astype(np.int64)
+        return _frozen(_code(wide, wide.cumsum(1) - wide).astype(np.uint32).ravel())
+
     def __setattr__(self, name: str, value: object) -> None:
         if hasattr(self, "_codes"):  # the last attribute that the constructor sets
             raise AttributeError(f"LaneTables are immutable, {name} cannot be set")
@@ -331,10 +342,10 @@ class LaneDecoder:
     def _decode_compiled(self, indices: Sequence[Bytes], out: Sequence[Bytes]) -> None:
         from .lanes_compiled import decode_stage
 
-        slots = self._tables.slots.reshape(-1)
+        symbols_of, spans = self._tables.symbols, self._tables.spans
         for tile, (index, symbols) in enumerate(zip(indices, out, strict=True)):
             at, end = self._at[tile], self._ends[tile]
-            at = decode_stage(self._states[tile], self._words, at, end, index, slots, symbols)
+            at = decode_stage(self._states[tile], self._words, at, end, index, symbols_of, spans, symbols)
             if at < 0:
                 raise self._words_end(tile)
             self._at[tile] = at

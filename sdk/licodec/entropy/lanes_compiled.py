@@ -14,43 +14,51 @@ Integers = npt.NDArray[Any]
 
 @compiled.function
 def decode_stage(
-    states: Integers, words: Integers, at: int, end: int, index: Integers, slots: Integers, out: Integers
+    states: Integers,
+    words: Integers,
+    at: int,
+    end: int,
+    index: Integers,
+    symbols: Integers,
+    spans: Integers,
+    out: Integers,
 ) -> int:
     """Symbols of a stage, uint8 [N] into `out`; returns the place after the last word, or -1 where words run
     out.
 
-    states: uint32 [lanes], changed in place. words: uint16, of which at..end - 1 are this tile's. slots:
-    uint32 [tables * 4096], see `LaneTables.slots`.
+    states: uint32 [lanes], changed in place. words: uint16, of which at..end - 1 are this tile's. symbols,
+    spans: see `LaneTables`.
     """
     lanes = states.size
     for first in range(0, index.size, lanes):
         width = min(lanes, index.size - first)
+        row, drawn = index[first : first + width], out[first : first + width]
         if at + width <= end:  # words for all of them: no need to look again
             for lane in range(width):
-                x = states[lane]
-                entry = slots[np.intp(index[first + lane]) << 12 | np.intp(x & np.uint32(4095))]
-                x = ((entry >> np.uint32(12) & np.uint32(4095)) + np.uint32(1)) * (x >> np.uint32(12)) + (
-                    entry & np.uint32(4095)
-                )
+                x, table = states[lane], np.uint32(row[lane])
+                slot = x & np.uint32(4095)
+                symbol = symbols[np.intp(table << np.uint32(12) | slot)]
+                span = spans[np.intp(table << np.uint32(8) | np.uint32(symbol))]
+                x = (span >> np.uint32(16)) * (x >> np.uint32(12)) + slot - (span & np.uint32(65535))
                 low = x < np.uint32(65536)
                 renewed = np.uint32(x << np.uint32(16)) | np.uint32(words[at])
                 states[lane] = renewed if low else x
                 at += int(low)
-                out[first + lane] = entry >> np.uint32(24)
+                drawn[lane] = symbol
         else:
             for lane in range(width):
-                x = states[lane]
-                entry = slots[np.intp(index[first + lane]) << 12 | np.intp(x & np.uint32(4095))]
-                x = ((entry >> np.uint32(12) & np.uint32(4095)) + np.uint32(1)) * (x >> np.uint32(12)) + (
-                    entry & np.uint32(4095)
-                )
+                x, table = states[lane], np.uint32(row[lane])
+                slot = x & np.uint32(4095)
+                symbol = symbols[np.intp(table << np.uint32(12) | slot)]
+                span = spans[np.intp(table << np.uint32(8) | np.uint32(symbol))]
+                x = (span >> np.uint32(16)) * (x >> np.uint32(12)) + slot - (span & np.uint32(65535))
                 if x < np.uint32(65536):
                     if at >= end:
                         return -1
                     x = np.uint32(x << np.uint32(16)) | np.uint32(words[at])
                     at += 1
                 states[lane] = x
-                out[first + lane] = entry >> np.uint32(24)
+                drawn[lane] = symbol
     return at
 
 
