@@ -20,6 +20,7 @@ import torch
 import lic_format
 from licodec import store
 from licodec.codecs import checkerboard as cb
+from licodec.codecs.contract import Timer
 from tests.codecs.fixtures import Pixels, built, encoded
 
 RATES = (20, 140, 250)
@@ -44,7 +45,7 @@ def observe(model: cb.Checkerboard, files: list[bytes]) -> dict[str, Any]:
         seen[f"z{number}"], seen[f"q{number}"] = z, q
         seen[f"pixels{number}"] = model.decode(file).planes
         with torch.inference_mode():
-            latents = model._decoded(model._read(file, cb.Timer(None)), file.head.rate)[0]
+            latents = model._decoded(model._read(file, Timer(None)), file.head.rate)[0]
         floats = zlib.crc32(latents.float().contiguous().numpy().tobytes(), floats)
     seen["floats"] = np.array(floats)
     return seen

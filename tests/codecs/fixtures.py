@@ -16,7 +16,7 @@ from lic_format import Head, LicFile, Unit
 from lic_format.header import Colour, Order
 from licodec import store
 from licodec.codecs import checkerboard as cb
-from licodec.codecs.contract import Stages
+from licodec.codecs.contract import Stages, Timer
 from licodec.codecs.registry import FHIC_SIDE_INFO
 from licodec.entropy.coder import StreamEncoder
 from licodec.entropy.schedule import positions
@@ -79,7 +79,7 @@ def coded(
     """A file of symbols that need not come from a picture: z [Z, h', w'], q [M, h, w]. What is not coded
     becomes zero in place."""
     h, w = q.shape[1:]
-    scales = cb.Scales(model, z, h, w, rate, Order(order), model.exact.path, cb.Timer(None))
+    scales = cb.Scales(model, z, h, w, rate, Order(order), model.exact.path, Timer(None))
     passes = [model._hyper_pass(z, rate)]
     for step in model.preset.passes:
         cells = positions(step, h, w)

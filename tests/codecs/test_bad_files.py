@@ -18,6 +18,7 @@ from lic_format.errors import FormatError, LicError, UnsupportedError, WeightsEr
 from lic_format.header import Order
 from licodec import store
 from licodec.codecs import checkerboard as cb
+from licodec.codecs.contract import Timer
 from licodec.codecs.registry import CODECS
 from tests.codecs.fixtures import ORDERS, encoded, pixels, with_body
 
@@ -113,7 +114,7 @@ def test_weights_of_another_digest_are_not_used(small: LicFile) -> None:
 def refused(file: LicFile, model: cb.Checkerboard) -> None:
     """On the fast path alone: the second reading, on the safe one, gives the same integers."""
     with pytest.raises(FormatError):
-        model._read_symbols(file, model.exact.path, cb.Timer(None))
+        model._read_symbols(file, model.exact.path, Timer(None))
 
 
 def test_a_body_cut_at_any_byte_is_refused(small: LicFile, model: cb.Checkerboard) -> None:

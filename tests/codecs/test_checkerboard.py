@@ -21,6 +21,7 @@ from lic_format.errors import FormatError, UsageValueError
 from lic_format.header import Colour, Order
 from licodec import store
 from licodec.codecs import checkerboard as cb
+from licodec.codecs.contract import Timer
 from licodec.codecs.registry import fhic_symbols
 from licodec.entropy.coder import StreamEncoder
 from licodec.entropy.schedule import Pass, checkerboard, one_step, positions
@@ -84,7 +85,7 @@ def test_the_straight_path_keeps_strong_components_in_float32() -> None:
 def test_symbols_read_are_the_symbols_written(model: cb.Checkerboard, weights: store.Weights) -> None:
     planes = pixels(50, 70)
     for order in ORDERS:
-        coded, _ = model._symbols(model._to_input(planes), 180, Order(order), cb.Timer(None))
+        coded, _ = model._symbols(model._to_input(planes), 180, Order(order), Timer(None))
         found_z, found_q = model.read_symbols(encoded(model, weights.ref, planes, rate=180, order=order))
         assert np.array_equal(found_z, coded.z) and np.array_equal(found_q, coded.q)
         assert coded.z.size == fhic_symbols(70, 50)
@@ -113,7 +114,7 @@ def test_what_is_not_coded_is_zero_and_known_before_anything_is_predicted_from_i
     order: int, model: cb.Checkerboard
 ) -> None:
     x = model._to_input(pixels(96, 80))
-    symbols, passes = model._symbols(x, 60, Order(order), cb.Timer(None))
+    symbols, passes = model._symbols(x, 60, Order(order), Timer(None))
     free = sum(int((part.index == NOT_CODED).sum()) for part in passes[1:])
     assert 0.1 < free / symbols.q.size < 1, "at a low rate much costs nothing, but not everything"
     for part in passes[1:]:

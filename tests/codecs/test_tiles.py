@@ -14,6 +14,7 @@ from torch import Tensor
 from lic_format.header import Order
 from licodec import store
 from licodec.codecs import checkerboard as cb
+from licodec.codecs.contract import Timer
 from tests.codecs.fixtures import Pixels, encoded, pixels, psnr
 
 
@@ -117,9 +118,9 @@ def test_analysis_in_tiles_finds_the_same_symbols(
 ) -> None:
     planes = picture(grid)
     x = model._to_input(planes)
-    whole, _ = model._symbols(x, 200, Order.CHECKERBOARD, cb.Timer(None))
+    whole, _ = model._symbols(x, 200, Order.CHECKERBOARD, Timer(None))
     monkeypatch.setattr(cb, "tiles", lambda h, w, halo: cut(h, w, *grid[2:], halo))
-    tiled, _ = model._symbols(x, 200, Order.CHECKERBOARD, cb.Timer(None))
+    tiled, _ = model._symbols(x, 200, Order.CHECKERBOARD, Timer(None))
     for a, b in ((whole.z, tiled.z), (whole.q, tiled.q)):
         assert (a != b).mean() < 0.001  # a last bit may push a value over the edge of rounding
         assert np.abs(a.astype(int) - b).max() <= 1

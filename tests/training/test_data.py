@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from lic_format.errors import UsageValueError
-from licodec.training.data import Crops, halved, read_crops
+from licodec.evaluation.pictures import halved
+from licodec.training.data import Crops, read_crops
 from tests.training.conftest import SIDE, crop
 
 

@@ -8,6 +8,7 @@ import torch
 
 from lic_format.header import Order
 from licodec.codecs import checkerboard as cb
+from licodec.codecs.contract import Timer
 from licodec.entropy.tables import NOT_CODED, load_set
 from licodec.exact.paths import ExactNet, exact_section
 from licodec.exact.trainable import convert
@@ -114,7 +115,7 @@ def test_training_codes_as_an_encoder_does_where_a_picture_ends_inside_a_cell_to
     knot = 144  # between knots integer biases are floored, which moves one index in thirty by one
     rate = torch.tensor([knot])
     picture = pixels(*size, seed=3)
-    found, (_, *passes) = codec._symbols(codec._to_input(picture), knot, Order.CHECKERBOARD, cb.Timer(None))
+    found, (_, *passes) = codec._symbols(codec._to_input(picture), knot, Order.CHECKERBOARD, Timer(None))
     y, z = model.latents(to_input(picture[None], "cpu"), rate)
     assert z.shape[1:] == found.z.shape
     assert float((z[0] - torch.from_numpy(found.z)).abs().max()) < cb.HYPER_ROUND + 0.01

@@ -51,6 +51,7 @@ class CommaList(click.ParamType[Any]):
 @click.option("--quick", is_flag=True, help="Two pictures and few settings, to see that everything works.")
 @click.option("--environments", is_flag=True, help="Also exchange files with differently set up processes.")
 @click.option("--lossless", is_flag=True, help="Compare lossless codecs: bits a sample and MB/s.")
+@click.option("--halve", is_flag=True, help="With --lossless: halve pictures first, means of 2 x 2 pixels.")
 @click.option("--quiet", is_flag=True, help="Draw no progress bar.")
 @declared_option("weights")
 @declared_option("device")
@@ -66,6 +67,7 @@ def bench(
     quick: bool,
     environments: bool,
     lossless: bool,
+    halve: bool,
     quiet: bool,
     weights: str | None,
     device: str | None,
@@ -77,8 +79,10 @@ def bench(
     """
     if lossless:
         _refuse_with_lossless(codecs=codecs, qualities=qualities, out=out, environments=environments)
-        _bench_lossless(images, limit, threads, weights, as_json, quiet)
+        _bench_lossless(images, limit, threads, weights, halve, as_json, quiet)
         return
+    if halve:
+        raise click.UsageError("--halve goes with --lossless; leave it out")
     _require(_NEEDS)
     from licodec.evaluation import bench as room
     from licodec.evaluation import crops, report
@@ -109,14 +113,20 @@ def _refuse_with_lossless(**given: Any) -> None:
 
 
 def _bench_lossless(
-    images: str, limit: int | None, threads: int | None, weights: str | None, as_json: bool, quiet: bool
+    images: str,
+    limit: int | None,
+    threads: int | None,
+    weights: str | None,
+    halve: bool,
+    as_json: bool,
+    quiet: bool,
 ) -> None:
     from licodec.evaluation import lossless
     from licodec.evaluation.pictures import open_pictures
 
     with _progress(quiet) as progress:
         rows = lossless.compare(
-            open_pictures(images, limit), threads=threads, weights=weights, progress=progress
+            open_pictures(images, limit), threads=threads, weights=weights, halve=halve, progress=progress
         )
     click.echo(json.dumps(lossless.to_json(rows)) if as_json else lossless.markdown(rows), nl=as_json)
 

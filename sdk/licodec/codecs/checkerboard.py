@@ -45,7 +45,7 @@ from torch import Tensor, nn
 from lic_format.container import SEALED_ANS, LicFile, Unit
 from lic_format.errors import FormatError, UsageValueError, WeightsError
 from lic_format.header import Colour, Head, Order
-from licodec.codecs.contract import Coded, Shared, Stages
+from licodec.codecs.contract import Coded, Shared, Stages, Timer
 from licodec.codecs.registry import FHIC_ORDERS, FHIC_SIDE_INFO
 from licodec.entropy import schedule
 from licodec.entropy.coder import StreamDecoder, StreamEncoder
@@ -1279,22 +1279,6 @@ def _once(shared: Shared | None, name: str, make: Callable[[], T]) -> T:
         shared[name] = make()
     found: T = shared[name]
     return found
-
-
-class Timer:
-    """Adds the milliseconds of named stages to a mapping, if there is one."""
-
-    def __init__(self, stages: Stages | None) -> None:
-        self.stages = stages
-
-    @contextlib.contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        if self.stages is None:
-            yield
-            return
-        start = time.perf_counter()
-        yield
-        self.stages[name] = self.stages.get(name, 0.0) + (time.perf_counter() - start) * 1000
 
 
 def estimated_bits(symbols: npt.NDArray[np.int16], index: npt.NDArray[np.uint8], tables: TableSet) -> float:

@@ -6,7 +6,10 @@ used by several threads at once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
+import contextlib
+import threading
+import time
+from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -27,6 +30,29 @@ class Coded:
 
     head_fields: Mapping[str, Any]
     units: tuple[Unit, ...]
+
+
+class Timer:
+    """Adds the milliseconds of named stages to a mapping, if there is one: those of all threads together."""
+
+    def __init__(self, stages: Stages | None) -> None:
+        self.stages = stages
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        if self.stages is None:
+            yield
+            return
+        start = time.perf_counter()
+        yield
+        self.add(name, time.perf_counter() - start)
+
+    def add(self, name: str, seconds: float) -> None:
+        """Where a stage has no beginning and end in one place; may be negative."""
+        if self.stages is not None:
+            with self._lock:
+                self.stages[name] = self.stages.get(name, 0.0) + seconds * 1000
 
 
 class Model(Protocol):

@@ -12,6 +12,7 @@ and every machine gets the same numbers.
 
 from __future__ import annotations
 
+import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +27,7 @@ from lic_format.errors import FormatError, WeightsError
 from lic_format.header import Order
 from licodec import compiled
 from licodec.codecs import screen_content
-from licodec.codecs.contract import Coded, Shared, Stages
+from licodec.codecs.contract import Coded, Shared, Stages, Timer
 from licodec.codecs.lattices import (
     NOTHING,
     PASSES,
@@ -237,6 +238,7 @@ def streams_of(tiles: Sequence[Tile], look: Look, dtype: npt.DTypeLike = np.floa
 
 # --- Tiles and files ----------------------------------------------------------------------------------------
 
+NO_TIMER: Final = Timer(None)
 TOGETHER: Final = 8
 """Tiles that are coded in lockstep."""
 WORTH_COMPILING: Final = 4 << 20
@@ -324,8 +326,10 @@ class Lossless:
         columns, rows = tile_exponents(picture.width, picture.height)
         places = tiles(picture.width, picture.height, columns, rows)
 
+        timer = Timer(stages)
+
         def encoded(group: Sequence[Area]) -> list[Unit]:
-            return self._encode_tiles([np.ascontiguousarray(picture.planes[place]) for place in group])
+            return self._encode_tiles([np.ascontiguousarray(picture.planes[place]) for place in group], timer)
 
         units = [unit for group in self._over_groups(encoded, places, picture.planes.size) for unit in group]
         fields = {"layout": 1, "columns": columns, "rows": rows, "digest": b""}
@@ -334,11 +338,13 @@ class Lossless:
             tuple(units),
         )
 
-    def _encode_tiles(self, group: Sequence[Tile]) -> list[Unit]:
-        drawn = [screen_content.best(tile, effort=0) for tile in group]
-        flips = [_flips(tile) for tile in group]
+    def _encode_tiles(self, group: Sequence[Tile], timer: Timer) -> list[Unit]:
+        with timer("drawn"):
+            drawn = [screen_content.best(tile, effort=0) for tile in group]
+        with timer("flips"):
+            flips = [_flips(tile) for tile in group]
         places = [i for i, (mode, _) in enumerate(drawn) if mode != screen_content.Mode.CONSTANT]
-        bodies = self.encode_lattices([_flipped(group[i], flips[i]) for i in places])
+        bodies = self.encode_lattices([_flipped(group[i], flips[i]) for i in places], timer)
         lattices = dict(zip(places, bodies, strict=True))
         units = []
         for i, (tile, (mode, body)) in enumerate(zip(group, drawn, strict=True)):
@@ -349,12 +355,13 @@ class Lossless:
                 units.append(_unit(mode, 0, check_of(tile), body))
         return units
 
-    def encode_lattices(self, group: Sequence[Tile]) -> list[bytes]:
+    def encode_lattices(self, group: Sequence[Tile], timer: Timer = NO_TIMER) -> list[bytes]:
         """Bodies of tiles in mode 4."""
-        look, dtype = self._look()
-        streams = streams_of(group, look, dtype)
-        counts = [lanes.lanes_for(tile.size) for tile in group]
-        return lanes.encode_many(streams, self.tables, counts, compiled=self.compiled)
+        with timer("networks"):
+            streams = streams_of(group, *self._look())
+        with timer("lanes"):
+            counts = [lanes.lanes_for(tile.size) for tile in group]
+            return lanes.encode_many(streams, self.tables, counts, compiled=self.compiled)
 
     # Decoder
 
@@ -366,20 +373,22 @@ class Lossless:
         grid = tiles(head.width, head.height, side["columns"], side["rows"])
         work = list(enumerate(zip(grid, file.units, strict=True)))
 
+        timer = Timer(stages)
+
         def decoded(group: Sequence[tuple[int, tuple[Area, Unit]]]) -> None:
-            self._decode_tiles(out, group)
+            self._decode_tiles(out, group, timer)
 
         for _ in self._over_groups(decoded, work, out.size):
             pass
         return Picture(out)
 
-    def _decode_tiles(self, out: Bytes, group: Sequence[tuple[int, tuple[Area, Unit]]]) -> None:
+    def _decode_tiles(self, out: Bytes, group: Sequence[tuple[int, tuple[Area, Unit]]], timer: Timer) -> None:
         records = [PILC_TILE.read_whole(unit.side_info, where="DATA") for _, (_, unit) in group]
         targets = [out[place] for _, (place, _) in group]
         bodies = [unit.body for _, (_, unit) in group]
         lattices = [i for i, record in enumerate(records) if record["mode"] == LATTICE]
         shapes = [targets[i].shape for i in lattices]
-        found = self.decode_lattices([bodies[i] for i in lattices], shapes)
+        found = self.decode_lattices([bodies[i] for i in lattices], shapes, timer)
         for i, tile in zip(lattices, found, strict=True):
             targets[i][:] = _flipped(tile, records[i]["flips"])
         for i in range(len(group)):
@@ -394,14 +403,19 @@ class Lossless:
                     chunk="DATA",
                 )
 
-    def decode_lattices(self, bodies: Sequence[bytes], shapes: Sequence[tuple[int, ...]]) -> list[Tile]:
+    def decode_lattices(
+        self, bodies: Sequence[bytes], shapes: Sequence[tuple[int, ...]], timer: Timer = NO_TIMER
+    ) -> list[Tile]:
         """Tiles of bodies in mode 4, before they are turned back; FormatError where a body can't be one."""
         if not bodies:
             return []
         decoder = lanes.LaneDecoder(bodies, self.tables, compiled=self.compiled)
 
         def answer(asked: Sequence[Request | None]) -> Sequence[Bytes]:
+            start = time.perf_counter()
             symbols = decoder.get([NOTHING if each is None else each.table.reshape(-1) for each in asked])
+            timer.add("lanes", took := time.perf_counter() - start)
+            timer.add("networks", -took)
             return [
                 NOTHING if each is None else each.samples_from(found)
                 for each, found in zip(asked, symbols, strict=True)
@@ -409,7 +423,8 @@ class Lossless:
 
         look, dtype = self._look()
         walks = [passes(shape, look, BASE_TABLE, dtype) for shape in shapes]
-        done = walked(walks, answer)
+        with timer("networks"):
+            done = walked(walks, answer)
         decoder.close()
         return [np.stack([channels[c] for c in _order(len(channels))], axis=2) for channels in done]
 

@@ -9,20 +9,22 @@ Pillow, which gives PNG, WebP and JPEG XL one thread; licodec runs on as many as
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 import licodec
+from licodec.codecs.contract import Stages
 from licodec.evaluation.metrics import Pixels
 from licodec.evaluation.peers import PEERS
-from licodec.evaluation.pictures import Source
+from licodec.evaluation.pictures import Source, halved
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class Row:
     """One codec over all pictures.
 
     bits: a sample, the mean over pictures; least, most: of a picture. encode, decode: MB/s, the median.
+    stages: of licodec's codecs, nanoseconds a sample by stage, of all threads together and over all pictures:
+    `encode`, `decode`.
     """
 
     title: str
@@ -38,6 +42,7 @@ class Row:
     most: float
     encode: float
     decode: float
+    stages: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,8 @@ class _Subject:
     title: str
     encode: Callable[[Pixels], bytes]
     decode: Callable[[bytes], Pixels]
+    stages: Mapping[str, Stages] = field(default_factory=dict)
+    """Milliseconds, filled by every call."""
 
 
 def compare(
@@ -53,17 +60,19 @@ def compare(
     threads: int | None = None,
     weights: str | None = None,
     repeat: int = 3,
+    halve: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> list[Row]:
-    """Every codec on every picture, `repeat` times, the quickest of which counts.
+    """Every codec on every picture, `repeat` times, the quickest of which counts. `halve`: at half the size.
 
     Raises ValueError where a codec gives other samples than it was given.
     """
     rows = []
     for subject in _subjects(threads, weights):
-        bits, encode, decode = [], [], []
+        bits, encode, decode, samples = [], [], [], 0
         for number, source in enumerate(sources):
-            pixels = source.pixels()
+            pixels = halved(source.pixels()) if halve else source.pixels()
+            samples += pixels.size
             to_code, data = _quickest(repeat, subject.encode, pixels)
             to_read, back = _quickest(repeat, subject.decode, data)
             if not np.array_equal(back, pixels):
@@ -74,7 +83,11 @@ def compare(
             if progress:
                 progress(subject.title, number + 1, len(sources))
         medians = statistics.median(encode), statistics.median(decode)
-        rows.append(Row(subject.title, statistics.fmean(bits), min(bits), max(bits), *medians))
+        stages = {
+            way: {name: ms * 1e6 / repeat / samples for name, ms in of_way.items()}
+            for way, of_way in subject.stages.items()
+        }
+        rows.append(Row(subject.title, statistics.fmean(bits), min(bits), max(bits), *medians, stages))
     return rows
 
 
@@ -91,7 +104,19 @@ def _subjects(threads: int | None, weights: str | None) -> list[_Subject]:
     encoder = licodec.Encoder("pilc", threads=threads, weights=weights)
     decoder = licodec.Decoder(threads=threads, weights=weights)
     encoder.warm_up()
-    found = [_Subject("pilc l-1", encoder, lambda data: np.asarray(decoder(data)))]
+    stages: dict[str, Stages] = {"encode": {}, "decode": {}}
+    found = [
+        _Subject(
+            "pilc l-1",
+            lambda pixels: encoder(pixels, stages=stages["encode"]),
+            lambda data: np.asarray(decoder(data, stages=stages["decode"])),
+            stages,
+        )
+    ]
+    if importlib.util.find_spec("qoi") is not None:
+        import qoi
+
+        found.append(_Subject("QOI", qoi.encode, qoi.decode))
     found += [_peer("PNG optimize", "PNG", {"optimize": True}), _peer("PNG", "PNG", {})]
     found += [_peer(f"WebP m{method}", "WEBP", {"lossless": True, "method": method}) for method in (0, 4)]
     if PEERS["jxl"].missing() is None:
@@ -122,6 +147,10 @@ def markdown(rows: Sequence[Row]) -> str:
     for row in rows:
         span = f"{row.least:.2f}, {row.most:.2f}"
         lines.append(f"| {row.title} | {row.bits:.3f} | {span} | {row.encode:.1f} | {row.decode:.1f} |")
+    for row in rows:
+        for way, of_way in row.stages.items():
+            parts = ", ".join(f"{name} {ns:.1f}" for name, ns in sorted(of_way.items(), key=lambda s: -s[1]))
+            lines.append(f"\n{row.title}, {way}, nanoseconds a sample of all threads: {parts}.")
     return "\n".join(lines) + "\n"
 
 

@@ -59,6 +59,15 @@ def open_pictures(path: str | Path, limit: int | None = None) -> list[Source]:
     return found[:limit]
 
 
+def halved(picture: Pixels) -> Pixels:
+    """Half size by averaging 2x2: sharper, and without most of the traces of a picture's own coding. A last
+    odd row or column is left out."""
+    h, w = picture.shape[0] // 2 * 2, picture.shape[1] // 2 * 2
+    cells = picture[:h, :w].astype(np.uint16).reshape(h // 2, 2, w // 2, 2, 3).sum(axis=(1, 3))
+    out: Pixels = ((cells + 2) // 4).astype(np.uint8)
+    return out
+
+
 def is_kodak(names: Sequence[str], shapes: Sequence[tuple[int, ...]]) -> bool:
     """Say whether these are the 24 Kodak pictures, for which published curves hold.
 

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from lic_format.errors import UsageValueError
 from licodec.codecs.checkerboard import to_blocks
+from licodec.evaluation.pictures import halved
 
 Pixels = NDArray[np.uint8]
 
@@ -38,14 +39,6 @@ def read_crops(folder: Path, index: str) -> list[Pixels]:
     finally:
         for shard in shards.values():
             shard.close()
-
-
-def halved(picture: Pixels) -> Pixels:
-    """Half size by averaging 2x2: sharper, and without most of the traces of the crops' own coding."""
-    h, w = picture.shape[0] // 2 * 2, picture.shape[1] // 2 * 2
-    cells = picture[:h, :w].astype(np.uint16).reshape(h // 2, 2, w // 2, 2, 3).sum(axis=(1, 3))
-    out: Pixels = ((cells + 2) // 4).astype(np.uint8)
-    return out
 
 
 DRAWN_SHARE = 0.02

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from lic_format.header import Order
 from licodec.codecs import checkerboard as cb
+from licodec.codecs.contract import Timer
 from licodec.entropy.tables import NOT_CODED, load_set
 from licodec.exact.layers import KNOTS, StoredLayer
 from licodec.exact.paths import ExactNet
@@ -149,7 +150,7 @@ def measure(weights: Weights, crops: Crops, seed: int) -> Counts:
         for pool, side in ((crops.full, CROP), (crops.half, CROP // 2))
         for i in _some([k for k, crop in enumerate(pool) if min(crop.shape[:2]) >= side], rng)
     ]
-    timer = cb.Timer(None)
+    timer = Timer(None)
     for knot, rate in enumerate(KNOT_RATES):
         for picture in pictures:
             x = model._to_input(picture)

@@ -35,9 +35,10 @@ from licodec.codecs import lattices
 from licodec.codecs import lossless as pilc
 from licodec.entropy.lanes_reference import ESCAPE, TOTAL
 from licodec.evaluation.lossless import Row, markdown
+from licodec.evaluation.pictures import halved
 from licodec.store.weights import load_file as load_weights_file
 from licodec.training.card import table
-from licodec.training.data import Pixels, halved, read_crops
+from licodec.training.data import Pixels, read_crops
 
 UNITS: Final = 48, 32
 """Of the two layers of a net."""

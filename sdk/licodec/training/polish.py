@@ -35,6 +35,7 @@ from torch import Tensor
 
 from lic_format.header import Order
 from licodec.codecs import checkerboard as cb
+from licodec.codecs.contract import Timer
 from licodec.exact.trainable import round_through
 from licodec.store import load
 from licodec.training.data import Crops, Pixels, read_crops, to_input
@@ -115,7 +116,7 @@ def keep_decoded(codec: cb.Checkerboard) -> Keep:
         decoded = []
         for each, r in zip(pixels, rate.tolist(), strict=True):
             x = codec._to_input(np.ascontiguousarray(each))
-            symbols, _ = codec._symbols(x, r, Order.CHECKERBOARD, cb.Timer(None))
+            symbols, _ = codec._symbols(x, r, Order.CHECKERBOARD, Timer(None))
             with torch.inference_mode():
                 decoded.append(codec._decoded(symbols, r)[0])
         return torch.cat(decoded).half().clone(), torch.from_numpy(pixels)
