@@ -104,8 +104,50 @@ def between(value: int, low: int, high: int) -> int:
     return min(max(value, low), high)
 
 
+def near(plane: int, step: str) -> list[int]:
+    """Numbers of the inputs that a correction is for."""
+    row, column = (PARITY[letter] for letter in CODED[step])
+    squares = [
+        (2 * down + PARITY[phase[0]] - row) ** 2 + (2 * right + PARITY[phase[1]] - column) ** 2
+        for phase, rows, columns in SEEN[step]
+        for down in rows
+        for right in columns
+    ]
+    own = [number for number, square in enumerate(squares) if square <= 5]
+    return own + list(range(len(squares), len(squares) + 8 * plane))
+
+
+def adapted(body: bytes, channels: int, weights: Weights) -> tuple[bytes, dict[str, int], dict[str, Rows]]:
+    """The lanes of a body, the offset of each group, and the tensors that are others in this tile."""
+    length, at = body[0] & 127, 1
+    if body[0] > 127:
+        length, at = length | body[1] << 7, 2
+    said, lanes = body[at : at + length], body[at + length :]
+    offsets, changed = {}, {}
+    names = [f"{which}.{plane}.{step}" for which in (0, 1) for plane in range(channels) for step in CODED]
+    rest = iter(said[len(names) :])
+    for name, mark in zip(names, said[: len(names)], strict=False):
+        offsets[name] = mark % 8 - 3
+        if mark >= 8:
+            _, plane, step = name.split(".")
+            linear, *others = weights[f"{name}.first"]
+            linear = list(linear)
+            for number in near(int(plane), step):
+                linear[number] += 8 * ((next(rest) + 128) % 256 - 128)
+            changed[f"{name}.first"] = [linear, *others]
+    assert not list(rest)
+    return lanes, offsets, changed
+
+
 def looked(
-    weights: Weights, name: str, step: str, own: Phases, earlier: Sequence[Phases], i: int, j: int
+    weights: Weights,
+    name: str,
+    step: str,
+    own: Phases,
+    earlier: Sequence[Phases],
+    i: int,
+    j: int,
+    offset: int,
 ) -> tuple[int, int]:
     """Table and prediction of one sample."""
     m = (sum(own.at(*place(i, j, *each)) for each in NEAREST[step]) + 2) // 4
@@ -123,7 +165,8 @@ def looked(
     e, s = products(weights[f"{name}.third"], [between(value // 64, 0, 32767) for value in v])
     p = (linear + e // 8 + 320) // 128
     f = p // 4 + m + (earlier[0].at(CODED[step], i, j) if earlier else 0)
-    return weights["tables"][between(s // 64, 0, 4095)][p % 4], between(f, 0, 255)
+    t = between(weights["scales"][between(s // 64, 0, 4095)] + offset, 0, 47)  # type: ignore[operator]
+    return 4 * t + p % 4 if t < 24 else 72 + t, between(f, 0, 255)
 
 
 def place(i: int, j: int, phase: str, down: int, right: int) -> tuple[str, int, int]:
@@ -134,6 +177,8 @@ def decode_tile(
     body: bytes, height: int, width: int, channels: int, flips: int, weights: Weights
 ) -> list[list[list[int]]]:
     """Samples [height][width][channels] of a body of mode 4."""
+    body, offsets, changed = adapted(body, channels, weights)
+    weights = {**weights, **changed}
     lanes = Lanes(body, weights["frequencies"])
     shapes = [(height, width)]
     while max(shapes[-1]) > 16:
@@ -169,7 +214,7 @@ def decode_tile(
                     continue
                 name = f"{min(level, 1)}.{plane}.{step}"
                 seen = [
-                    looked(weights, name, step, own, earlier, i, j)
+                    looked(weights, name, step, own, earlier, i, j, offsets.get(name, 0))
                     for i in range(rows)
                     for j in range(columns)
                 ]

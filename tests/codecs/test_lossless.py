@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import io
 from collections.abc import Mapping
@@ -21,6 +22,8 @@ import licodec
 from lic_format import FormatError, LicError, WeightsError
 from licodec import store, threads
 from licodec.codecs import lossless as pilc
+from licodec.codecs import lossless_adaptation
+from licodec.codecs.lossless_adaptation import Adaptation
 from licodec.codecs.registry import (
     LATTICE,
     PILC_SIDE_INFO,
@@ -29,6 +32,7 @@ from licodec.codecs.registry import (
     tile_exponents,
     tiles,
 )
+from licodec.entropy import lanes
 from licodec.images import Picture
 from tests.codecs.second_lossless import Weights, decode_tile
 
@@ -198,8 +202,88 @@ def test_a_decoder_written_from_the_specification_reads_tiles(
     assert decode_tile(body, height, width, channels, 2, plain) == samples.tolist()
 
 
+def test_that_decoder_reads_corrections(codec: pilc.Lossless, plain: Weights) -> None:
+    half = np.repeat(photograph(128, 40), 2, axis=1)  # of one kernel all over, and unlike any other
+    samples = photograph(128, 80)
+    samples[:, :, ::2] = samples[:, :, 1:2] + half[:, :, ::2] // 8
+    ((adaptation, _),) = codec.streams([samples])
+    assert adaptation.corrections and any(adaptation.offsets.values())
+    (body,) = codec.encode_lattices([samples])
+    assert decode_tile(body, 128, 80, 3, 0, plain) == samples.tolist()
+    (without,) = encoded_without(codec, samples)
+    assert len(body) < 0.97 * len(without)
+
+
+def encoded_without(codec: pilc.Lossless, samples: Samples) -> list[bytes]:
+    """Bodies of mode 4 that say nothing of themselves."""
+    look = codec.look(codec.tables_of(Adaptation()), Adaptation(), pilc.Scratch())
+    (stream,) = pilc.streams_of([samples], [look], codec.dtype)
+    stages = [(symbols, tables) for _, symbols, tables in stream]
+    return [b"\0" + lanes.encode(stages, codec.tables, lanes.lanes_for(samples.size))]
+
+
+def test_a_tile_that_says_nothing_of_itself_is_read(codec: pilc.Lossless) -> None:
+    samples = photograph(70, 60)
+    (found,) = codec.decode_lattices(encoded_without(codec, samples), [samples.shape])
+    np.testing.assert_array_equal(found, samples)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from([1, 3]),
+    st.data(),
+)
+def test_adaptations_come_back(planes: int, data: st.DataObject) -> None:
+    offsets, corrections = {}, {}
+    for group in lossless_adaptation.groups(planes):
+        offsets[group] = data.draw(st.integers(-3, 3))
+        if group[0] == 0 and data.draw(st.booleans()):
+            size = lossless_adaptation.near(*group[1:]).size
+            corrections[group] = np.array(
+                data.draw(st.lists(st.integers(-128, 127), min_size=size, max_size=size)), np.int8
+            )
+    written = lossless_adaptation.write(Adaptation(offsets, corrections), planes)
+    found = lossless_adaptation.read(written, planes)
+    assert lossless_adaptation.write(found, planes) == written
+    if written:
+        assert found.offsets == offsets
+        assert {group: c.tolist() for group, c in found.corrections.items()} == {
+            group: c.tolist() for group, c in corrections.items()
+        }
+    for damaged in (written[:-1], written + b"\0", b"\7" + written[1:]):
+        if damaged:
+            with pytest.raises(FormatError, match="adaptation"):
+                lossless_adaptation.read(damaged, planes)
+
+
+def test_what_tiles_say_of_themselves_is_checked(codec: pilc.Lossless) -> None:
+    (body,) = encoded_without(codec, photograph(40, 40))
+    eighteen = bytes([3] * 18)
+    for said, message in (
+        (b"\x13" + bytes([3] * 9 + [11] + [3] * 8) + b"\0", "11 for"),
+        (b"\x12" + bytes([7]) + eighteen[1:], "7 for"),
+        (b"\x11" + eighteen[1:], "17 bytes, expected 18 or more"),
+        (b"\x13" + eighteen + b"\0", "its marks ask for 18"),
+        (b"\xff\x7f", "16383 bytes are announced"),
+    ):
+        with pytest.raises(FormatError, match=message):
+            codec.decode_lattices([said + body[1:]], [(40, 40, 3)])
+    correction = bytes([127] * lossless_adaptation.near(2, "B1").size)
+    marks = bytes([3] * 8 + [11] + [3] * 9)
+    said = bytes([len(marks) + len(correction)]) + marks + correction
+    changed = dataclasses.replace(codec.nets[0, 2, "B1"])
+    largest = pilc.SUM_LIMIT // pilc.INPUT_MAX - 1
+    row = changed.first.copy()
+    row[0] = 0
+    row[0, 0] = largest
+    tight = copy.copy(codec)
+    tight.nets = {**codec.nets, (0, 2, "B1"): dataclasses.replace(changed, first=row)}
+    with pytest.raises(FormatError, match="past 2\\^24"):
+        tight.decode_lattices([said + body[1:]], [(40, 40, 3)])
+
+
 def test_sizes_of_tables_are_those_of_the_specification(loaded: store.Weights) -> None:
-    assert loaded.metadata["architecture"] == "lattice-16"
+    assert loaded.metadata["architecture"] == "lattice"
     assert loaded.metadata["tables"] == "lanes"
     assert (pilc.TABLES, pilc.BASE_TABLE, pilc.HIDDEN_MAX, pilc.INPUT_MAX) == (123, 120, 32767, 510)
     for name, tensor in loaded.tensors.items():
@@ -214,7 +298,10 @@ def test_sizes_of_tables_are_those_of_the_specification(loaded: store.Weights) -
     [
         (1, 1, (9, 9)),
         (512, 512, (9, 9)),
-        (768, 512, (9, 9)),
+        (768, 512, (10, 8)),
+        (512, 768, (8, 10)),
+        (1024, 1024, (9, 9)),
+        (600, 200, (10, 8)),
         (5000, 200, (10, 8)),
         (65500, 1, (16, 2)),
         (1, 2**24, (0, 18)),
@@ -321,7 +408,7 @@ def test_side_info_that_cannot_be_is_refused_by_name(field: str, value: Any, mes
         ("1.0.A.second", lambda t: t * 0 + 40, "sums of '1.0.A.second' can reach"),
         ("1.1.B0.third", lambda t: t[:, :-1], "expected integers"),
         ("0.0.A.first", lambda t: t.float(), "expected integers"),
-        ("tables", lambda t: t + 100, "holds 100"),
+        ("scales", lambda t: t + 1, "holds 1..48"),
         ("frequencies", lambda t: t.clamp(min=1), "4096"),
         ("0.1.B1.third", None, "no tensor"),
     ],

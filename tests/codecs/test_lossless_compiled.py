@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from lic_format import FormatError
 from licodec import compiled, store, threads
 from licodec.codecs import lattices
 from licodec.codecs import lossless as pilc
+from licodec.codecs.lossless_adaptation import CLASSES, Adaptation, groups, near
 from licodec.entropy import lanes
 from licodec.images import Picture
 from tests.codecs.test_lossless import file_of, photograph
@@ -43,7 +45,7 @@ def wild_nets(units: tuple[int, int], seed: int) -> pilc.Nets:
     """Nets whose sums come close to 2^24, and whose layers saturate at both ends."""
     rng = np.random.default_rng(seed)
     nets = {}
-    for which in range(pilc.CLASSES):
+    for which in range(CLASSES):
         for plane in range(3):
             for step in lattices.PASSES:
                 k = lattices.inputs(plane, step)
@@ -70,14 +72,21 @@ def test_predictions_and_tables_are_those_of_numpy(
 
     rng = np.random.default_rng(sum(units))
     nets, table_of = wild_nets(units, 3), rng.integers(0, 120, 4 * pilc.ACTIVITIES).astype(np.uint8)
+    tables_of = dict.fromkeys(groups(3), table_of)
+    group = 0, shape[2] - 1, "B1"
+    other = rng.integers(-128, 128, near(*group[1:]).size).astype(np.int8)
+    first = nets[group].first.copy()
+    first[0] = 0
+    changed = {group: pilc.corrected(dataclasses.replace(nets[group], first=first), group, other)}
     for tile in (rng.integers(0, 256, shape).astype(np.uint8), photograph(*shape)):
         asked = [
-            pilc.streams_of([tile], pilc.Looking(nets, table_of, pilc.Scratch())),
-            pilc.streams_of([tile], lossless_compiled.looking(nets, table_of), np.int16),
+            pilc.streams_of([tile], [pilc.Looking({**nets, **changed}, tables_of, pilc.Scratch())]),
+            pilc.streams_of([tile], [lossless_compiled.nets_of(nets).looking(changed, tables_of)], np.int16),
         ]
-        for (symbols, tables), (others, other_tables) in zip(asked[0][0], asked[1][0], strict=True):
-            np.testing.assert_array_equal(symbols, others)
-            np.testing.assert_array_equal(tables, other_tables)
+        for ours, theirs in zip(asked[0][0], asked[1][0], strict=True):
+            assert ours.group == theirs.group
+            np.testing.assert_array_equal(ours.symbols, theirs.symbols)
+            np.testing.assert_array_equal(ours.tables, theirs.tables)
 
 
 def test_products_are_the_same_on_processors_without_the_instruction() -> None:
@@ -104,6 +113,22 @@ def test_products_are_the_same_on_processors_without_the_instruction() -> None:
     expected = weights.astype(np.int64) @ x + bias[:, None]
     np.testing.assert_array_equal(out[0], expected)
     np.testing.assert_array_equal(out[1], expected)
+
+
+def test_what_corrections_are_fitted_to_is_that_of_numpy(plain: pilc.Lossless, quick: pilc.Lossless) -> None:
+    tile = photograph(70, 90).astype(np.int16)
+    for step in lattices.PASSES:
+        found = []
+        for codec in (plain, quick):
+            planes = [
+                lattices.lattice_of(plane.astype(codec.dtype))
+                for plane in (tile[:, :, 1], tile[:, :, 0] - tile[:, :, 1], tile[:, :, 2] - tile[:, :, 1])
+            ]
+            look = codec.look({}, Adaptation(), pilc.Scratch())
+            h, w = planes[2].size(step.target)
+            found.append(look.see(step, planes[2], planes[:2], pilc.rows_to_fit(h, w)))
+        for ours, theirs in zip(*found, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
 
 
 @pytest.mark.parametrize(

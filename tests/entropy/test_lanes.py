@@ -241,9 +241,9 @@ def test_bytes_are_near_the_entropy() -> None:
     assert len(body) - escapes < ideal * 1.001 + 3 * lanes_for(symbols.size) + 8
 
 
-def test_lanes_are_one_for_about_1536_symbols() -> None:
-    assert [lanes_for(n) for n in (0, 1, 1536, 2172, 2173, 3072)] == [1, 1, 1, 1, 2, 2]
-    assert [lanes_for(1536 * n) for n in (4, 100, 181, 182, 362, 512, 10_000)] == [
+def test_lanes_are_one_for_about_3072_symbols() -> None:
+    assert [lanes_for(n) for n in (0, 1, 3072, 4344, 4345, 6144)] == [1, 1, 1, 1, 2, 2]
+    assert [lanes_for(3072 * n) for n in (4, 100, 181, 182, 362, 512, 10_000)] == [
         4,
         128,
         128,

@@ -108,6 +108,9 @@ PASSES: Final = (
     ),
 )
 
+NAMES: Final = {step.target: step.name for step in PASSES}
+"""The pass that codes a phase."""
+
 
 class Lattice:
     """One lattice of a plane by its four phases, each continued beyond its edges.
@@ -158,6 +161,15 @@ class Lattice:
         for phase in (EE, OO, EO, OE):
             out[phase.row :: 2, phase.column :: 2] = self.values(phase)
         return out
+
+
+def lattice_of(plane: npt.NDArray[Any]) -> Lattice:
+    """The finest lattice of a plane [height, width] that is known."""
+    height, width = plane.shape
+    out = Lattice(height, width, plane.dtype)
+    for phase in PHASES:
+        out.put(phase, plane[phase.row :: 2, phase.column :: 2])
+    return out
 
 
 def sides(height: int, width: int) -> list[tuple[int, int]]:

@@ -17,18 +17,20 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from lic_format.container import CODEC_BYTES, LANES, LicFile, Unit
 from lic_format.errors import FormatError, WeightsError
+from lic_format.fields import read_varint, write_varint
 from lic_format.header import Order
 from licodec import compiled
 from licodec.codecs import screen_content
 from licodec.codecs.contract import Coded, Shared, Stages, Timer
 from licodec.codecs.lattices import (
+    NAMES,
     NOTHING,
     PASSES,
     Bytes,
@@ -37,18 +39,35 @@ from licodec.codecs.lattices import (
     Pass,
     Request,
     inputs,
+    lattice_of,
     passes,
     places,
     walked,
+)
+from licodec.codecs.lossless_adaptation import (
+    CLASSES,
+    OFFSET_MAX,
+    STEP,
+    Adaptation,
+    Correction,
+    Group,
+    groups,
+    near,
+    read,
+    write,
 )
 from licodec.codecs.registry import LATTICE, PILC_SIDE_INFO, PILC_TILE, Area, tile_exponents, tiles
 from licodec.codecs.screen_content import Tile
 from licodec.entropy import lanes
 from licodec.entropy.lanes import LaneTables
-from licodec.entropy.lanes_reference import PRECISION
+from licodec.entropy.lanes_reference import ESCAPE, PRECISION, TOTAL
 from licodec.images import Picture
 from licodec.store.weights import Weights
 from licodec.threads import products_on_one_thread, wanted
+
+if TYPE_CHECKING:
+    from licodec.codecs.lossless_compiled import CompiledNets
+    from licodec.codecs.lossless_compiled import Looking as CompiledLooking
 
 Floats = npt.NDArray[np.float32]
 """Integers, held as float32."""
@@ -74,8 +93,7 @@ COARSE_SCALES: Final = 24
 BASE_TABLE: Final = 4 * FINE_SCALES + COARSE_SCALES
 """The table of differences between neighbours in a base lattice of G; R - G and B - G have the next ones."""
 TABLES: Final = BASE_TABLE + 3
-CLASSES: Final = 2
-"""Nets of the finest lattice, and of all others."""
+SCALES: Final = FINE_SCALES + COARSE_SCALES
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,17 +154,116 @@ def fill_inputs(
             row += 1
 
 
-Nets = Mapping[tuple[int, int, str], Net]
-"""By class of lattice (0 the finest, 1 others), plane and name of pass."""
+Nets = Mapping[Group, Net]
+
+
+def tables_by_activity(scales: Bytes, offset: int) -> Bytes:
+    """The table of an activity and a quarter, [4096 x 4], where scales are to be so many steps larger.
+
+    scales: [4096], of an activity.
+    """
+    scale = np.clip(scales.astype(np.int64) + offset, 0, SCALES - 1)[:, None]
+    fine, coarse = 4 * scale + np.arange(4), 3 * FINE_SCALES + scale
+    out: npt.NDArray[Any] = np.where(scale < FINE_SCALES, fine, coarse)
+    return out.astype(np.uint8).reshape(-1)
+
+
+def scales_by_activity(scales: Bytes) -> Bytes:
+    """4 scale + quarter, [4096 x 4]: what encoders count before they choose offsets."""
+    out: npt.NDArray[Any] = 4 * scales[:, None].astype(np.int64) + np.arange(4)
+    return out.astype(np.uint8).reshape(-1)
+
+
+def corrected(net: Net, group: Group, correction: Correction) -> Net:
+    """The net with another linear prediction; FormatError where its sums could leave float32's integers."""
+    row = net.first[0].astype(np.int64)
+    row[near(*group[1:])] += STEP * correction.astype(np.int64)
+    magnitudes = np.abs(row[:-1])
+    if magnitudes.max() > WEIGHT_MAX or magnitudes.sum() * INPUT_MAX + abs(row[-1]) >= SUM_LIMIT:
+        raise FormatError("adaptation: a correction takes the linear prediction past 2^24", chunk="DATA")
+    first = net.first.copy()
+    first[0] = row
+    return Net(first, net.second, net.third)
+
+
+class Layers(NamedTuple):
+    """What a net makes of some rows of a pass, n samples in all.
+
+    x: [k + 1, n], the inputs and 1. mean: [rows, w], of the nearest four. linear: [n], in 1/512. correction,
+    activity: int32 [n], in 1/4096.
+    """
+
+    x: Floats
+    mean: Floats
+    linear: Floats
+    correction: npt.NDArray[np.int32]
+    activity: npt.NDArray[np.int32]
+
+
+def run(
+    net: Net, step: Pass, own: Lattice, earlier: Sequence[Lattice], part: slice, w: int, scratch: Scratch
+) -> Layers:
+    """Run a net over rows of a pass, w samples each. What it returns lies in `scratch`."""
+    h, k = part.stop - part.start, inputs(len(earlier), step)
+    n = h * w
+    x = scratch.take("inputs", k + 1, n)
+    mean = scratch.take("mean", h, w)
+    fill_inputs(x.reshape(k + 1, h, w), mean, step, own, earlier, part)
+    x[k] = 1
+    one = scratch.take("first", len(net.first) + 1, n)
+    np.matmul(net.first, x, out=one[:-1])
+    np.clip(one[1:-1], 0, HIDDEN_MAX, out=one[1:-1])
+    one[-1] = 1
+    two = scratch.take("second", len(net.second) + 1, n)
+    np.matmul(net.second, one[1:], out=two[:-1])
+    np.floor(two[:-1], out=two[:-1])
+    np.clip(two[:-1], 0, HIDDEN_MAX, out=two[:-1])
+    two[-1] = 1
+    three = scratch.take("third", 2, n)
+    np.matmul(net.third, two, out=three)
+    correction, activity = three.astype(np.int32)
+    return Layers(x, mean, one[0], correction, activity)
+
+
+def quarters_of(linear: npt.NDArray[np.int32], correction: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    """Predictions in quarters of a level: (linear / 512 + correction / 4096) 4, and what rounds them."""
+    out = correction >> 3
+    out += linear
+    out += 64 + 2 * 128
+    out >>= 7
+    return out
+
+
+def table_places(quarters: npt.NDArray[np.int32], activity: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    """Where the table of a sample stands among [4096 x 4]."""
+    places = activity >> 6
+    np.clip(places, 0, ACTIVITIES - 1, out=places)
+    places <<= 2
+    places += quarters & 3
+    return places
+
+
+class Seen(NamedTuple):
+    """What a net makes of n samples of a known pass, as whole numbers.
+
+    x: [near, n], the inputs whose weights can be corrected. wanted: [n], the samples less the mean of the
+    nearest four. linear: [n], in 1/512. correction, activity: [n], in 1/4096.
+    """
+
+    x: npt.NDArray[np.float64]
+    wanted: npt.NDArray[np.int32]
+    linear: npt.NDArray[np.int32]
+    correction: npt.NDArray[np.int32]
+    activity: npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True, eq=False)
 class Looking:
-    """The nets of all passes, and the table by activity and quarter, [4096 x 4]: a `Look` of lattices of
-    float32. Not for several threads at once."""
+    """The nets of all passes, and for each the table by activity and quarter, [4096 x 4]: a `Look` of
+    lattices of float32. Not for several threads at once."""
 
     nets: Nets
-    table_of: Bytes
+    tables_of: Mapping[Group, Bytes]
     scratch: Scratch
 
     def __call__(
@@ -158,68 +275,58 @@ class Looking:
         prediction: npt.NDArray[np.int32],
         table: Bytes,
     ) -> None:
-        net = self.nets[min(level, 1), len(earlier), step.name]
+        group = min(level, 1), len(earlier), step.name
+        net, table_of = self.nets[group], self.tables_of[group]
         h, w = prediction.shape
         rows = max(1, AT_ONCE // w)
         for top in range(0, h, rows):
             part = slice(top, min(top + rows, h))
-            self._rows(net, step, own, earlier, part, prediction[part], table[part])
+            seen = run(net, step, own, earlier, part, w, self.scratch)
+            quarters = quarters_of(seen.linear.astype(np.int32), seen.correction)
+            of_part = prediction[part]
+            places = table_places(quarters, seen.activity).reshape(of_part.shape)
+            np.take(table_of, places, out=table[part], mode="clip")
+            quarters >>= 2
+            np.add(quarters.reshape(of_part.shape), seen.mean, out=of_part, casting="unsafe")
+            if earlier:
+                beside = earlier[0].at((step.target, 0, 0), part, w)
+                np.add(of_part, beside, out=of_part, casting="unsafe")
+            np.clip(of_part, 0, 255, out=of_part)
 
-    def _rows(
-        self,
-        net: Net,
-        step: Pass,
-        own: Lattice,
-        earlier: Sequence[Lattice],
-        part: slice,
-        prediction: npt.NDArray[np.int32],
-        table: Bytes,
-    ) -> None:
-        h, w = prediction.shape
-        n, k = h * w, inputs(len(earlier), step)
-        x = self.scratch.take("inputs", k + 1, n)
-        mean = self.scratch.take("mean", h, w)
-        fill_inputs(x.reshape(k + 1, h, w), mean, step, own, earlier, part)
-        x[k] = 1
-        one = self.scratch.take("first", len(net.first) + 1, n)
-        np.matmul(net.first, x, out=one[:-1])
-        np.clip(one[1:-1], 0, HIDDEN_MAX, out=one[1:-1])
-        one[-1] = 1
-        two = self.scratch.take("second", len(net.second) + 1, n)
-        np.matmul(net.second, one[1:], out=two[:-1])
-        np.floor(two[:-1], out=two[:-1])
-        np.clip(two[:-1], 0, HIDDEN_MAX, out=two[:-1])
-        two[-1] = 1
-        three = self.scratch.take("third", 2, n)
-        np.matmul(net.third, two, out=three)
-
-        # Quarters of a level: (linear / 512 + correction / 4096) 4, rounded.
-        correction, activity = three.astype(np.int32)
-        correction >>= 3
-        correction += one[0].astype(np.int32)
-        correction += 64 + 2 * 128
-        correction >>= 7
-        quarter = correction & 3
-        correction >>= 2
-        activity >>= 6
-        np.clip(activity, 0, ACTIVITIES - 1, out=activity)
-        activity <<= 2
-        activity += quarter
-        np.take(self.table_of, activity.reshape(h, w), out=table, mode="clip")
-        np.add(correction.reshape(h, w), mean, out=prediction, casting="unsafe")
-        if earlier:
-            np.add(prediction, earlier[0].at((step.target, 0, 0), part, w), out=prediction, casting="unsafe")
-        np.clip(prediction, 0, 255, out=prediction)
+    def see(self, step: Pass, own: Lattice, earlier: Sequence[Lattice], parts: Sequence[slice]) -> Seen:
+        """What the net of a pass of the finest lattice makes of some of its rows."""
+        group = 0, len(earlier), step.name
+        _, w = own.size(step.target)
+        found = []
+        for part in parts:
+            layers = run(self.nets[group], step, own, earlier, part, w, self.scratch)
+            wanted = own.at((step.target, 0, 0), part, w) - layers.mean
+            x = layers.x[near(*group[1:])].astype(np.float64)
+            linear = layers.linear.astype(np.int32)
+            found.append(
+                Seen(x, wanted.reshape(-1).astype(np.int32), linear, layers.correction, layers.activity)
+            )
+        return Seen(*(np.concatenate(each, axis=-1) for each in zip(*found, strict=True)))
 
 
 # --- A tile -------------------------------------------------------------------------------------------------
 
-Stream = list[tuple[Bytes, Bytes]]
-"""Symbols of a tile and the table of each, stage by stage."""
+
+class Stage(NamedTuple):
+    """What a tile's stream holds at a time. group: None in a base lattice. symbols, tables: [n]."""
+
+    group: Group | None
+    symbols: Bytes
+    tables: Bytes
 
 
-def streams_of(tiles: Sequence[Tile], look: Look, dtype: npt.DTypeLike = np.float32) -> list[Stream]:
-    """What an encoder writes of several tiles; `dtype` is of the lattices that `look` sees."""
+Stream = list[Stage]
+
+
+def streams_of(
+    tiles: Sequence[Tile], looks: Sequence[Look], dtype: npt.DTypeLike = np.float32
+) -> list[Stream]:
+    """What an encoder writes of several tiles; `dtype` is of the lattices that `looks` see."""
     channels = [_channels(tile) for tile in tiles]
     streams: list[Stream] = [[] for _ in tiles]
 
@@ -228,12 +335,95 @@ def streams_of(tiles: Sequence[Tile], look: Look, dtype: npt.DTypeLike = np.floa
         for request, mine, stream in zip(asked, channels, streams, strict=True):
             samples = NOTHING if request is None else request.samples_of(mine)
             if request is not None:
-                stream.append((request.symbols_of(samples), request.table.reshape(-1)))
+                name = None if request.phase is None else NAMES[request.phase]
+                group = None if name is None else (min(request.level, 1), request.plane, name)
+                stream.append(Stage(group, request.symbols_of(samples), request.table.reshape(-1)))
             out.append(samples)
         return out
 
-    walked([passes(tile.shape, look, BASE_TABLE, dtype) for tile in tiles], answer)
+    walks = [passes(tile.shape, look, BASE_TABLE, dtype) for tile, look in zip(tiles, looks, strict=True)]
+    walked(walks, answer)
     return streams
+
+
+# --- What suits a tile --------------------------------------------------------------------------------------
+
+FITTED: Final = 4096
+"""Samples of a pass, about, that its linear prediction is fitted to."""
+STRIP: Final = 4
+"""Rows of a pass that are taken together for that."""
+COST_UNIT: Final = 256
+"""Of costs, a bit: whole numbers, so that sums are the same in any order."""
+
+
+class Costs:
+    """What symbols cost under a set of tables, in 1/256 bit.
+
+    of_tables: [tables, 256]. of_offsets: [4 x 48 x 256, 7], of a symbol at a scale and a quarter, by offset.
+    """
+
+    def __init__(self, tables: LaneTables) -> None:
+        frequencies = tables.frequencies.astype(np.float64)
+        escape = 8 - np.log2(np.maximum(frequencies[:, ESCAPE, None], 1) / TOTAL)
+        coded = frequencies > 0
+        coded[:, ESCAPE] &= tables.full
+        costs = np.where(coded, -np.log2(np.maximum(frequencies, 1) / TOTAL), escape)
+        self.of_tables: npt.NDArray[np.float64] = np.rint(costs * COST_UNIT)
+        by_scale = [
+            self.of_tables[tables_by_activity(np.arange(SCALES, dtype=np.uint8), offset)].reshape(-1)
+            for offset in range(-OFFSET_MAX, OFFSET_MAX + 1)
+        ]
+        self.of_offsets = np.stack(by_scale, axis=1)
+
+
+def offset_of(stage: Sequence[Stage], costs: Costs) -> int:
+    """By how many scales the stages of a group, whose tables are 4 scale + quarter, are coded best. Judged on
+    a part of long ones."""
+    counts = np.zeros(4 * SCALES * 256, np.int64)
+    for _, symbols, scales in stage:
+        every = slice(None, None, max(1, symbols.size // (2 * FITTED)))
+        places = scales[every].astype(np.intp) << 8 | symbols[every]
+        counts += np.bincount(places, minlength=counts.size)
+    seen = counts.nonzero()[0]
+    totals = counts[seen].astype(np.float64) @ costs.of_offsets[seen]
+    best = int(totals.argmin())
+    return best - OFFSET_MAX if totals[best] < totals[OFFSET_MAX] else 0
+
+
+def rows_to_fit(height: int, width: int) -> list[slice]:
+    """Strips of rows of a pass, spread over it."""
+    strips = max(1, min(FITTED // (STRIP * width), height // STRIP))
+    tops = [max(0, (2 * number + 1) * (height - STRIP) // (2 * strips)) for number in range(strips)]
+    return [slice(top, min(top + STRIP, height)) for top in tops]
+
+
+def correction_of(
+    net: Net, group: Group, seen: Seen, table_of: Bytes, costs: Costs, samples: int
+) -> Correction | None:
+    """What to add to a net's linear prediction in a pass of so many samples, where that pays for its bytes:
+    least squares of the errors on what was seen, weighed by the scales that the net expects."""
+    k, count = seen.x.shape
+    activity = np.clip(seen.activity >> 6, 0, ACTIVITIES - 1).astype(np.int64) + 20
+    errors = (seen.wanted.astype(np.int64) << 12) - (seen.linear << 3) - seen.correction
+    errors = np.clip(errors, -192 * activity, 192 * activity)
+    weighed = seen.x * ((1 << 20) // activity**2)  # whole numbers: sums below 2^53 are exact
+    gram, moment = weighed @ seen.x.T, weighed @ errors
+    gram += (np.trace(gram) / k * 1e-4 + 1) * np.eye(k)
+    correction = np.clip(np.rint(np.linalg.solve(gram, moment) / (8 * STEP)), -127, 127).astype(np.int8)
+    try:
+        corrected(net, group, correction)
+    except FormatError:
+        return None
+
+    def cost(linear: npt.NDArray[np.int32]) -> float:
+        quarters = quarters_of(linear, seen.correction)
+        tables = table_of[table_places(quarters, seen.activity)]
+        return float(costs.of_tables[tables, (seen.wanted - (quarters >> 2)) & 255].sum())
+
+    added = (STEP * correction.astype(np.float64)) @ seen.x
+    gain = (cost(seen.linear) - cost(seen.linear + added.astype(np.int32))) / COST_UNIT
+    # A fit of k numbers seems to gain k / 2 nats on what it was fitted to, and loses them elsewhere.
+    return correction if (gain - k / np.log(2)) * samples / count > 8 * k else None
 
 
 # --- Tiles and files ----------------------------------------------------------------------------------------
@@ -261,7 +451,7 @@ class Lossless:
     def __init__(self, weights: Weights) -> None:
         read = _Integers(weights)
         self.tables = LaneTables(read("frequencies", (TABLES, 256), 0, 1 << PRECISION))
-        self.table_of = read("tables", (ACTIVITIES, 4), 0, BASE_TABLE - 1).astype(np.uint8).reshape(-1)
+        self.scales = read("scales", (ACTIVITIES,), 0, SCALES - 1).astype(np.uint8)
         self.nets: Nets = {
             (which, plane, step.name): _net(read, f"{which}.{plane}.{step.name}", inputs(plane, step))
             for which in range(CLASSES)
@@ -269,7 +459,10 @@ class Lossless:
             for step in PASSES
         }
 
-        self._compiled: Look | None = None
+        self.costs = Costs(self.tables)
+        offsets = range(-OFFSET_MAX, OFFSET_MAX + 1)
+        self._tables_of = {offset: tables_by_activity(self.scales, offset) for offset in offsets}
+        self._compiled: CompiledNets | None = None
         self._coded = 0
 
     # How
@@ -284,13 +477,28 @@ class Lossless:
         if self._compiled is None and compiled.here():
             from licodec.codecs import lossless_compiled
 
-            self._compiled = lossless_compiled.looking(self.nets, self.table_of)
+            self._compiled = lossless_compiled.nets_of(self.nets)
 
-    def _look(self) -> tuple[Look, npt.DTypeLike]:
-        """What predicts passes, and the dtype of the lattices it sees. For one thread."""
+    @property
+    def dtype(self) -> npt.DTypeLike:
+        """Of the lattices that `look` sees."""
+        return np.float32 if self._compiled is None else np.int16
+
+    def look(
+        self, tables_of: Mapping[Group, Bytes], adaptation: Adaptation, scratch: Scratch
+    ) -> Looking | CompiledLooking:
+        """What predicts the passes of a tile. Those of one `scratch` are for one thread."""
+        nets = {
+            group: corrected(self.nets[group], group, correction)
+            for group, correction in adaptation.corrections.items()
+        }
         if self._compiled is not None:
-            return self._compiled, np.int16
-        return Looking(self.nets, self.table_of, Scratch()), np.float32
+            return self._compiled.looking(nets, tables_of)
+        return Looking({**self.nets, **nets}, tables_of, scratch)
+
+    def tables_of(self, adaptation: Adaptation) -> dict[Group, Bytes]:
+        """By activity and quarter, of each group of a tile."""
+        return {group: self._tables_of[adaptation.offsets.get(group, 0)] for group in groups(3)}
 
     def _over_groups(self, work: Callable[[Sequence[T]], R], items: Sequence[T], samples: int) -> Iterator[R]:
         """Do work for groups of tiles. Compiled loops hold no lock: one by one, on several threads. NumPy's
@@ -298,18 +506,16 @@ class Lossless:
         self._coded += samples
         if self._coded > WORTH_COMPILING:
             self.compile()
-        if self._compiled is None:
-            with products_on_one_thread():
-                for first in range(0, len(items), TOGETHER):
-                    yield work(items[first : first + TOGETHER])
-            return
-        groups = [[item] for item in items]
-        count = min(wanted(), len(groups))
-        if count == 1:
-            yield from map(work, groups)
-            return
-        with ThreadPoolExecutor(count) as pool:
-            yield from pool.map(work, groups)
+        together, count = TOGETHER, 1
+        if self._compiled is not None:
+            together, count = 1, min(wanted(), len(items))
+        groups = [items[first : first + together] for first in range(0, len(items), together)]
+        with products_on_one_thread():
+            if count == 1:
+                yield from map(work, groups)
+                return
+            with ThreadPoolExecutor(count) as pool:
+                yield from pool.map(work, groups)
 
     # Encoder
 
@@ -357,11 +563,61 @@ class Lossless:
 
     def encode_lattices(self, group: Sequence[Tile], timer: Timer = NO_TIMER) -> list[bytes]:
         """Bodies of tiles in mode 4."""
-        with timer("networks"):
-            streams = streams_of(group, *self._look())
+        adapted = self.streams(group, timer)
         with timer("lanes"):
             counts = [lanes.lanes_for(tile.size) for tile in group]
-            return lanes.encode_many(streams, self.tables, counts, compiled=self.compiled)
+            streams = [[(symbols, tables) for _, symbols, tables in stream] for _, stream in adapted]
+            coded = lanes.encode_many(streams, self.tables, counts, compiled=self.compiled)
+        said = [
+            write(adaptation, tile.shape[2]) for tile, (adaptation, _) in zip(group, adapted, strict=True)
+        ]
+        return [write_varint(len(head)) + head + body for head, body in zip(said, coded, strict=True)]
+
+    def streams(self, tiles: Sequence[Tile], timer: Timer = NO_TIMER) -> list[tuple[Adaptation, Stream]]:
+        """What suits each tile, and what its lanes hold."""
+        scratch = Scratch()
+        with timer("corrections"):
+            corrections = [self._corrections(tile, scratch) for tile in tiles]
+        with timer("networks"):
+            scales_of = dict.fromkeys(groups(3), scales_by_activity(self.scales))
+            looks = [self.look(scales_of, Adaptation({}, each), scratch) for each in corrections]
+            streams = streams_of(tiles, looks, self.dtype)
+        with timer("offsets"):
+            return [self._adapted(*each) for each in zip(corrections, streams, strict=True)]
+
+    def _corrections(self, tile: Tile, scratch: Scratch) -> dict[Group, Correction]:
+        """Of the finest lattices of R - G and B - G: for G they gain nothing."""
+        if tile.shape[2] == 1 or tile.shape[0] * tile.shape[1] < 2 * FITTED:
+            return {}
+        green, red, blue = (channel.astype(self.dtype) for channel in _channels(tile))
+        planes = [lattice_of(plane) for plane in (green, red - green, blue - green)]
+        look = self.look({}, Adaptation(), scratch)
+        out = {}
+        for plane in (1, 2):
+            for step in PASSES:
+                group, (h, w) = (0, plane, step.name), planes[plane].size(step.target)
+                if h * w == 0:
+                    continue
+                seen = look.see(step, planes[plane], planes[:plane], rows_to_fit(h, w))
+                found = correction_of(self.nets[group], group, seen, self._tables_of[0], self.costs, h * w)
+                if found is not None:
+                    out[group] = found
+        return out
+
+    def _adapted(self, corrections: Mapping[Group, Correction], stream: Stream) -> tuple[Adaptation, Stream]:
+        """Choose offsets, and turn scales into tables."""
+        of_group: dict[Group, list[Stage]] = {}
+        for stage in stream:
+            if stage.group is not None:
+                of_group.setdefault(stage.group, []).append(stage)
+        offsets = {group: offset_of(stages, self.costs) for group, stages in of_group.items()}
+        every_scale = np.arange(SCALES, dtype=np.uint8)
+        tables_of = {group: tables_by_activity(every_scale, offset) for group, offset in offsets.items()}
+        out = [
+            stage if stage.group is None else stage._replace(tables=tables_of[stage.group].take(stage.tables))
+            for stage in stream
+        ]
+        return Adaptation(offsets, corrections), out
 
     # Decoder
 
@@ -409,7 +665,8 @@ class Lossless:
         """Tiles of bodies in mode 4, before they are turned back; FormatError where a body can't be one."""
         if not bodies:
             return []
-        decoder = lanes.LaneDecoder(bodies, self.tables, compiled=self.compiled)
+        adapted = [_split(body, shape[2]) for body, shape in zip(bodies, shapes, strict=True)]
+        decoder = lanes.LaneDecoder([body for _, body in adapted], self.tables, compiled=self.compiled)
 
         def answer(asked: Sequence[Request | None]) -> Sequence[Bytes]:
             start = time.perf_counter()
@@ -421,12 +678,26 @@ class Lossless:
                 for each, found in zip(asked, symbols, strict=True)
             ]
 
-        look, dtype = self._look()
-        walks = [passes(shape, look, BASE_TABLE, dtype) for shape in shapes]
+        scratch = Scratch()
+        looks = [self.look(self.tables_of(adaptation), adaptation, scratch) for adaptation, _ in adapted]
+        walks = [
+            passes(shape, look, BASE_TABLE, self.dtype) for shape, look in zip(shapes, looks, strict=True)
+        ]
         with timer("networks"):
             done = walked(walks, answer)
         decoder.close()
         return [np.stack([channels[c] for c in _order(len(channels))], axis=2) for channels in done]
+
+
+def _split(body: bytes | memoryview, planes: int) -> tuple[Adaptation, memoryview]:
+    """A body of mode 4: what the tile says of itself, and its lanes."""
+    count, at = read_varint(body, 0)
+    view = memoryview(body)
+    if count > len(view) - at:
+        raise FormatError(
+            f"adaptation: {count} bytes are announced, {len(view) - at} are there", chunk="DATA"
+        )
+    return read(view[at : at + count], planes), view[at + count :]
 
 
 def _order(channels: int) -> tuple[int, ...]:

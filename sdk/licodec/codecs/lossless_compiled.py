@@ -8,7 +8,7 @@ products). The inner loop, `_products`, is written in the compiler's intermediat
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,7 +20,8 @@ from numba.extending import intrinsic
 
 from licodec import compiled
 from licodec.codecs.lattices import BEFORE, PASSES, PHASES, Bytes, Lattice, Pass, Place, places
-from licodec.codecs.lossless import HIDDEN_MAX, WEIGHT_UNIT, Nets
+from licodec.codecs.lossless import HIDDEN_MAX, WEIGHT_UNIT, Net, Nets, Seen
+from licodec.codecs.lossless_adaptation import Group, near
 
 Integers = npt.NDArray[Any]
 
@@ -210,6 +211,61 @@ def _layer_of_row(
 
 
 @compiled.function
+def _row(
+    own: Integers,
+    green: Integers,
+    other: Integers,
+    base: int,
+    width: int,
+    target: int,
+    nearest: Integers,
+    seen: Integers,
+    around: Integers,
+    earlier: int,
+    weights: tuple[Integers, ...],
+    mean: Integers,
+    x: Integers,
+    one: Integers,
+    two: Integers,
+    linear: Integers,
+    three: Integers,
+) -> None:
+    """A row of a pass through a net, into `mean`, `linear` and `three`; x, one and two are its layers.
+
+    own, green, other: int16, the padded phases of its plane, of G, and of the plane between them, one after
+    the other. base: where the place (0, 0) of the first phase is. target, nearest, seen, around: how far from
+    there.
+    """
+    stride = mean.size
+    a, b = own[base + nearest[0] :][:width], own[base + nearest[1] :][:width]
+    c, d = own[base + nearest[2] :][:width], own[base + nearest[3] :][:width]
+    for i in range(width):
+        mean[i] = (np.int32(a[i]) + np.int32(b[i]) + np.int32(c[i]) + np.int32(d[i]) + 2) >> 2
+    pair = 0
+    for p in range(0, seen.size, 2):
+        a, b = own[base + seen[p] :][:width], own[base + seen[p + 1] :][:width]
+        to = x[pair]
+        for i in range(width):
+            m = mean[i]
+            to[i] = (np.int32(a[i]) - m & 65535) | (np.int32(b[i]) - m) << 16
+        pair += 1
+    for which in range(earlier):
+        plane = green if which == 0 else other
+        middle = plane[base + target :][:width]
+        for p in range(0, around.size, 2):
+            a, b = plane[base + around[p] :][:width], plane[base + around[p + 1] :][:width]
+            to = x[pair]
+            for i in range(width):
+                m = np.int32(middle[i])
+                to[i] = (np.int32(a[i]) - m & 65535) | (np.int32(b[i]) - m) << 16
+            pair += 1
+    _layer_of_row(weights[0], weights[1], x.ctypes.data, linear.ctypes.data, width, stride, 0, True)
+    _layer_of_row(weights[2], weights[3], x.ctypes.data, one.ctypes.data, width, stride, 0, False)
+    _layer_of_row(weights[4], weights[5], one.ctypes.data, two.ctypes.data, width, stride, 6, False)
+    _layer_of_row(weights[6], weights[7], two.ctypes.data, three.ctypes.data, width, stride, 0, True)
+
+
+@compiled.function
 def _look(
     own: Integers,
     green: Integers,
@@ -223,54 +279,24 @@ def _look(
     earlier: int,
     weights: tuple[Integers, ...],
     table_of: Bytes,
-    first_row: int,
     prediction: Integers,
     table: Bytes,
 ) -> None:
-    """Rows of a pass.
-
-    own, green, other: int16, the padded phases of its plane, of G, and of the plane between them, one after
-    the other, `columns` in a row. corner: where the place (0, 0) of the first phase is. target, nearest,
-    seen, around: how far from there. prediction, table: [rows, width], from `first_row` of the pass on.
-    """
+    """A pass. `columns` are in a row of a phase, `corner` is where its first sample is; see `_row`."""
     height, width = prediction.shape
     stride = (width + 15) // 16 * 16
-    pairs = weights[0].shape[1]
     mean = np.zeros(stride, np.int32)
-    x = np.zeros((pairs, stride), np.int32)
+    x = np.zeros((weights[0].shape[1], stride), np.int32)
     one = np.empty((2 * weights[2].shape[0], stride), np.int32)
     two = np.empty((2 * weights[4].shape[0], stride), np.int32)
-    linear = np.empty((4, stride), np.int32)
-    three = np.empty((4, stride), np.int32)
+    linear, three = np.empty((4, stride), np.int32), np.empty((4, stride), np.int32)
     for row in range(height):
-        base = corner + (first_row + row) * columns
-        a, b = own[base + nearest[0] :][:width], own[base + nearest[1] :][:width]
-        c, d = own[base + nearest[2] :][:width], own[base + nearest[3] :][:width]
-        for i in range(width):
-            mean[i] = (np.int32(a[i]) + np.int32(b[i]) + np.int32(c[i]) + np.int32(d[i]) + 2) >> 2
-        pair = 0
-        for p in range(0, seen.size, 2):
-            a, b = own[base + seen[p] :][:width], own[base + seen[p + 1] :][:width]
-            to = x[pair]
-            for i in range(width):
-                m = mean[i]
-                to[i] = (np.int32(a[i]) - m & 65535) | (np.int32(b[i]) - m) << 16
-            pair += 1
+        base = corner + row * columns
+        _row(
+            own, green, other, base, width, target, nearest, seen, around, earlier, weights,
+            mean, x, one, two, linear, three,
+        )  # fmt: skip
         beside = green[base + target :][:width]
-        for which in range(earlier):
-            plane = green if which == 0 else other
-            middle = plane[base + target :][:width]
-            for p in range(0, around.size, 2):
-                a, b = plane[base + around[p] :][:width], plane[base + around[p + 1] :][:width]
-                to = x[pair]
-                for i in range(width):
-                    m = np.int32(middle[i])
-                    to[i] = (np.int32(a[i]) - m & 65535) | (np.int32(b[i]) - m) << 16
-                pair += 1
-        _layer_of_row(weights[0], weights[1], x.ctypes.data, linear.ctypes.data, width, stride, 0, True)
-        _layer_of_row(weights[2], weights[3], x.ctypes.data, one.ctypes.data, width, stride, 0, False)
-        _layer_of_row(weights[4], weights[5], one.ctypes.data, two.ctypes.data, width, stride, 6, False)
-        _layer_of_row(weights[6], weights[7], two.ctypes.data, three.ctypes.data, width, stride, 0, True)
         for i in range(width):
             quarters = (linear[0, i] + (three[0, i] >> 3) + 320) >> 7
             value = (quarters >> 2) + mean[i]
@@ -279,6 +305,55 @@ def _look(
             prediction[row, i] = min(max(value, 0), 255)
             activity = min(max(three[1, i] >> 6, 0), 4095)
             table[row, i] = table_of[activity << 2 | quarters & 3]
+
+
+@compiled.function
+def _see(
+    own: Integers,
+    green: Integers,
+    other: Integers,
+    columns: int,
+    corner: int,
+    target: int,
+    nearest: Integers,
+    seen: Integers,
+    around: Integers,
+    earlier: int,
+    weights: tuple[Integers, ...],
+    rows: Integers,
+    width: int,
+    near: Integers,
+    near_x: Integers,
+    parts: Integers,
+) -> None:
+    """Some rows of a pass, of which all samples are known, for `lossless.Seen`.
+
+    near_x: float64 [near, rows x width]. parts: int32 [4, rows x width]: what is wanted, the linear
+    prediction, the correction, the activity.
+    """
+    stride = (width + 15) // 16 * 16
+    mean = np.zeros(stride, np.int32)
+    x = np.zeros((weights[0].shape[1], stride), np.int32)
+    one = np.empty((2 * weights[2].shape[0], stride), np.int32)
+    two = np.empty((2 * weights[4].shape[0], stride), np.int32)
+    linear, three = np.empty((4, stride), np.int32), np.empty((4, stride), np.int32)
+    for number in range(rows.size):
+        base = corner + rows[number] * columns
+        _row(
+            own, green, other, base, width, target, nearest, seen, around, earlier, weights,
+            mean, x, one, two, linear, three,
+        )  # fmt: skip
+        first, itself = number * width, own[base + target :][:width]
+        for i in range(width):
+            parts[0, first + i] = np.int32(itself[i]) - mean[i]
+            parts[1, first + i] = linear[0, i]
+            parts[2, first + i] = three[0, i]
+            parts[3, first + i] = three[1, i]
+        for p in range(near.size):
+            pair, high = near[p] >> 1, near[p] & 1
+            for i in range(width):
+                both = x[pair, i]
+                near_x[p, first + i] = both >> 16 if high else np.int16(both)
 
 
 def _indices(of_pass: Iterable[Place]) -> npt.NDArray[np.int64]:
@@ -302,8 +377,10 @@ _PLACES: Final = {
 class Looking:
     """A `Look` of lattices of int16, as `lossless.Looking`; safe in several threads."""
 
-    nets: dict[tuple[int, int, str], CompiledNet]
-    table_of: Bytes
+    nets: Mapping[Group, CompiledNet]
+    linear: Mapping[Group, tuple[Integers, Integers]]
+    """Linear predictions other than those of the nets."""
+    tables_of: Mapping[Group, Bytes]
 
     def __call__(
         self,
@@ -314,33 +391,50 @@ class Looking:
         prediction: npt.NDArray[np.int32],
         table: Bytes,
     ) -> None:
-        net = self.nets[min(level, 1), len(earlier), step.name]
+        group = min(level, 1), len(earlier), step.name
+        _look(*self._of(group, step, own, earlier), self.tables_of[group], prediction, table)
+
+    def see(self, step: Pass, own: Lattice, earlier: Sequence[Lattice], parts: Sequence[slice]) -> Seen:
+        """What the net of a pass of the finest lattice makes of some of its rows."""
+        group = 0, len(earlier), step.name
+        rows = np.array([row for part in parts for row in range(part.start, part.stop)], np.int64)
+        (_, width), places = own.size(step.target), near(*group[1:])
+        x = np.empty((places.size, rows.size * width), np.float64)
+        found = np.empty((4, rows.size * width), np.int32)
+        _see(*self._of(group, step, own, earlier), rows, width, places, x, found)
+        return Seen(x, *found)
+
+    def _of(self, group: Group, step: Pass, own: Lattice, earlier: Sequence[Lattice]) -> tuple[Any, ...]:
+        """What the loops are told of a pass."""
+        net = self.nets[group]
         flat = [each.stack.reshape(-1) for each in (own, *earlier)]
         flat += [flat[-1]] * (3 - len(flat))
         _, rows, columns = own.stack.shape
         (target,), nearest, seen, around = (
             (phases * rows + i) * columns + j for phases, i, j in _PLACES[step.name]
         )
-        _look(
-            *flat,
-            columns,
-            BEFORE * columns + BEFORE,
-            target,
-            nearest,
-            seen,
-            around,
-            len(earlier),
-            (*net.linear, *net.first, *net.second, *net.third),
-            self.table_of,
-            0,
-            prediction,
-            table,
-        )
+        corner = BEFORE * columns + BEFORE
+        weights = (*self.linear.get(group, net.linear), *net.first, *net.second, *net.third)
+        return (*flat, columns, corner, target, nearest, seen, around, len(earlier), weights)
 
 
-def looking(nets: Nets, table_of: Bytes) -> Looking:
+@dataclass(frozen=True, eq=False)
+class CompiledNets:
+    """All nets of a model."""
+
+    nets: Mapping[Group, CompiledNet]
+
+    def looking(self, corrected: Mapping[Group, Net], tables_of: Mapping[Group, Bytes]) -> Looking:
+        """For a tile. corrected: nets that have another linear prediction there."""
+        linear = {group: _layer(net.first[:1], net.first.shape[1] - 1) for group, net in corrected.items()}
+        return Looking(self.nets, linear, tables_of)
+
+
+def nets_of(nets: Nets) -> CompiledNets:
     """The same nets, compiled."""
-    return Looking(
-        {key: net_of(net.first, np.rint(net.second * WEIGHT_UNIT), net.third) for key, net in nets.items()},
-        table_of,
+    return CompiledNets(
+        {
+            group: net_of(net.first, np.rint(net.second * WEIGHT_UNIT), net.third)
+            for group, net in nets.items()
+        }
     )

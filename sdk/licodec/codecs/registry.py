@@ -124,9 +124,14 @@ Area = tuple[slice, slice]
 
 
 def tile_exponents(width: int, height: int) -> tuple[int, int]:
-    """Columns and rows of a picture's tiles as powers of two: 512 x 512, and where the picture has fewer rows
-    or columns than half of that, more of the other."""
+    """Columns and rows of a picture's tiles as powers of two: 512 x 512; 1024 x 256 or 256 x 1024 for
+    pictures of few tiles, which are more alike then; and where the picture has fewer rows or columns than
+    half of that, more of the other."""
     columns, rows = 9, 9
+    if 512 < width <= 1024 and 256 < height <= 512:
+        columns, rows = 10, 8
+    elif 512 < height <= 1024 and 256 < width <= 512:
+        columns, rows = 8, 10
     while rows > 0 and height <= 1 << (rows - 1) and width > 1 << columns:
         columns, rows = columns + 1, rows - 1
     while columns > 0 and width <= 1 << (columns - 1) and height > 1 << rows:

@@ -43,7 +43,7 @@ Stage = tuple[Bytes, Bytes]
 """Symbols and the table index of each: uint8 [N] both."""
 
 TABLES_MAX: Final = 128
-SYMBOLS_PER_LANE: Final = 1536  # a lane's 3 bytes are then 0.016 bits a symbol
+SYMBOLS_PER_LANE: Final = 3072  # a lane's 3 bytes are then 0.008 bits a symbol
 
 # Rows are worked on in blocks of about so many symbols (2**14 and 2**16 were measured: slower).
 _BLOCK: Final = 1 << 15
@@ -147,7 +147,7 @@ class LaneTables:
 
 
 def lanes_for(symbols: int) -> int:
-    """Lanes of a tile of so many symbols: the power of two nearest to a lane for 1536 of them, 1..512."""
+    """Lanes of a tile of so many symbols: the power of two nearest to a lane for 3072 of them, 1..512."""
     lanes = 1
     while lanes < LANES_MAX and symbols * symbols >= 2 * (lanes * SYMBOLS_PER_LANE) ** 2:
         lanes *= 2

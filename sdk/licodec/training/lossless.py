@@ -33,6 +33,7 @@ from torch import Tensor, nn
 
 from licodec.codecs import lattices
 from licodec.codecs import lossless as pilc
+from licodec.codecs.lossless_adaptation import CLASSES, groups
 from licodec.entropy.lanes_reference import ESCAPE, TOTAL
 from licodec.evaluation.lossless import Row, markdown
 from licodec.evaluation.pictures import halved
@@ -45,7 +46,6 @@ UNITS: Final = 48, 32
 HALF_COLOUR_SHARE: Final = 0.4
 SCALE_MIN: Final = 0.06
 SCALE_RATIO: Final = 1.16
-SCALES: Final = pilc.FINE_SCALES + pilc.COARSE_SCALES
 LEVELS: Final = ((0,), (1, 2, 3))
 """Lattices that nets of a class are trained on."""
 PER_PICTURE: Final = 1400
@@ -126,14 +126,6 @@ def planes_of(picture: Pixels) -> list[npt.NDArray[np.int16]]:
     return [green, red - green, blue - green]
 
 
-def lattice_of(plane: npt.NDArray[np.int16], level: int) -> lattices.Lattice:
-    values = plane[:: 1 << level, :: 1 << level]
-    lattice = lattices.Lattice(*values.shape)
-    for phase in (lattices.EE, lattices.OO, lattices.EO, lattices.OE):
-        lattice.put(phase, values[phase.row :: 2, phase.column :: 2])
-    return lattice
-
-
 def samples(
     pictures: Sequence[Pixels],
     which: int,
@@ -150,7 +142,10 @@ def samples(
         turned = np.rot90(picture, int(rng.integers(4))) if turn else picture
         planes = planes_of(turned[:, ::-1] if turn and rng.integers(2) else turned)
         for level in LEVELS[which]:
-            *earlier, own = (lattice_of(each, level) for each in planes[: plane + 1])
+            *earlier, own = (
+                lattices.lattice_of(each[:: 1 << level, :: 1 << level].astype(np.float32))
+                for each in planes[: plane + 1]
+            )
             h, w = own.size(step.target)
             if not h * w:
                 continue
@@ -290,27 +285,29 @@ def judged(net: Trainable, seen: npt.NDArray[np.int16], wanted: npt.NDArray[np.i
 # --- tables ---------------------------------------------------------------------------------------
 
 
-def tables_by_activity() -> npt.NDArray[np.uint8]:
-    """Which table an activity in 1/64 of a level and a quarter choose: [4096, 4]."""
+def scales_by_activity() -> npt.NDArray[np.uint8]:
+    """The scale that an activity in 1/64 of a level stands for: [4096]."""
     activity = np.arange(pilc.ACTIVITIES) / pilc.WEIGHT_UNIT
     wanted = np.clip(activity - 0.05, 0, None) + SCALE_MIN
-    nearest = np.rint(np.log(wanted / SCALE_MIN) / np.log(SCALE_RATIO)).clip(0, SCALES - 1).astype(np.int64)
-    fine = 4 * nearest[:, None] + np.arange(4)
-    coarse = 3 * pilc.FINE_SCALES + nearest[:, None]
-    table: npt.NDArray[np.uint8] = np.where(nearest[:, None] < pilc.FINE_SCALES, fine, coarse).astype(
-        np.uint8
-    )
-    return table.astype(np.uint8)
+    nearest = np.rint(np.log(wanted / SCALE_MIN) / np.log(SCALE_RATIO))
+    out: npt.NDArray[np.uint8] = nearest.clip(0, pilc.SCALES - 1).astype(np.uint8)
+    return out
 
 
-def counted(pictures: Sequence[Pixels], nets: pilc.Nets, table_of: lattices.Bytes) -> npt.NDArray[np.int64]:
-    """How often each table meets each symbol: [tables, 256]."""
-    look = pilc.Looking(nets, table_of, pilc.Scratch())
+def counted(
+    pictures: Sequence[Pixels], model: pilc.Lossless | None, nets: pilc.Nets
+) -> npt.NDArray[np.int64]:
+    """How often each table meets each symbol: [tables, 256]. Without a model, where nothing is adapted."""
     out = np.zeros(pilc.TABLES * 256, np.int64)
+    tables_of = dict.fromkeys(groups(3), pilc.tables_by_activity(scales_by_activity(), 0))
     for picture in pictures:
-        (stream,) = pilc.streams_of([picture], look)
-        for symbols, index in stream:
-            out += np.bincount(index.astype(np.int64) * 256 + symbols, minlength=out.size)
+        if model is None:
+            look = pilc.Looking(nets, tables_of, pilc.Scratch())
+            (stream,) = pilc.streams_of([picture], [look])
+        else:
+            ((_, stream),) = model.streams([picture])
+        for _, symbols, tables in stream:
+            out += np.bincount(tables.astype(np.int64) * 256 + symbols, minlength=out.size)
     return out.reshape(pilc.TABLES, 256)
 
 
@@ -354,7 +351,7 @@ def _whole(share: npt.NDArray[np.float64], kept: npt.NDArray[np.bool_]) -> npt.N
 
 
 def names() -> Iterator[tuple[str, int, int, lattices.Pass]]:
-    for which in range(pilc.CLASSES):
+    for which in range(CLASSES):
         for plane in range(3):
             for step in lattices.PASSES:
                 yield f"{which}.{plane}.{step.name}", which, plane, step
@@ -381,20 +378,26 @@ def train_nets(data: Path, out: Path, steps: int, only: Sequence[str]) -> None:
 
 def export(data: Path, nets: Path, out: Path) -> None:
     """A weights file from trained nets, with tables counted on the training pictures."""
-    table_of = tables_by_activity()
-    tensors: dict[str, npt.NDArray[Any]] = {"tables": table_of}
+    tensors: dict[str, npt.NDArray[Any]] = {"scales": scales_by_activity()}
     integers = {}
     for name, which, plane, step in names():
         parts = load_file(nets / f"{name}.safetensors")
         tensors |= {f"{name}.{part}": values for part, values in parts.items()}
         integers[which, plane, step.name] = pilc.net_of(parts["first"], parts["second"], parts["third"])
     pictures = training_pictures(data, np.random.default_rng(1))
-    tensors["frequencies"] = frequencies(counted(pictures, integers, table_of.reshape(-1)))
-    said = {"codec": "pilc", "tag": out.name, "architecture": "lattice-48-32", "tables": "lanes"}
+    said = {"codec": "pilc", "tag": out.name, "architecture": "lattice", "tables": "lanes"}
     out.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, out / "model.safetensors", said)
+    path = out / "model.safetensors"
+    # Tables of pictures that nothing was adapted to, then of what encoders with these tables would write.
+    tensors["frequencies"] = frequencies(counted(pictures[::4], None, integers))
+    save_file(tensors, path, said)
+    model = pilc.Lossless(load_weights_file(path, "pilc", out.name))
+    model.compile()
+    tensors["frequencies"] = frequencies(counted(pictures, model, integers))
+    save_file(tensors, path, said)
+    path.chmod(0o644)
     (out / "training.jsonl").write_bytes((nets / "log.jsonl").read_bytes())
-    print(f"{(out / 'model.safetensors').stat().st_size} bytes")
+    print(f"{path.stat().st_size} bytes")
 
 
 INTRODUCTION = """\
