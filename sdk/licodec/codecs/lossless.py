@@ -389,7 +389,7 @@ def _unit(mode: int, flips: int, check: int, body: bytes) -> Unit:
 
 
 def check_of(tile: Tile, number: int) -> int:
-    """What a file says of a tile's samples; in every place another thing, so that exchanged tiles are seen."""
+    """What a file says of a tile: another thing in every place, so that exchanged tiles are seen."""
     return zlib.crc32(tile.tobytes()) ^ number
 
 
