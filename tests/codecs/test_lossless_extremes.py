@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,8 @@ import lic_format
 import licodec
 
 Samples = npt.NDArray[np.uint8]
+Numbers = npt.NDArray[Any]
+"""Samples before they are cut to 8 bits."""
 Rng = np.random.Generator
 CHANNELS = (1, 3, 2, 4)
 SLACK = 64
@@ -44,33 +47,35 @@ def comes_back(encoder: licodec.Encoder, decoder: licodec.Decoder, samples: Samp
 # --- extremes -------------------------------------------------------------------------------------
 
 
-def noise(rng: Rng, h: int, w: int, c: int) -> Samples:
+def noise(rng: Rng, h: int, w: int, c: int) -> Numbers:
     spread = int(rng.choice([1, 2, 5, 20, 80, 255]))
     return rng.integers(0, 256 - spread) + rng.integers(0, spread + 1, (h, w, c))
 
 
-def two_levels(rng: Rng, h: int, w: int, c: int) -> Samples:
+def two_levels(rng: Rng, h: int, w: int, c: int) -> Numbers:
     return 255 * rng.integers(0, 2, (h, w, c))
 
 
-def constant(rng: Rng, h: int, w: int, c: int) -> Samples:
+def constant(rng: Rng, h: int, w: int, c: int) -> Numbers:
     return np.full((h, w, c), rng.integers(0, 256, c))
 
 
-def gradient(rng: Rng, h: int, w: int, c: int) -> Samples:
+def gradient(rng: Rng, h: int, w: int, c: int) -> Numbers:
     y, x = np.mgrid[0:h, 0:w]
     steps = rng.integers(-9, 10, (2, c))
-    return y[:, :, None] * steps[0] + x[:, :, None] * steps[1] + rng.integers(0, 256, c)
+    ramp: Numbers = y[:, :, None] * steps[0] + x[:, :, None] * steps[1] + rng.integers(0, 256, c)
+    return ramp
 
 
-def checkers(rng: Rng, h: int, w: int, c: int) -> Samples:
+def checkers(rng: Rng, h: int, w: int, c: int) -> Numbers:
     y, x = np.mgrid[0:h, 0:w]
     side = int(rng.integers(1, 5))
     colours = rng.integers(0, 256, (2, c)) if rng.integers(2) else np.array([[0] * c, [255] * c])
-    return colours[(y // side + x // side) % 2]
+    chosen: Numbers = colours[(y // side + x // side) % 2]
+    return chosen
 
 
-def line(rng: Rng, h: int, w: int, c: int) -> Samples:
+def line(rng: Rng, h: int, w: int, c: int) -> Numbers:
     out = np.full((h, w, c), rng.integers(0, 256, c))
     if rng.integers(2):
         out[rng.integers(h)] = rng.integers(0, 256, c)
@@ -79,24 +84,24 @@ def line(rng: Rng, h: int, w: int, c: int) -> Samples:
     return out
 
 
-def one_line_high_or_wide(rng: Rng, h: int, w: int, c: int) -> Samples:
+def one_line_high_or_wide(rng: Rng, h: int, w: int, c: int) -> Numbers:
     shape = (1, 5 * w, c) if rng.integers(2) else (5 * h, 1, c)
     return noise(rng, *shape)
 
 
-def palette(rng: Rng, h: int, w: int, c: int) -> Samples:
+def palette(rng: Rng, h: int, w: int, c: int) -> Numbers:
     colours = rng.integers(0, 256, (int(rng.choice([2, 3, 16, 17, 200, 256, 257])), c))
     return colours[rng.integers(0, len(colours), (h, w))]
 
 
-def halves(rng: Rng, h: int, w: int, c: int) -> Samples:
+def halves(rng: Rng, h: int, w: int, c: int) -> Numbers:
     kinds = rng.permutation(len(MIXED))[:2]
     first, second = (MIXED[kind](rng, h, w, c) for kind in kinds)
     at = int(rng.integers(w + 1))
     return np.concatenate([first[:, :at], second[:, at:]], axis=1)
 
 
-def border(rng: Rng, h: int, w: int, c: int) -> Samples:
+def border(rng: Rng, h: int, w: int, c: int) -> Numbers:
     out = np.array(noise(rng, h, w, c))
     wide = int(rng.integers(1, 4))
     out[:wide] = out[-wide:] = rng.integers(0, 256, c)
@@ -104,11 +109,11 @@ def border(rng: Rng, h: int, w: int, c: int) -> Samples:
     return out
 
 
-MIXED: tuple[Callable[[Rng, int, int, int], Samples], ...] = (noise, constant, gradient, checkers, palette)
+MIXED: tuple[Callable[[Rng, int, int, int], Numbers], ...] = (noise, constant, gradient, checkers, palette)
 KINDS = (*MIXED, two_levels, line, one_line_high_or_wide, halves, border)
 
 
-def extremes(kind: Callable[[Rng, int, int, int], Samples]) -> Iterator[Samples]:
+def extremes(kind: Callable[[Rng, int, int, int], Numbers]) -> Iterator[Samples]:
     """Twenty pictures of a kind, five of each number of channels."""
     for number in range(20):
         rng = np.random.default_rng([number, KINDS.index(kind)])
@@ -118,7 +123,7 @@ def extremes(kind: Callable[[Rng, int, int, int], Samples]) -> Iterator[Samples]
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_extremes_come_back(
-    encoder: licodec.Encoder, decoder: licodec.Decoder, kind: Callable[[Rng, int, int, int], Samples]
+    encoder: licodec.Encoder, decoder: licodec.Decoder, kind: Callable[[Rng, int, int, int], Numbers]
 ) -> None:
     for samples in extremes(kind):
         comes_back(encoder, decoder, samples)
