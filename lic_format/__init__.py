@@ -4,7 +4,18 @@ Knows nothing of codecs, networks or pixels; SPEC.md is the specification. Readi
 errors, limits, records, fields, header, chunks, metadata, container.
 """
 
-from .container import LicFile, Unit, join_ans_body, read, read_head, read_stream, split_ans_body, write
+from .container import (
+    LicFile,
+    Part,
+    Unit,
+    join_ans_body,
+    read,
+    read_head,
+    read_part,
+    read_stream,
+    split_ans_body,
+    write,
+)
 from .errors import (
     ExactnessError,
     FormatError,
@@ -32,6 +43,7 @@ __all__ = [
     "LicFile",
     "LicWarning",
     "Order",
+    "Part",
     "Unit",
     "UnsupportedError",
     "UsageError",
@@ -43,6 +55,7 @@ __all__ = [
     "pack_resolution",
     "read",
     "read_head",
+    "read_part",
     "read_stream",
     "split_ans_body",
     "unpack_metadata",

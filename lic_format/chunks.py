@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import zlib
+from os import SEEK_CUR, SEEK_END
 
 from .errors import FormatError, UsageTypeError, UsageValueError
 from .fields import VARINT_BYTES, read_varint, write_varint
@@ -89,6 +90,10 @@ class MemorySource:
         self.position += count
         return piece
 
+    def skip(self, count: int, what: str) -> None:
+        """Leave out the next `count` bytes; errors as of `take`."""
+        self.take(count, what)
+
     def left(self) -> int:
         """Bytes not taken yet."""
         return len(self.view) - self.position
@@ -127,6 +132,28 @@ class StreamSource:
                 f"the file object must be open in binary mode: read() gave {type(piece).__name__}", "fp"
             )
         return piece or b""
+
+
+class SeekableSource(StreamSource):
+    """A binary file object that can be sought: what is left out is not read."""
+
+    def __init__(self, fp: BinaryIO) -> None:
+        super().__init__(fp)
+        start = fp.tell()
+        fp.seek(0, SEEK_END)
+        self._length = fp.tell() - start
+        fp.seek(start)
+
+    def skip(self, count: int, what: str) -> None:
+        """Leave out the next `count` bytes; an incomplete FormatError where the file ends before."""
+        if self.left() < count:
+            raise _cut(what, self.position, count, self.left())
+        self.fp.seek(count, SEEK_CUR)
+        self.position += count
+
+    def left(self) -> int:
+        """Bytes neither taken nor left out yet."""
+        return self._length - self.position
 
 
 if TYPE_CHECKING:
@@ -179,6 +206,18 @@ def read_rest(source: Source, chunk_type: str) -> tuple[bytes | memoryview, int]
             f"damaged: the CRC is {stored:08x}, the bytes give {computed:08x}", offset=place, chunk=chunk_type
         )
     return payload, place
+
+
+def skip_rest(source: MemorySource | SeekableSource, chunk_type: str) -> int:
+    """Leave out the payload and the CRC of the chunk whose type was read last; the payload's length."""
+    try:
+        length, _ = _read_length(source, chunk_type)
+        source.skip(length, "the payload")
+        source.take(4, "the CRC")
+    except FormatError as error:
+        error.chunk = chunk_type
+        raise
+    return length
 
 
 def _read_length(source: Source, chunk_type: str) -> tuple[int, bytes]:

@@ -7,9 +7,9 @@
     >>> read(write(file)) == file
     True
 
-`read_head` when only the header is wanted (opening a picture), `read_stream` when more may follow the file in
-the same stream. The format is specified in SPEC.md; this module follows its order: signature, HEAD, metadata,
-units, end.
+`read_head` when only the header is wanted (opening a picture), `read_part` when not all units are (a part of
+it), `read_stream` when more may follow the file in the same stream. The format is specified in SPEC.md; this
+module follows its order: signature, HEAD, metadata, units, end.
 """
 
 from __future__ import annotations
@@ -18,16 +18,18 @@ from .chunks import (
     CHUNKS,
     SIGNATURE,
     MemorySource,
+    SeekableSource,
     StreamSource,
     is_critical,
     read_rest,
     read_signature,
     read_type,
+    skip_rest,
     valid_type,
     write_chunk,
 )
 from .errors import FormatError, UnsupportedError, UsageTypeError, UsageValueError
-from .fields import EnumU8, Table, VarBytes
+from .fields import EnumU8, Table, VarBytes, write_varint
 from .header import Head, read_header, write_header
 from .limits import MAX_CHUNK, MAX_METADATA_CHUNKS, MAX_UNIT_SIDE_INFO, check_pixels, max_units
 from .metadata import Chunk, check_payload
@@ -35,6 +37,7 @@ from .records import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Container
     from typing import BinaryIO
 
     from .chunks import Source
@@ -93,8 +96,27 @@ class LicFile:
 
     @property
     def payload_bytes(self) -> int:
-        """Bytes of coded samples: the bodies of all units."""
-        return sum(len(unit.body) for unit in self.units)
+        """Bytes of coded samples: the payloads of all DATA chunks."""
+        return sum(map(_payload_length, self.units))
+
+
+@record(frozen=True, slots=True)
+class Part:
+    """What `read_part` took of a file.
+
+    metadata: as of LicFile. units: those that were wanted, each with its number from 0. count: how many the
+    file has. payload_bytes: of all DATA chunks, read or not.
+    """
+
+    head: Head
+    metadata: tuple[Chunk, ...]
+    units: tuple[tuple[int, Unit], ...]
+    count: int
+    payload_bytes: int
+
+    def find(self, chunk_type: str) -> Chunk | None:
+        """The first metadata chunk of that type, or None."""
+        return next((chunk for chunk in self.metadata if chunk.type == chunk_type), None)
 
 
 def read(
@@ -115,6 +137,48 @@ def read(
 def read_stream(fp: BinaryIO, *, max_pixels: int | None = None) -> LicFile:
     """A whole file from a binary file object, which is left right after it. Errors as in `read`."""
     return _assemble(StreamSource(fp), max_pixels, partial=False)
+
+
+def read_part(
+    source: bytes | bytearray | memoryview | BinaryIO,
+    wanted: Callable[[Head], Container[int]],
+    *,
+    max_pixels: int | None = None,
+) -> Part:
+    """A whole file but for the units that are not wanted, of which it reads no more than how long they are.
+
+    source: bytes, or a binary file object at the start of a file, up to whose end nothing may follow it. One
+    that can be sought is read in those places only, and left at its end.
+    wanted: is given HEAD, says the numbers (from 0) of the units to read; what it raises is passed on.
+
+    Errors as in `read`, but damage in what is skipped goes unseen.
+    """
+    if isinstance(source, (bytes, bytearray, memoryview)) or not hasattr(source, "read"):
+        reader: MemorySource | SeekableSource = MemorySource(source)  # type: ignore[arg-type]
+    elif hasattr(source, "seekable") and source.seekable():
+        reader = SeekableSource(source)
+    else:
+        reader = MemorySource(source.read())
+    head = _read_head_chunk(reader, max_pixels)
+    numbers = wanted(head)
+    metadata: list[Chunk] = []
+    _read_metadata(reader, head, metadata)
+    units: list[tuple[int, Unit]] = []
+    count = total = 0
+
+    def take() -> None:
+        nonlocal count, total
+        if count in numbers:
+            unit = _read_unit(*read_rest(reader, "DATA"))
+            units.append((count, unit))
+            total += _payload_length(unit)
+        else:
+            total += skip_rest(reader, "DATA")
+        count += 1
+
+    _walk_units(reader, head, take)
+    _refuse_rest(reader)
+    return Part(head, tuple(metadata), tuple(units), count, total)
 
 
 def read_head(
@@ -142,13 +206,18 @@ def _assemble(source: Source, max_pixels: int | None, partial: bool) -> LicFile:
     try:
         _read_metadata(source, head, metadata)
         _read_units(source, head, units)
-        if isinstance(source, MemorySource) and source.left():
-            raise FormatError(f"{source.left()} bytes follow the end of the file", offset=source.position)
+        if isinstance(source, MemorySource):
+            _refuse_rest(source)
     except FormatError as error:
         if not partial:
             raise
         fault = error.with_traceback(None)  # its frames would keep the input alive
     return LicFile(head, tuple(metadata), tuple(units), fault is None, fault)
+
+
+def _refuse_rest(source: MemorySource | SeekableSource) -> None:
+    if source.left():
+        raise FormatError(f"{source.left()} bytes follow the end of the file", offset=source.position)
 
 
 def _read_head_chunk(source: Source, max_pixels: int | None) -> Head:
@@ -198,13 +267,19 @@ def _read_metadata(source: Source, head: Head, metadata: list[Chunk], *, header_
 
 def _read_units(source: Source, head: Head, units: list[Unit]) -> None:
     """Append the units, the first of whose types was taken already, and take the end chunk."""
-    most = max_units(head.width, head.height)
+    _walk_units(source, head, lambda: units.append(_read_unit(*read_rest(source, "DATA"))))
+
+
+def _walk_units(source: Source, head: Head, take: Callable[[], None]) -> None:
+    """`take` the rest of every DATA chunk, whose type was taken already, and then the end chunk."""
+    most, count = max_units(head.width, head.height), 0
     chunk_type = "DATA"
     while chunk_type == "DATA":
-        if len(units) == most:
+        if count == most:
             reason = f"more than {most} DATA chunks for {head.width} x {head.height} pixels"
             raise FormatError(reason, offset=source.position - 4)
-        units.append(_read_unit(*read_rest(source, "DATA")))
+        take()
+        count += 1
         offset = source.position
         chunk_type = read_type(source)
     known = chunk_type in CHUNKS or not is_critical(chunk_type)
@@ -221,6 +296,11 @@ def _read_unit(payload: bytes | memoryview, base: int) -> Unit:
     if unit.kind == SEALED_ANS:
         _ans_words_start(unit.body, base + start)
     return unit
+
+
+def _payload_length(unit: Unit) -> int:
+    side_info = len(unit.side_info)
+    return 1 + len(write_varint(side_info)) + side_info + len(unit.body)
 
 
 def _unknown_critical(chunk_type: str, offset: int) -> UnsupportedError:

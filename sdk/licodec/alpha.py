@@ -27,6 +27,8 @@ _AXES: Final[tuple[tuple[int, ...], ...]] = ((), (1,), (0,), (1, 0))
 """By predictor: along which axes differences are taken, which are 0 rows and 1 columns."""
 _CHOOSING, _BEST = 1, 9
 """zlib's levels for choosing the predictor, and for the file."""
+_AT_ONCE: Final = 1 << 16
+"""Bytes that are inflated at a time for a part of a plane, but for wider rows."""
 UNSEEN = 128
 """The colour of pictures of which nothing is visible."""
 
@@ -66,6 +68,74 @@ def decode(chunk: Chunk, shape: tuple[int, int], depth: int) -> Plane:
     for axis in _AXES[values["predictor"]]:
         np.cumsum(plane, axis=axis, dtype=dtype, out=plane)
     return plane
+
+
+def decode_area(chunk: Chunk, shape: tuple[int, int], depth: int, area: tuple[slice, slice]) -> Plane:
+    """Some rows and columns of what `decode` gives, and its errors; what follows those rows is not looked at.
+
+    Memory: that of the area, and of some rows of the plane.
+    """
+    rows, columns = area
+    dtype = np.dtype(np.uint8 if depth == 8 else np.uint16)
+    out = np.zeros((rows.stop - rows.start, columns.stop - columns.start), dtype)
+    values, start = ALPHA.read(chunk.payload, where=chunk.type)
+    if values["method"] == CONSTANT:
+        out[:] = decode(chunk, (1, 1), depth)
+        return out
+    values, start = PREDICTION.read(chunk.payload, start, where=chunk.type)
+    axes = _AXES[values["predictor"]]
+    height, width = shape
+    together = max(1, _AT_ONCE // width)
+    inflated = _Inflated(chunk.payload[start:])
+    for shift in _shifts(dtype):
+        above = np.zeros(out.shape[1], dtype)
+        for top in range(0, height if shift else rows.stop, together):
+            count = min(together, height - top)
+            block = np.frombuffer(inflated.take(count * width), np.uint8).reshape(count, width)
+            if top >= rows.stop:
+                continue
+            part = block[:, : columns.stop]
+            if 1 in axes:
+                part = np.cumsum(part, axis=1, dtype=dtype)
+            part = part[:, columns].astype(dtype)
+            if 0 in axes:
+                part[0] += above
+                np.cumsum(part, axis=0, dtype=dtype, out=part)
+                above = part[-1]
+            first, last = max(top, rows.start), min(top + count, rows.stop)
+            if first < last:
+                out[first - rows.start : last - rows.start] += part[first - top : last - top] << dtype.type(
+                    shift
+                )
+    return out
+
+
+class _Inflated:
+    """A zlib stream, inflated as far as it is taken."""
+
+    def __init__(self, stream: bytes) -> None:
+        self._stream, self._position = stream, 0
+        self._inflater = zlib.decompressobj()
+        self._pending = b""
+
+    def take(self, count: int) -> bytes:
+        """The next `count` bytes; FormatError where there are none."""
+        pieces: list[bytes] = []
+        while count:
+            if not self._pending:
+                self._pending = self._stream[self._position : self._position + _AT_ONCE]
+                self._position += len(self._pending)
+            given = self._pending
+            try:
+                piece = self._inflater.decompress(given, count)
+            except zlib.error as error:
+                raise _damaged(f"the body is no zlib stream: {error}") from None
+            self._pending = self._inflater.unconsumed_tail
+            if not piece and (self._inflater.eof or not given):
+                raise _damaged(f"the zlib stream ends {count} bytes too early for the rows wanted")
+            pieces.append(piece)
+            count -= len(piece)
+        return b"".join(pieces)
 
 
 def _differences(plane: Plane, predictor: int) -> Plane:

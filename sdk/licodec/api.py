@@ -15,25 +15,27 @@ import contextlib
 import dataclasses
 import io
 import os
+import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self, TypeAlias, Unpack, overload
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self, TypeAlias, Unpack, cast, overload
 
 import lic_format.container
 import lic_format.limits
-from lic_format.container import LicFile
-from lic_format.errors import UnsupportedError, UsageTypeError, UsageValueError, WeightsError
+from lic_format.container import LicFile, Part
+from lic_format.errors import FormatError, UnsupportedError, UsageTypeError, UsageValueError, WeightsError
 from lic_format.fields import VARINT_BYTES, read_varint
 from lic_format.header import Colour, Depth, Flag, Head
 from licodec import options, store, targets
 from licodec.atomic import write_atomic
-from licodec.codecs.contract import Shared, Stages
-from licodec.codecs.registry import CODECS, LOSSLESS, CodecEntry
+from licodec.codecs.contract import LosslessModel, Shared, Stages
+from licodec.codecs.registry import CODECS, LOSSLESS, Area, CodecEntry
 from licodec.images import Picture, check_lossless, from_picture, psnr, reduced, to_picture
 from licodec.models import CACHE, Loaded, Request, codec_entry, resolve_device
 from licodec.options import EncodeOptions
+from licodec.regions import Region, area_of, shrunk
 from licodec.threads import limited
 
 if TYPE_CHECKING:
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from licodec.images import Image
 
     Array: TypeAlias = npt.NDArray[np.uint8]
+    Rectangle: TypeAlias = Region | Sequence[int] | npt.NDArray[np.integer[Any]]
 
 WARM_UP_SIDE = 64
 
@@ -80,7 +83,7 @@ class Encoder:
         download: str | None = None,
     ) -> None:
         self._request = _encode_request(codec, weights, download)
-        _refuse_rates(codec, {"quality": quality})
+        refuse_unfit(codec, {"quality": quality})
         self._quality: float = targets.chosen({"quality": quality}).quality
         self._given = (device, threads, download)
         self._place = _Place.chosen(device, threads).resolved()
@@ -117,11 +120,12 @@ class Encoder:
                 f'lossless: this encoder is one of {codec}, which is lossy; make an Encoder("{LOSSLESS}")',
                 argument="lossless",
             )
-        _refuse_rates(codec, {"quality": quality, **more})
+        refuse_unfit(codec, {"quality": quality, **more})
         wanted = options.metadata(more)
+        digest = bool(more.get("digest"))
 
         def coded(one: Any) -> bytes:
-            return _encode(self._loaded, _picture(one, codec, wanted, stages), goal, stages)
+            return _encode(self._loaded, _picture(one, codec, wanted, stages), goal, stages, digest)
 
         with self._place.entered():
             return [coded(one) for one in image] if isinstance(image, list | tuple) else coded(image)
@@ -200,6 +204,8 @@ def encode(
         strict: whether a target that this picture can't meet is an error; else the nearest file is given.
         lossless: keep every sample, with a lossless codec: `codec` if it is one, else pilc. Images whose
             samples would have to be converted with a loss are refused by name.
+        digest: store a BLAKE2b-128 of all samples, alpha with them, which decoding verifies; with a lossless
+            codec only.
         icc_profile, exif, xmp: bytes to store instead of what the image carries in `info`, exif also as
             PIL.Image.Exif; None or b"" stores none. The orientation comes from the EXIF that is stored, else
             from the image, and survives everything else.
@@ -213,11 +219,11 @@ def encode(
     goal = targets.chosen({"quality": quality, **more})
     codec = codec_for(codec, lossless=options.check("lossless", more.get("lossless")))
     request = _encode_request(codec, weights, download)
-    _refuse_rates(codec, {"quality": quality, **more})
+    refuse_unfit(codec, {"quality": quality, **more})
     place = _Place.chosen(device, threads)
     picture = _picture(image, codec, options.metadata(more), stages)
     with place.resolved().entered() as resolved:
-        return _encode(CACHE.get(request, resolved), picture, goal, stages)
+        return _encode(CACHE.get(request, resolved), picture, goal, stages, bool(more.get("digest")))
 
 
 def save(
@@ -271,11 +277,17 @@ def codec_for(codec: Any, *, lossless: bool) -> str:
     return LOSSLESS if lossless and entry is not None and not entry.lossless else token
 
 
-def _refuse_rates(codec: str, given: Mapping[str, Any]) -> None:
-    """Refuse a quality or a target for a codec that knows one way only."""
+def refuse_unfit(codec: str, given: Mapping[str, Any]) -> None:
+    """Refuse a quality or a target for a codec that knows one way only, and a digest for a lossy one."""
     named = [name for name in ("quality", *targets.TARGETS) if given.get(name) is not None]
-    if named and codec_entry(codec).lossless:
+    lossless = codec_entry(codec).lossless
+    if named and lossless:
         raise UsageValueError(f"{named[0]}: {codec} is lossless and takes none; leave it out", named[0])
+    if options.check("digest", given.get("digest", False)) and not lossless:
+        raise UsageValueError(
+            f"digest: {codec} is lossy, so its samples are not those of the picture; use lossless=True",
+            argument="digest",
+        )
 
 
 def _picture(image: Any, codec: str, wanted: Mapping[str, Any], stages: Stages | None) -> Picture:
@@ -285,7 +297,9 @@ def _picture(image: Any, codec: str, wanted: Mapping[str, Any], stages: Stages |
         return to_picture(image, wanted)
 
 
-def _encode(loaded: Loaded, picture: Picture, goal: targets.Goal, stages: Stages | None) -> bytes:
+def _encode(
+    loaded: Loaded, picture: Picture, goal: targets.Goal, stages: Stages | None, digest: bool
+) -> bytes:
     chunks = picture.metadata
     if picture.alpha is not None:
         from licodec import alpha
@@ -300,7 +314,7 @@ def _encode(loaded: Loaded, picture: Picture, goal: targets.Goal, stages: Stages
     shared: Shared | None = None if goal.target is None else {}
 
     def code(rate: int) -> bytes:
-        return _coded(loaded, picture, rate, stages, shared)
+        return _coded(loaded, picture, rate, stages, shared, digest)
 
     def likeness(data: bytes) -> float:
         return psnr(picture.planes, loaded.model.decode(lic_format.container.read(data)).planes)
@@ -313,17 +327,27 @@ def _warm_up(loaded: Loaded) -> LicFile:
 
     picture = Picture(np.full((WARM_UP_SIDE, WARM_UP_SIDE, 3), 128, np.uint8))
     file = lic_format.container.read(
-        _coded(loaded, picture, options.rate_index(options.DEFAULT_QUALITY), None, None)
+        _coded(loaded, picture, options.rate_index(options.DEFAULT_QUALITY), None, None, False)
     )
     loaded.model.decode(file)
     return file
 
 
 def _coded(
-    loaded: Loaded, picture: Picture, rate: int, stages: Stages | None, shared: Shared | None
+    loaded: Loaded,
+    picture: Picture,
+    rate: int,
+    stages: Stages | None,
+    shared: Shared | None,
+    digest: bool,
 ) -> bytes:
     ref = loaded.ref
-    coded = loaded.model.encode(picture, rate=rate, stages=stages, shared=shared)
+    if digest:
+        with _timed(stages, "digest"):
+            found = picture.digest()
+        coded = _lossless(loaded).encode(picture, rate=rate, stages=stages, shared=shared, digest=found)
+    else:
+        coded = loaded.model.encode(picture, rate=rate, stages=stages, shared=shared)
     flags = Flag.LOSSLESS if codec_entry(ref.codec).lossless else Flag(0)
     if picture.alpha is not None:
         flags |= Flag.ALPHA
@@ -375,56 +399,59 @@ class Decoder:
     @overload
     def __call__(  # type: ignore[overload-overlap]  # a str is a path, not a list of files
         self, data: Source, *, output: Literal["pil"] = "pil", max_pixels: int | None = None,
-        max_pixels_per_byte: int | None = None, reduce: int = 1, stages: Stages | None = None,
+        max_pixels_per_byte: int | None = None, reduce: int = 1, region: Rectangle | None = None,
+        stages: Stages | None = None,
     ) -> PIL.Image.Image: ...  # fmt: skip
     @overload
     def __call__(  # type: ignore[overload-overlap]  # a str is a path, not a list of files
         self, data: Source, *, output: Literal["numpy"], max_pixels: int | None = None,
-        max_pixels_per_byte: int | None = None, reduce: int = 1, stages: Stages | None = None,
+        max_pixels_per_byte: int | None = None, reduce: int = 1, region: Rectangle | None = None,
+        stages: Stages | None = None,
     ) -> Array: ...  # fmt: skip
     @overload
     def __call__(  # type: ignore[overload-overlap]  # a str is a path, not a list of files
         self, data: Source, *, output: Literal["torch"], max_pixels: int | None = None,
-        max_pixels_per_byte: int | None = None, reduce: int = 1, stages: Stages | None = None,
+        max_pixels_per_byte: int | None = None, reduce: int = 1, region: Rectangle | None = None,
+        stages: Stages | None = None,
     ) -> torch.Tensor: ...  # fmt: skip
     @overload
     def __call__(
         self, data: Sequence[Source], *, output: Literal["pil"] = "pil", max_pixels: int | None = None,
-        max_pixels_per_byte: int | None = None, reduce: int = 1, stages: Stages | None = None,
+        max_pixels_per_byte: int | None = None, reduce: int = 1, region: Rectangle | None = None,
+        stages: Stages | None = None,
     ) -> list[PIL.Image.Image]: ...  # fmt: skip
     @overload
     def __call__(
         self, data: Sequence[Source], *, output: Literal["numpy"], max_pixels: int | None = None,
-        max_pixels_per_byte: int | None = None, reduce: int = 1, stages: Stages | None = None,
+        max_pixels_per_byte: int | None = None, reduce: int = 1, region: Rectangle | None = None,
+        stages: Stages | None = None,
     ) -> list[Array]: ...  # fmt: skip
     @overload
     def __call__(
         self, data: Sequence[Source], *, output: Literal["torch"], max_pixels: int | None = None,
-        max_pixels_per_byte: int | None = None, reduce: int = 1, stages: Stages | None = None,
+        max_pixels_per_byte: int | None = None, reduce: int = 1, region: Rectangle | None = None,
+        stages: Stages | None = None,
     ) -> list[torch.Tensor]: ...  # fmt: skip
 
     def __call__(
         self, data: Any, *, output: str = "pil", max_pixels: int | None = None,
-        max_pixels_per_byte: int | None = None, reduce: int = 1, stages: Stages | None = None,
+        max_pixels_per_byte: int | None = None, reduce: int = 1, region: Rectangle | None = None,
+        stages: Stages | None = None,
     ) -> Any:  # fmt: skip
         """The picture of a file, or the pictures of a list of files. Arguments and errors as of `decode`."""
-        options.check("output", output)
-        options.check("reduce", reduce)
-        limits = _Limits.checked(max_pixels, max_pixels_per_byte)
+        wanted = _Wanted.checked(output, reduce, region, max_pixels, max_pixels_per_byte)
         with self._place.entered() as device:
             if isinstance(data, list | tuple):
-                return [self._decode(one, device, output, limits, reduce, stages) for one in data]
-            return self._decode(data, device, output, limits, reduce, stages)
+                return [self._decode(one, device, wanted, stages) for one in data]
+            return self._decode(data, device, wanted, stages)
 
-    def _decode(
-        self, data: Any, device: str, output: str, limits: _Limits, reduce: int, stages: Stages | None
-    ) -> Any:
-        file = _read(data, limits, stages)
+    def _decode(self, data: Any, device: str, wanted: _Wanted, stages: Stages | None) -> Any:
+        file = _read(data, wanted, stages)
         request = _decode_request(file.head, self._weights, self._download)
         loaded = self._held.get(request)
         if loaded is None:
             loaded = self._held.setdefault(request, CACHE.get(request, device))
-        return _decode(loaded, file, output, reduce, stages)
+        return _decode(loaded, file, wanted, stages)
 
     def warm_up(self, codec: str = "fhic") -> None:
         """Load the weights that a codec encodes with and decode a small picture, so that the first file of a
@@ -453,21 +480,21 @@ def decode(
     data: Source, *, output: Literal["pil"] = "pil", device: str | None = None, threads: int | None = None,
     weights: str | os.PathLike[str] | None = None, download: str | None = None,
     max_pixels: int | None = None, max_pixels_per_byte: int | None = None, reduce: int = 1,
-    stages: Stages | None = None,
+    region: Rectangle | None = None, stages: Stages | None = None,
 ) -> PIL.Image.Image: ...  # fmt: skip
 @overload
 def decode(
     data: Source, *, output: Literal["numpy"], device: str | None = None, threads: int | None = None,
     weights: str | os.PathLike[str] | None = None, download: str | None = None,
     max_pixels: int | None = None, max_pixels_per_byte: int | None = None, reduce: int = 1,
-    stages: Stages | None = None,
+    region: Rectangle | None = None, stages: Stages | None = None,
 ) -> Array: ...  # fmt: skip
 @overload
 def decode(
     data: Source, *, output: Literal["torch"], device: str | None = None, threads: int | None = None,
     weights: str | os.PathLike[str] | None = None, download: str | None = None,
     max_pixels: int | None = None, max_pixels_per_byte: int | None = None, reduce: int = 1,
-    stages: Stages | None = None,
+    region: Rectangle | None = None, stages: Stages | None = None,
 ) -> torch.Tensor: ...  # fmt: skip
 
 
@@ -482,12 +509,13 @@ def decode(
     max_pixels: int | None = None,
     max_pixels_per_byte: int | None = None,
     reduce: int = 1,
+    region: Rectangle | None = None,
     stages: Stages | None = None,
 ) -> Any:
     """The picture of a `.lic` file.
 
     Args:
-        data: the file's bytes, a path, or a binary file object (read to its end).
+        data: the file's bytes, a path, or a binary file object (read to its end, or sought there).
         output: "pil" (mode L, LA, RGB or RGBA, metadata in `info`), "numpy" (uint8 H x W or H x W x C) or
             "torch" (uint8 C x H x W, on the CPU); C is 1 (grey), 2 (and alpha), 3 (RGB) or 4 (and alpha).
         device: "auto", "cpu", "cuda" or "cuda:N"; None is what `register` set, LICODEC_DEVICE, or "auto".
@@ -496,6 +524,10 @@ def decode(
         max_pixels: refuse larger pictures; None is LICODEC_MAX_PIXELS, or 2^28.
         max_pixels_per_byte: refuse files that ask for more pixels per byte of payload; None is 65536.
         reduce: 1, 4, 8 or 16: decode to that part of the size, sides rounded up, in less time.
+        region: (x0, y0, x1, y1), columns x0 to x1 - 1 of rows y0 to y1 - 1 as they are stored, before
+            orientation: decode that rectangle, the same samples as there in the whole picture. Lossless files
+            are read and checked only where it lies, without their digest; others as a whole. Limits count for
+            the whole picture. With `reduce` its sides are multiples of that, or the picture's.
         stages: receives milliseconds by stage.
 
     Raises:
@@ -504,15 +536,14 @@ def decode(
         WeightsError: the weights that the file names are not there or damaged.
         UsageError: a wrong argument, by name. OSError: the path can't be read.
     """
-    options.check("output", output)
-    options.check("reduce", reduce)
+    wanted = _Wanted.checked(output, reduce, region, max_pixels, max_pixels_per_byte)
     place = _Place.chosen(device, threads)
     path = options.check("weights", weights)
     policy = options.setting("download", download).value
-    file = _read(data, _Limits.checked(max_pixels, max_pixels_per_byte), stages)
+    file = _read(data, wanted, stages)
     with place.resolved().entered() as resolved:
         loaded = CACHE.get(_decode_request(file.head, path, policy), resolved)
-        return _decode(loaded, file, output, reduce, stages)
+        return _decode(loaded, file, wanted, stages)
 
 
 load = decode
@@ -520,63 +551,148 @@ load = decode
 
 
 @dataclass(frozen=True)
-class _Limits:
+class _Wanted:
+    """What a caller wants of a file: options of decoding, checked."""
+
+    output: str
+    reduce: int
+    region: Region | None
     max_pixels: int | None
     max_pixels_per_byte: int | None
 
     @classmethod
-    def checked(cls, max_pixels: int | None, max_pixels_per_byte: int | None) -> Self:
+    def checked(
+        cls,
+        output: Any,
+        reduce: Any,
+        region: Any,
+        max_pixels: int | None,
+        max_pixels_per_byte: int | None,
+    ) -> Self:
         return cls(
-            options.check("max_pixels", max_pixels), options.check("max_pixels_per_byte", max_pixels_per_byte)
+            options.check("output", output),
+            options.check("reduce", reduce),
+            options.check("region", region),
+            options.check("max_pixels", max_pixels),
+            options.check("max_pixels_per_byte", max_pixels_per_byte),
         )
 
+    def area(self, head: Head) -> Area | None:
+        """The region in a picture, if one is wanted; UsageValueError where it doesn't lie there."""
+        if self.region is None:
+            return None
+        return area_of(self.region, head.width, head.height, self.reduce)
 
-def _read(data: Any, limits: _Limits, stages: Stages | None) -> LicFile:
-    """The file, after every check that needs no weights."""
+
+def _read(data: Any, wanted: _Wanted, stages: Stages | None) -> LicFile | Part:
+    """The file, or what is needed for a region of it, after every check that needs no weights."""
     with _timed(stages, "container"):
-        file = lic_format.container.read(_bytes_of(data), max_pixels=limits.max_pixels)
+        if wanted.region is None:
+            file: LicFile | Part = lic_format.container.read(_bytes_of(data), max_pixels=wanted.max_pixels)
+        else:
+            file = _read_part(data, wanted)
         head = file.head
-        cap = (
-            lic_format.limits.MAX_PIXELS_PER_BYTE
-            if limits.max_pixels_per_byte is None
-            else limits.max_pixels_per_byte
-        )
+        cap = wanted.max_pixels_per_byte
+        cap = lic_format.limits.MAX_PIXELS_PER_BYTE if cap is None else cap
         lic_format.limits.check_density(head.width, head.height, file.payload_bytes, cap)
         if head.depth != Depth.BITS_8:
             raise UnsupportedError(
                 f"pictures of mode {_mode(head)} are not supported by this version of licodec"
             )
-        codec_entry(head.codec).precheck(head, file.units)
+        entry = codec_entry(head.codec)
+        if isinstance(file, LicFile):
+            entry.precheck(head, file.units)
+        elif entry.regions:
+            entry.regions.precheck(file)
     return file
+
+
+def _read_part(data: Any, wanted: _Wanted) -> LicFile | Part:
+    """What is needed for a region: of a codec that decodes parts of a picture only these."""
+
+    def units(head: Head) -> Container[int]:
+        area = wanted.area(head)
+        entry = CODECS.get(head.codec)
+        return entry.regions.units(head, area) if entry and entry.regions and area else _ALL
+
+    with contextlib.ExitStack() as opened:
+        if isinstance(data, str | os.PathLike):
+            source: Any = opened.enter_context(open(data, "rb"))
+        elif isinstance(data, io.TextIOBase) or not getattr(data, "seekable", bool)():
+            source = _bytes_of(data)
+        else:
+            source = data
+        part = lic_format.container.read_part(source, units, max_pixels=wanted.max_pixels)
+    if codec_entry(part.head.codec).regions:
+        return part
+    return LicFile(part.head, part.metadata, tuple(unit for _, unit in part.units))
+
+
+_ALL = range(sys.maxsize)
 
 
 def _decode_request(head: Head, path: str | None, download: store.Download) -> Request:
     return Request(head.codec, head.tag, head.decode_digest, head.synthesis_digest, path, download)
 
 
-def _decode(loaded: Loaded, file: LicFile, output: str, reduce: int, stages: Stages | None) -> Any:
-    plane = _alpha(file, stages)
-    if reduce in reductions(file.head.codec):
-        picture = loaded.model.decode(file, reduce=reduce, stages=stages)
+def _decode(loaded: Loaded, file: LicFile | Part, wanted: _Wanted, stages: Stages | None) -> Any:
+    head, area = file.head, wanted.area(file.head)
+    plane = _alpha(file, area, stages)
+    if isinstance(file, Part):
+        assert area is not None
+        picture = _lossless(loaded).decode_region(file, area, stages=stages)
+    elif wanted.reduce in reductions(head.codec):
+        picture = loaded.model.decode(file, reduce=wanted.reduce, stages=stages)
     else:
         picture = loaded.model.decode(file, stages=stages)
-        picture = dataclasses.replace(picture, planes=reduced(picture.planes, reduce))
+    picture = dataclasses.replace(picture, orientation=head.orientation, metadata=file.metadata)
+    whole = isinstance(file, LicFile)
+    if area is None:
+        _check_digest(head, dataclasses.replace(picture, alpha=plane), stages)
     with _timed(stages, "pixels"):
-        plane = None if plane is None else reduced(plane[:, :, None], reduce)[:, :, 0]
-        whole = dataclasses.replace(
-            picture, alpha=plane, orientation=file.head.orientation, metadata=file.metadata
-        )
-        return from_picture(whole, output)
+        planes = picture.planes
+        if wanted.reduce not in reductions(head.codec):
+            planes = planes[area] if area and whole else planes
+            planes = reduced(planes, wanted.reduce)
+        elif area:
+            planes = planes[shrunk(area, wanted.reduce)]
+        plane = None if plane is None else reduced(plane[:, :, None], wanted.reduce)[:, :, 0]
+        return from_picture(dataclasses.replace(picture, planes=planes, alpha=plane), wanted.output)
 
 
-def _alpha(file: LicFile, stages: Stages | None) -> Array | None:
+def _alpha(file: LicFile | Part, area: Area | None, stages: Stages | None) -> Array | None:
     chunk = file.find("ALPH")
     if chunk is None:
         return None
     from licodec import alpha
 
+    shape = (file.head.height, file.head.width)
     with _timed(stages, "alpha"):
-        return alpha.decode(chunk, (file.head.height, file.head.width), file.head.depth)
+        if area is None:
+            return alpha.decode(chunk, shape, file.head.depth)
+        return alpha.decode_area(chunk, shape, file.head.depth, area)
+
+
+def _check_digest(head: Head, picture: Picture, stages: Stages | None) -> None:
+    """FormatError where a lossless file names its picture and this is another one."""
+    entry = codec_entry(head.codec)
+    if not entry.lossless:
+        return
+    said = entry.side_info.read_whole(head.side_info, where="HEAD").get("digest")
+    if not said:
+        return
+    with _timed(stages, "digest"):
+        found = picture.digest()
+    if found != said:
+        raise FormatError(
+            f"the samples have the BLAKE2b-128 {found.hex()}, the file says {said.hex()}: damaged",
+            chunk="HEAD",
+        )
+
+
+def _lossless(loaded: Loaded) -> LosslessModel:
+    """The model of a codec whose entry says lossless."""
+    return cast("LosslessModel", loaded.model)
 
 
 def _bytes_of(data: Any) -> bytes | memoryview:

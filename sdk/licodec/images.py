@@ -6,6 +6,7 @@ them. What a mode or dtype would lose is refused by name, never narrowed silentl
 
 from __future__ import annotations
 
+import hashlib
 import io
 import math
 import sys
@@ -48,6 +49,8 @@ _CODED_MODE = {
 _WITH_ALPHA = {"L": "LA", "RGB": "RGBA"}
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 """By samples a pixel."""
+_ROWS_HASHED = 64
+"""At a time."""
 _OTHER_COLOURS = ("CMYK", "LAB")
 """What Pillow can't show without a loss."""
 _WHY_REFUSED = dict.fromkeys(
@@ -86,6 +89,19 @@ class Picture:
     @property
     def grey(self) -> bool:
         return int(self.planes.shape[2]) == 1
+
+    def digest(self) -> bytes:
+        """BLAKE2b-128 of all samples: rows from top to bottom, pixels from left to right, grey or red, green,
+        blue, and alpha last."""
+        import numpy as np
+
+        found = hashlib.blake2b(digest_size=16)
+        for top in range(0, self.height, _ROWS_HASHED):
+            rows = slice(top, top + _ROWS_HASHED)
+            part = self.planes[rows]
+            samples = part if self.alpha is None else np.dstack([part, self.alpha[rows]])
+            found.update(np.ascontiguousarray(samples, samples.dtype.newbyteorder(">")).data)
+        return found.digest()
 
 
 def to_picture(image: Any, wanted: Mapping[str, Any] | None = None) -> Picture:

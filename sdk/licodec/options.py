@@ -20,7 +20,7 @@ import math
 import numbers
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
@@ -62,6 +62,8 @@ class MetadataOptions(TypedDict, total=False):
 class EncodeOptions(TargetOptions, MetadataOptions, total=False):
     """What encoding takes beside what its signatures name."""
 
+    digest: bool
+
 
 class Defaults(TypedDict, total=False):
     """The options whose defaults `licodec.register` can set, and environment variables."""
@@ -90,15 +92,16 @@ class Option:
     hosts: frozenset[Host] = frozenset({"sdk", "cli", "pillow"})
     environment: str | None = None
     otherwise: Any = None
+    readings: tuple[Callable[[str], Any], ...] = (int, float)
 
     def read(self, text: str) -> Any:
-        """The value that a text stands for: its first reading (as is, whole, real) that `check` accepts."""
+        """The value that a text stands for: as it is, or its first reading that `check` accepts."""
         try:
             return self.check(self.name, text)
         except UsageError:
-            for number in (int, float):
+            for reading in self.readings:
                 with contextlib.suppress(UsageError, ValueError):
-                    return self.check(self.name, number(text))
+                    return self.check(self.name, reading(text))
             raise
 
 
@@ -148,6 +151,24 @@ def _whole(low: int, high: int | None = None) -> Callable[[str, Any], int | None
         return int(value)
 
     return check
+
+
+def _rectangle_or_none(name: str, value: Any) -> tuple[int, int, int, int] | None:
+    if value is None:
+        return None
+    numbers_given = value.tolist() if hasattr(value, "tolist") else value
+    if not isinstance(numbers_given, Sequence) or isinstance(numbers_given, str | bytes | bytearray):
+        raise _wrong_type(name, _RECTANGLE, value)
+    if len(numbers_given) != 4:
+        raise _wrong_value(name, _RECTANGLE, value)
+    if any(isinstance(each, bool) or not isinstance(each, numbers.Integral) for each in numbers_given):
+        raise _wrong_type(name, _RECTANGLE, value)
+    x0, y0, x1, y1 = map(int, numbers_given)
+    return x0, y0, x1, y1
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",")]
 
 
 def _one_of(*values: int) -> Callable[[str, Any], int]:
@@ -243,6 +264,7 @@ _EXIF = f"a PIL.Image.Exif or a TIFF structure, with or without the prefix Exif\
 _DPI = "two numbers from 0.02 to 1e8 (pixels an inch, across and down), or None"
 _TOKEN = "a codec's name (`licodec codecs` lists them)"
 _FLAG_OR_NONE = "True or False, or None"
+_RECTANGLE = "four whole numbers (x0, y0, x1, y1), or None"
 _DEVICE = "auto, cpu, cuda or cuda:N, or None"
 _MOST_THREADS = 1024
 _DOWNLOAD = "auto or never, or None"
@@ -293,6 +315,13 @@ OPTIONS: Mapping[str, Option] = {
             check=_flag_or_none,
             doc="Keep every sample, with a lossless codec: pilc where the one named is lossy. No quality and "
             "no target then.",
+        ),
+        Option(
+            name="digest",
+            expects="True or False",
+            default=False,
+            check=_flag,
+            doc="Store a BLAKE2b-128 of all samples, which decoding verifies; with a lossless codec only.",
         ),
         Option(
             name="weights",
@@ -373,6 +402,18 @@ OPTIONS: Mapping[str, Option] = {
             decode=True,
             hosts=frozenset({"sdk", "cli"}),
             doc="Decode to that part of the size, sides rounded up, in less time.",
+        ),
+        Option(
+            name="region",
+            expects=_RECTANGLE,
+            default=None,
+            check=_rectangle_or_none,
+            readings=(_numbers,),
+            encode=False,
+            decode=True,
+            hosts=frozenset({"sdk", "cli"}),
+            doc="Decode a rectangle: columns x0 to x1 - 1 of rows y0 to y1 - 1 as they are stored, before "
+            "orientation.",
         ),
         _stored("icc_profile", _CONTENT, kinds.normal_content, "The ICC profile"),
         _stored("exif", _EXIF, kinds.normal_exif, "EXIF, the orientation with it,"),

@@ -40,13 +40,13 @@ class FakeDecoder:
 
     def __call__(
         self, data: bytes, *, max_pixels: int | None = None, max_pixels_per_byte: int | None = None,
-        reduce: int = 1,
+        reduce: int = 1, region: tuple[int, int, int, int] | None = None,
     ) -> Image.Image:  # fmt: skip
         if not data.startswith(SIGNATURE):
             raise FormatError("not a .lic file", offset=0)
         image = Image.open(io.BytesIO(data[len(SIGNATURE) :]))
         image.load()
-        return image.reduce(reduce)
+        return image.crop(region).reduce(reduce)
 
 
 @pytest.fixture

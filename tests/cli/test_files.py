@@ -151,6 +151,25 @@ def test_reduce_decodes_a_smaller_picture(licodec_command: Command, photo: Path)
     assert (status, out) == (2, b"") and "expected 1, 4, 8 or 16" in err
 
 
+def test_region_decodes_a_rectangle(licodec_command: Command, photo: Path) -> None:
+    coded = licodec_command("encode", "-", stdin=photo.read_bytes())[1]
+    status, decoded, _ = licodec_command("decode", "-", "--region", "3,4,13,10", stdin=coded)
+    with Image.open(io.BytesIO(decoded)) as image, Image.open(photo) as original:
+        assert status == 0 and image.tobytes() == original.crop((3, 4, 13, 10)).tobytes()
+    for wrong in ("3,4,13", "3,4,13,x", "all"):
+        status, out, err = licodec_command("decode", "-", "--region", wrong, stdin=coded)
+        assert (status, out) == (2, b"") and "expected four whole numbers (x0, y0, x1, y1)" in err
+
+
+def test_digest_reaches_the_sdk_and_is_refused_for_a_lossy_codec(
+    licodec_command: Command, photo: Path
+) -> None:
+    assert licodec_command("encode", photo, "-c", "pilc", "--digest")[0] == 0
+    assert FakeEncoder.asked == [{"strip": False, "digest": True}]
+    status, _, err = licodec_command("encode", photo, "--digest")
+    assert status == 2 and "digest: fhic is lossy" in err
+
+
 @pytest.mark.parametrize("stream", ["stdin", "stdout"])
 def test_binary_data_is_never_sent_to_or_taken_from_a_terminal(
     licodec_command: Command, photo: Path, monkeypatch: pytest.MonkeyPatch, stream: str

@@ -2,8 +2,9 @@
 
     python -m tests.codecs.environment FOLDER NAME     with libraries set up by environment variables
 
-It decodes FOLDER/reference-*.npz (files of the reference), codes FOLDER/pictures.npz itself, and writes what
-it found to FOLDER/NAME.npz. `observe` does the work, and the reference uses it too.
+It decodes the files of the reference in FOLDER/job.npz, codes the pictures there itself, and writes what it
+found to FOLDER/NAME.npz. `observe` does the work for fhic and `lossless` for pilc, and the reference uses
+them too.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 
 import lic_format
+import licodec
 from licodec import store
 from licodec.codecs import checkerboard as cb
 from licodec.codecs.contract import Timer
@@ -51,22 +53,37 @@ def observe(model: cb.Checkerboard, files: list[bytes]) -> dict[str, Any]:
     return seen
 
 
+def lossless(pictures: list[Pixels]) -> list[bytes]:
+    """One file of each picture by pilc, of weights that are loaded here."""
+    encoder = licodec.Encoder("pilc", device="cpu")
+    return [encoder(planes) for planes in pictures]
+
+
 def both_ways(
-    model: cb.Checkerboard, ref: store.WeightsRef, pictures: list[Pixels], files: list[bytes]
+    model: cb.Checkerboard,
+    ref: store.WeightsRef,
+    pictures: list[Pixels],
+    files: list[bytes],
+    lossless_files: list[bytes],
 ) -> dict[str, Any]:
     """What this environment sees in the reference's files, the files it makes, and what it sees in those."""
     own = code(model, ref, pictures)
     found = {f"there-{name}": value for name, value in observe(model, files).items()}
     found |= {f"back-{name}": value for name, value in observe(model, own).items()}
     found |= {f"file{number}": np.frombuffer(data, np.uint8) for number, data in enumerate(own)}
+    for number, (data, theirs) in enumerate(zip(lossless(pictures), lossless_files, strict=True)):
+        found[f"lossless-file{number}"] = np.frombuffer(data, np.uint8)
+        found[f"lossless-pixels{number}"] = licodec.decode(theirs, output="numpy", device="cpu")
     return found
 
 
-def read_job(archive: Mapping[str, Any]) -> tuple[list[Pixels], list[bytes]]:
-    count = len(RATES)
-    return [archive[f"picture{i}"] for i in range(count)], [
-        archive[f"file{i}"].tobytes() for i in range(count)
-    ]
+def read_job(archive: Mapping[str, Any]) -> tuple[list[Pixels], list[bytes], list[bytes]]:
+    """The pictures, and their files by fhic and by pilc."""
+    pictures, files, lossless_files = (
+        [archive[f"{name}{number}"] for number in range(len(RATES))]
+        for name in ("picture", "file", "lossless-file")
+    )
+    return pictures, [file.tobytes() for file in files], [file.tobytes() for file in lossless_files]
 
 
 def main(folder: Path, name: str) -> None:
@@ -74,8 +91,8 @@ def main(folder: Path, name: str) -> None:
         torch._C._set_mkldnn_enabled(False)
     weights = store.load("fhic", "s-1")
     with np.load(folder / "job.npz") as archive:
-        pictures, files = read_job(archive)
-    np.savez(folder / name, **both_ways(built(weights), weights.ref, pictures, files))
+        job = read_job(archive)
+    np.savez(folder / name, **both_ways(built(weights), weights.ref, *job))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Files travel: other instruction sets, libraries, thread counts and memory formats find the same symbols.
 
 The reference is float32 on this machine as it is. Every environment decodes the reference's files, and the
-reference decodes the files of every environment.
+reference decodes the files of every environment. Lossless files are the same bytes everywhere.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ import numpy as np
 import pytest
 import torch
 
+import licodec
 from licodec import store
 from licodec.codecs import checkerboard as cb
 from licodec.exact.paths import ExactNet
-from tests.codecs.environment import RATES, both_ways, code, observe
+from tests.codecs.environment import RATES, both_ways, code, lossless, observe
 from tests.codecs.fixtures import Pixels, built, pixels
 
 ROOT = Path(__file__).parents[2]
@@ -36,14 +37,21 @@ class Reference:
         self.model, self.weights, self.folder = model, weights, folder
         self.pictures: list[Pixels] = [pixels(50, 70), pixels(17, 96, 1, seed=2), pixels(64, 48, seed=4)]
         self.files = code(model, weights.ref, self.pictures)
+        self.lossless = lossless(self.pictures)
         self.seen = observe(model, self.files)
         job: dict[str, Any] = {f"picture{i}": planes for i, planes in enumerate(self.pictures)}
         job |= {f"file{i}": np.frombuffer(data, np.uint8) for i, data in enumerate(self.files)}
+        job |= {f"lossless-file{i}": np.frombuffer(data, np.uint8) for i, data in enumerate(self.lossless)}
         np.savez(folder / "job.npz", **job)
         self.float_digests: set[int] = set()
 
     def check(self, found: dict[str, Any], closeness: float = SAME_PRECISION_DB) -> None:
-        """Same symbols in both directions, pixels as close as promised."""
+        """Same symbols in both directions, pixels as close as promised; lossless files the same byte by byte,
+        and their samples."""
+        for i, planes in enumerate(self.pictures):
+            assert found[f"lossless-file{i}"].tobytes() == self.lossless[i], f"lossless file of picture {i}"
+            samples = found[f"lossless-pixels{i}"].reshape(planes.shape)
+            assert np.array_equal(samples, planes), f"samples of picture {i}"
         own = [found[f"file{i}"].tobytes() for i in range(len(RATES))]
         back = observe(self.model, own)
         for way, here in (("there", self.seen), ("back", back)):
@@ -65,9 +73,9 @@ def reference(
 # --- settings that libraries read when they start
 
 PROCESSES = {
-    "avx2": {"ONEDNN_MAX_CPU_ISA": "AVX2"},
-    "sse41": {"ONEDNN_MAX_CPU_ISA": "SSE41"},
-    "compatible-nodnn": {"MKL_CBWR": "COMPATIBLE"},
+    "avx2": {"ONEDNN_MAX_CPU_ISA": "AVX2", "OPENBLAS_CORETYPE": "Haswell"},
+    "sse41": {"ONEDNN_MAX_CPU_ISA": "SSE41", "OPENBLAS_CORETYPE": "Nehalem"},
+    "compatible-nodnn": {"MKL_CBWR": "COMPATIBLE", "NPY_DISABLE_CPU_FEATURES": "AVX2 FMA3"},
 }
 
 
@@ -147,7 +155,8 @@ def in_channels_first(model: cb.Checkerboard, monkeypatch: pytest.MonkeyPatch) -
 
 
 def observed(reference: Reference, model: cb.Checkerboard) -> dict[str, Any]:
-    return both_ways(model, reference.weights.ref, reference.pictures, reference.files)
+    licodec.clear_cache()
+    return both_ways(model, reference.weights.ref, reference.pictures, reference.files, reference.lossless)
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -161,6 +170,22 @@ def test_files_travel_to_a_process_without_onednn(reference: Reference) -> None:
     with without_onednn():
         found = observed(reference, built(reference.weights))
     reference.check(found)
+
+
+def test_lossless_files_travel_to_careless_callers(reference: Reference) -> None:
+    """With float64 as the default dtype, autocast, denormals flushed, and NumPy's warnings as errors."""
+    torch.set_default_dtype(torch.float64)
+    torch.set_flush_denormal(True)
+    licodec.clear_cache()
+    try:
+        with torch.autocast("cpu", torch.bfloat16), np.errstate(all="raise"):
+            assert lossless(reference.pictures) == reference.lossless
+            for planes, data in zip(reference.pictures, reference.lossless, strict=True):
+                found = licodec.decode(data, output="numpy", device="cpu")
+                assert np.array_equal(found.reshape(planes.shape), planes)
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_flush_denormal(False)
 
 
 def test_files_travel_between_memory_formats(reference: Reference, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,3 +1,4 @@
+import math
 from collections.abc import Callable
 
 import pytest
@@ -27,6 +28,24 @@ def test_an_environment_holds_only_without_refusals_and_with_close_pixels_both_w
 ) -> None:
     assert found.holds is holds
     assert ("| yes |" in markdown([found])) is holds
+
+
+@pytest.mark.parametrize(
+    ("same_bytes", "there", "holds"), [(3, math.inf, True), (2, math.inf, False), (3, 99.0, False)]
+)
+def test_a_lossless_codec_holds_only_with_equal_files_and_pixels(
+    same_bytes: int, there: float, holds: bool
+) -> None:
+    found = Row("somewhere", 3, same_bytes, (), there, math.inf, 60.0, lossless=True)
+    assert found.holds is holds
+    assert ("NO, expected equal files and pixels" in markdown([found])) is not holds
+
+
+@pytest.mark.slow
+def test_lossless_files_are_the_same_in_every_environment(make_source: Make) -> None:
+    chosen = [e for e in ENVIRONMENTS if e.threads == 3 or not e.onednn or e.careless_caller or e.lists]
+    rows = compare([make_source("a", 70, 130), make_source("b", 33, 90)], codec="pilc", environments=chosen)
+    assert [(found.files, found.holds) for found in rows] == [(2, True)] * len(chosen)
 
 
 def test_only_other_precisions_may_differ_visibly() -> None:

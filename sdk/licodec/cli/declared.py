@@ -14,6 +14,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 # `--device` has no short form: -d is distance in one peer's tool and depth in another's.
 _SHORT = {"quality": "-q", "codec": "-c"}
+_METAVAR = {"region": "X0,Y0,X1,Y1"}
 
 
 class Declared(click.ParamType[Any]):
@@ -55,7 +56,7 @@ def declared_option(name: str) -> Callable[[Command], Command]:
         type=Declared(option),
         default=option.default,
         show_default=option.default is not None,
-        metavar=name.upper(),
+        metavar=_METAVAR.get(name, name.upper()),
         help=option.doc,
     )
 

@@ -54,6 +54,7 @@ def decode(
     max_pixels: int | None,
     max_pixels_per_byte: int | None,
     reduce: int,
+    region: tuple[int, int, int, int] | None,
     strip: bool,
     no_overwrite: bool,
     jobs: int,
@@ -77,7 +78,13 @@ def decode(
         job.check_target()
         data = job.read()
         start = time.perf_counter()
-        image = decoder(data, max_pixels=max_pixels, max_pixels_per_byte=max_pixels_per_byte, reduce=reduce)
+        image = decoder(
+            data,
+            max_pixels=max_pixels,
+            max_pixels_per_byte=max_pixels_per_byte,
+            reduce=reduce,
+            region=region,
+        )
         milliseconds = 1000 * (time.perf_counter() - start)
         shown = image if formats[job] in _WITH_EXIF else ImageOps.exif_transpose(image)
         job.write(_saved(shown, formats[job], strip))

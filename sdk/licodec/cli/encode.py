@@ -30,6 +30,7 @@ def encode(
     target_bpp: float | None,
     target_psnr: float | None,
     lossless: bool,
+    digest: bool,
     weights: str | None,
     device: str | None,
     threads: int | None,
@@ -50,9 +51,12 @@ def encode(
 
     given = {"target_size": target_size, "target_bpp": target_bpp, "target_psnr": target_psnr}
     wanted: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if digest:
+        wanted["digest"] = True
     # Refuses two that contradict each other.
     goal = targets.chosen({"quality": quality, "lossless": lossless, **wanted})
     codec = api.codec_for(codec, lossless=lossless)
+    api.refuse_unfit(codec, {"digest": digest})
     encoder = licodec.Encoder(
         codec, quality=quality, device=device, threads=threads, weights=weights, download=download
     )

@@ -13,9 +13,10 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from lic_format.container import LicFile, Unit
+from lic_format.container import LicFile, Part, Unit
 
 if TYPE_CHECKING:
+    from licodec.codecs.registry import Area
     from licodec.images import Picture
 
 Stages = MutableMapping[str, float]
@@ -80,4 +81,27 @@ class Model(Protocol):
 
         `reduce`, one of the registry's `reductions`: at 1 / `reduce` of its size, sides rounded up.
         """
+        ...
+
+
+class LosslessModel(Model, Protocol):
+    """A model of a codec whose decoding gives the samples that were encoded."""
+
+    def encode(
+        self,
+        picture: Picture,
+        *,
+        rate: int,
+        order: int | None = None,
+        stages: Stages | None = None,
+        shared: Shared | None = None,
+        digest: bytes = b"",
+    ) -> Coded:
+        """Code a picture as `Model.encode` does, where `rate` says nothing. `digest`: what its side info says
+        of the picture."""
+        ...
+
+    def decode_region(self, part: Part, area: Area, *, stages: Stages | None = None) -> Picture:
+        """Rows and columns of a picture, of the units that show them (the registry's `regions` says which);
+        FormatError where their payload isn't valid. Memory: a small multiple of the area's."""
         ...

@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from lic_format.container import CODEC_BYTES, LANES, LicFile, Unit
+from lic_format.container import CODEC_BYTES, LANES, LicFile, Part, Unit
 from lic_format.errors import FormatError, WeightsError
 from lic_format.fields import read_varint, write_varint
-from lic_format.header import Order
+from lic_format.header import Head, Order
 from licodec import compiled
 from licodec.codecs import screen_content
 from licodec.codecs.contract import Coded, Shared, Stages, Timer
@@ -58,6 +58,7 @@ from licodec.codecs.lossless_adaptation import (
 )
 from licodec.codecs.registry import LATTICE, PILC_SIDE_INFO, PILC_TILE, Area, tile_exponents, tiles
 from licodec.codecs.screen_content import Tile
+from licodec.codecs.window import Window
 from licodec.entropy import lanes
 from licodec.entropy.lanes import LaneTables
 from licodec.entropy.lanes_reference import ESCAPE, PRECISION, TOTAL
@@ -527,24 +528,28 @@ class Lossless:
         order: int | None = None,
         stages: Stages | None = None,
         shared: Shared | None = None,
+        digest: bytes = b"",
     ) -> Coded:
-        """See `contract.Model`. Rate and order mean nothing here."""
+        """See `contract.LosslessModel`. Rate and order mean nothing here."""
         columns, rows = tile_exponents(picture.width, picture.height)
         places = tiles(picture.width, picture.height, columns, rows)
 
         timer = Timer(stages)
 
-        def encoded(group: Sequence[Area]) -> list[Unit]:
-            return self._encode_tiles([np.ascontiguousarray(picture.planes[place]) for place in group], timer)
+        def encoded(group: Sequence[tuple[int, Area]]) -> list[Unit]:
+            parts = [np.ascontiguousarray(picture.planes[place]) for _, place in group]
+            return self._encode_tiles(parts, group[0][0], timer)
 
-        units = [unit for group in self._over_groups(encoded, places, picture.planes.size) for unit in group]
-        fields = {"layout": 1, "columns": columns, "rows": rows, "digest": b""}
+        work = list(enumerate(places))
+        units = [unit for group in self._over_groups(encoded, work, picture.planes.size) for unit in group]
+        fields = {"layout": 1, "columns": columns, "rows": rows, "digest": digest}
         return Coded(
             {"rate": 0, "order": Order.ONE_STEP, "side_info": PILC_SIDE_INFO.write(fields)},
             tuple(units),
         )
 
-    def _encode_tiles(self, group: Sequence[Tile], timer: Timer) -> list[Unit]:
+    def _encode_tiles(self, group: Sequence[Tile], first: int, timer: Timer) -> list[Unit]:
+        """Units of tiles, the first of which has that number."""
         with timer("drawn"):
             drawn = [screen_content.best(tile, effort=0) for tile in group]
         with timer("flips"):
@@ -556,9 +561,9 @@ class Lossless:
         for i, (tile, (mode, body)) in enumerate(zip(group, drawn, strict=True)):
             lattice = lattices.get(i)
             if lattice is not None and len(lattice) < len(body):
-                units.append(_unit(LATTICE, flips[i], check_of(tile), lattice))
+                units.append(_unit(LATTICE, flips[i], check_of(tile, first + i), lattice))
             else:
-                units.append(_unit(mode, 0, check_of(tile), body))
+                units.append(_unit(mode, 0, check_of(tile, first + i), body))
         return units
 
     def encode_lattices(self, group: Sequence[Tile], timer: Timer = NO_TIMER) -> list[bytes]:
@@ -624,24 +629,33 @@ class Lossless:
     def decode(self, file: LicFile, *, reduce: int = 1, stages: Stages | None = None) -> Picture:
         """See `contract.Model`. FormatError where a tile's samples are not those that were encoded."""
         head = file.head
-        out = np.empty((head.height, head.width, head.colour.planes), np.uint8)
+        whole = (slice(0, head.height), slice(0, head.width))
+        return self._decode_units(head, list(enumerate(file.units)), whole, stages)
+
+    def decode_region(self, part: Part, area: Area, *, stages: Stages | None = None) -> Picture:
+        """See `contract.LosslessModel`."""
+        return self._decode_units(part.head, part.units, area, stages)
+
+    def _decode_units(
+        self, head: Head, units: Sequence[tuple[int, Unit]], area: Area, stages: Stages | None
+    ) -> Picture:
+        window = Window(area, head.colour.planes)
         side = PILC_SIDE_INFO.read_whole(head.side_info, where="HEAD")
         grid = tiles(head.width, head.height, side["columns"], side["rows"])
-        work = list(enumerate(zip(grid, file.units, strict=True)))
-
+        work = [(number, grid[number], unit) for number, unit in units]
         timer = Timer(stages)
 
-        def decoded(group: Sequence[tuple[int, tuple[Area, Unit]]]) -> None:
-            self._decode_tiles(out, group, timer)
+        def decoded(group: Sequence[tuple[int, Area, Unit]]) -> None:
+            self._decode_tiles(window, group, timer)
 
-        for _ in self._over_groups(decoded, work, out.size):
+        for _ in self._over_groups(decoded, work, window.samples.size):
             pass
-        return Picture(out)
+        return Picture(window.samples)
 
-    def _decode_tiles(self, out: Bytes, group: Sequence[tuple[int, tuple[Area, Unit]]], timer: Timer) -> None:
-        records = [PILC_TILE.read_whole(unit.side_info, where="DATA") for _, (_, unit) in group]
-        targets = [out[place] for _, (place, _) in group]
-        bodies = [unit.body for _, (_, unit) in group]
+    def _decode_tiles(self, window: Window, group: Sequence[tuple[int, Area, Unit]], timer: Timer) -> None:
+        records = [PILC_TILE.read_whole(unit.side_info, where="DATA") for _, _, unit in group]
+        targets = [window.room_for(place) for _, place, _ in group]
+        bodies = [unit.body for _, _, unit in group]
         lattices = [i for i, record in enumerate(records) if record["mode"] == LATTICE]
         shapes = [targets[i].shape for i in lattices]
         found = self.decode_lattices([bodies[i] for i in lattices], shapes, timer)
@@ -651,13 +665,14 @@ class Lossless:
             if i not in lattices:
                 mode, target = records[i]["mode"], targets[i]
                 target[:] = screen_content.decode(mode, bodies[i], target.shape, np.uint8)
-        for (number, _), target, record in zip(group, targets, records, strict=True):
-            if (check := check_of(target)) != record["check"]:
+        for (number, place, _), target, record in zip(group, targets, records, strict=True):
+            if (check := check_of(target, number)) != record["check"]:
                 raise FormatError(
-                    f"tile {number} decodes to samples of CRC-32 {check:08x}, the file says "
-                    f"{record['check']:08x}: damaged",
+                    f"tile {number} decodes to samples of check {check:08x}, the file says "
+                    f"{record['check']:08x}: damaged, or not in its place",
                     chunk="DATA",
                 )
+            window.settle(place, target)
 
     def decode_lattices(
         self, bodies: Sequence[bytes], shapes: Sequence[tuple[int, ...]], timer: Timer = NO_TIMER
@@ -715,9 +730,9 @@ def _unit(mode: int, flips: int, check: int, body: bytes) -> Unit:
     return Unit(LANES if mode == LATTICE else CODEC_BYTES, record, body)
 
 
-def check_of(tile: Tile) -> int:
-    """What a file says of a tile's samples."""
-    return zlib.crc32(tile.tobytes())
+def check_of(tile: Tile, number: int) -> int:
+    """What a file says of a tile: another thing in every place, so that exchanged tiles are seen."""
+    return zlib.crc32(tile.tobytes()) ^ number
 
 
 def _flipped(tile: Tile, flips: int) -> Tile:

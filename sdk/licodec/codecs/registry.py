@@ -5,10 +5,10 @@ Side-info tables are declared here: `inspect` shows every field, SPEC.md prints 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 
-from lic_format.container import CODEC_BYTES, LANES, SEALED_ANS, Unit
+from lic_format.container import CODEC_BYTES, LANES, SEALED_ANS, Part, Unit
 from lic_format.errors import FormatError, UnsupportedError
 from lic_format.fields import U8, U32, EnumU8, Table, VarBytes
 from lic_format.header import Head, Order
@@ -19,8 +19,9 @@ class CodecEntry:
     """One codec: token in files, module that codes, tag that encodes, and how its side info reads.
 
     `precheck(head, units)` raises FormatError or UnsupportedError for what no weights are needed to refuse.
-    `lossless`: decoding gives the samples that were encoded. `reductions`: to which parts of its size it
-    decodes a picture in less time.
+    `lossless`: decoding gives the samples that were encoded; the models are `contract.LosslessModel`s, and a
+    `digest` in the side info is that of `Picture.digest`. `reductions`: to which parts of its size it decodes
+    a picture in less time. `regions`: how parts of a picture are decoded without the rest, where they can be.
     """
 
     token: str
@@ -31,6 +32,23 @@ class CodecEntry:
     precheck: Callable[[Head, Sequence[Unit]], None]
     lossless: bool = False
     reductions: tuple[int, ...] = ()
+    regions: Regions | None = None
+
+
+@dataclass(frozen=True)
+class Regions:
+    """How parts of a codec's pictures are decoded without the rest.
+
+    `units(head, area)`: the numbers of the units that show an area which lies inside the picture.
+    `precheck(part)`: as of `CodecEntry`. Both raise FormatError.
+    """
+
+    units: Callable[[Head, Area], Container[int]]
+    precheck: Callable[[Part], None]
+
+
+Area = tuple[slice, slice]
+"""Rows and columns of a picture."""
 
 
 FHIC_SIDE_INFO = Table(
@@ -112,15 +130,12 @@ PILC_TILE = Table(
             "how the tile is coded",
         ),
         ("flips", U8(0, 3), "bit 0: coded upside down; bit 1: coded left to right"),
-        ("check", U32(), "CRC-32 of its samples, row by row"),
+        ("check", U32(), "CRC-32 of its samples, row by row, xor the tile's number"),
     ),
 )
 """The side info of a unit."""
 PILC_TILE_EXPONENT = 18
 """A tile has at most 2^18 pixels."""
-
-Area = tuple[slice, slice]
-"""Rows and columns of a picture."""
 
 
 def tile_exponents(width: int, height: int) -> tuple[int, int]:
@@ -148,7 +163,8 @@ def tiles(width: int, height: int, columns: int, rows: int) -> list[Area]:
     ]
 
 
-def _precheck_pilc(head: Head, units: Sequence[Unit]) -> None:
+def _pilc_grid(head: Head) -> tuple[int, int, int]:
+    """Tiles across, their columns and rows as powers of two, of a HEAD that can be pilc's."""
     side = PILC_SIDE_INFO.read_whole(head.side_info, where="HEAD")
     columns, rows = side["columns"], side["rows"]
     if columns + rows > PILC_TILE_EXPONENT:
@@ -162,10 +178,45 @@ def _precheck_pilc(head: Head, units: Sequence[Unit]) -> None:
         raise FormatError(
             "pilc is lossless and has no rate and no order, but HEAD says other things", chunk="HEAD"
         )
-    count = -(-head.width >> columns) * -(-head.height >> rows)
-    if len(units) != count:
-        raise FormatError(f"pilc: {len(units)} DATA chunks for {count} tiles", chunk="DATA")
-    for number, unit in enumerate(units):
+    return -(-head.width >> columns), columns, rows
+
+
+def _precheck_pilc(head: Head, units: Sequence[Unit]) -> None:
+    _precheck_pilc_units(head, len(units), enumerate(units))
+
+
+def _precheck_pilc_part(part: Part) -> None:
+    _precheck_pilc_units(part.head, part.count, part.units)
+
+
+def _pilc_units(head: Head, area: Area) -> Container[int]:
+    across, columns, rows = _pilc_grid(head)
+    top, bottom = area[0].start >> rows, (area[0].stop - 1) >> rows
+    left, right = area[1].start >> columns, (area[1].stop - 1) >> columns
+    return _Rectangle(across, range(top, bottom + 1), range(left, right + 1))
+
+
+@dataclass(frozen=True)
+class _Rectangle:
+    """Numbers of tiles in some rows and columns of a grid that is so many tiles wide."""
+
+    across: int
+    rows: range
+    columns: range
+
+    def __contains__(self, number: object) -> bool:
+        if not isinstance(number, int):
+            return False
+        row, column = divmod(number, self.across)
+        return row in self.rows and column in self.columns
+
+
+def _precheck_pilc_units(head: Head, found: int, units: Iterable[tuple[int, Unit]]) -> None:
+    across, _, rows = _pilc_grid(head)
+    count = across * -(-head.height >> rows)
+    if found != count:
+        raise FormatError(f"pilc: {found} DATA chunks for {count} tiles", chunk="DATA")
+    for number, unit in units:
         record = PILC_TILE.read_whole(unit.side_info, where="DATA")
         kind = LANES if record["mode"] == LATTICE else CODEC_BYTES
         if unit.kind != kind:
@@ -196,5 +247,6 @@ CODECS: dict[str, CodecEntry] = {
         title="lossless: nested lattices with exact integer nets",
         precheck=_precheck_pilc,
         lossless=True,
+        regions=Regions(_pilc_units, _precheck_pilc_part),
     ),
 }

@@ -27,6 +27,8 @@ from typing import Any
 
 import numpy as np
 
+from licodec.codecs.registry import CODECS
+
 from .metrics import psnr
 from .pictures import Source
 
@@ -95,9 +97,13 @@ class Row:
     there: float
     back: float
     closeness: float
+    lossless: bool = False
 
     @property
     def holds(self) -> bool:
+        """No refusal, and pixels as close as promised; of a lossless codec equal ones, and equal bytes."""
+        if self.lossless and (self.same_bytes != self.files or math.isfinite(min(self.there, self.back))):
+            return False
         return not self.refused and min(self.there, self.back) >= self.closeness
 
 
@@ -117,7 +123,8 @@ def compare(
     environments: Sequence[Environment] | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> list[Row]:
-    """Code every picture in every environment and decode it in the reference, and the other way round.
+    """Code every picture in every environment and decode it in the reference, and the other way round; of a
+    lossless codec once, without a quality.
 
     Raises RuntimeError, with the process's last words, where an environment cannot run at all.
     """
@@ -126,14 +133,16 @@ def compare(
         work = Path(name)
         for number, picture in enumerate(pictures):
             np.save(_folder(work / "pictures") / f"{number:05d}.npy", picture.pixels())
-        job = {"codec": codec, "weights": weights, "qualities": list(qualities), "work": name}
+        lossless = codec in CODECS and CODECS[codec].lossless
+        rates = [None] if lossless else list(qualities)
+        job = {"codec": codec, "weights": weights, "qualities": rates, "work": name}
         _in_process(REFERENCE, {**job, "encode": "reference", "keep": "reference"})
         rows = []
         for number, environment in enumerate(chosen):
             files = f"environment{number}"
             there = _in_process(environment, {**job, "encode": files, "keep": files, "check": "reference"})
             back = _in_process(REFERENCE, {**job, "check": files})
-            rows.append(_row(environment, work, files, there, back))
+            rows.append(_row(environment, work, files, there, back, lossless))
             if progress:
                 progress("environments", number + 1, len(chosen))
         return rows
@@ -150,7 +159,8 @@ def markdown(rows: Iterable[Row]) -> str:
         there, back = (
             f"{decibel:.1f}" if math.isfinite(decibel) else "equal" for decibel in (row.there, row.back)
         )
-        verdict = "yes" if row.holds else f"NO, expected {row.closeness:g} dB and no refusal"
+        expected = "equal files and pixels" if row.lossless else f"{row.closeness:g} dB"
+        verdict = "yes" if row.holds else f"NO, expected {expected} and no refusal"
         lines.append(
             f"| {row.name} | {row.files} | {row.same_bytes} | {symbols} | {there} | {back} | {verdict} |"
         )
@@ -158,7 +168,12 @@ def markdown(rows: Iterable[Row]) -> str:
 
 
 def _row(
-    environment: Environment, work: Path, files: str, there: Mapping[str, Any], back: Mapping[str, Any]
+    environment: Environment,
+    work: Path,
+    files: str,
+    there: Mapping[str, Any],
+    back: Mapping[str, Any],
+    lossless: bool,
 ) -> Row:
     coded = sorted((work / files).glob("*.lic"))
     return Row(
@@ -169,6 +184,7 @@ def _row(
         there=min(there["decibels"], default=math.inf),
         back=min(back["decibels"], default=math.inf),
         closeness=environment.closeness,
+        lossless=lossless,
     )
 
 
@@ -223,7 +239,7 @@ def _work(job: Mapping[str, Any], environment: Environment) -> dict[str, Any]:
     return {"decibels": decibels, "refused": refused}
 
 
-def _encode_all(encoder: Any, work: Path, files: str, qualities: Sequence[float], lists: bool) -> None:
+def _encode_all(encoder: Any, work: Path, files: str, qualities: Sequence[float | None], lists: bool) -> None:
     sources = sorted((work / "pictures").glob("*.npy"))
     for quality in qualities:
         pictures = [np.load(source) for source in sources]
@@ -231,7 +247,8 @@ def _encode_all(encoder: Any, work: Path, files: str, qualities: Sequence[float]
             encoder(pictures, quality=quality) if lists else [encoder(p, quality=quality) for p in pictures]
         )
         for source, data in zip(sources, coded, strict=True):
-            (_folder(work / files) / f"{source.stem}-{quality:g}.lic").write_bytes(data)
+            name = "lossless" if quality is None else f"{quality:g}"
+            (_folder(work / files) / f"{source.stem}-{name}.lic").write_bytes(data)
 
 
 def _main() -> None:
@@ -257,8 +274,6 @@ def _force_exact_path(codec: str, path: str) -> None:
     """Make this process build models on one path of the exact nets, which is no option of the SDK."""
     import functools
     import importlib
-
-    from licodec.codecs.registry import CODECS
 
     module: Any = importlib.import_module(CODECS[codec].module)
     module.build = functools.partial(module.build, exact=path)

@@ -20,12 +20,13 @@ from imageio.core.request import URI_BYTES, InitializationError, IOMode, Request
 from imageio.core.v3_plugin_api import ImageProperties, PluginV3
 
 from lic_format.chunks import SIGNATURE
-from lic_format.errors import UsageValueError
+from lic_format.errors import LicError, UsageValueError
 from licodec import api, options
-from licodec.plugins.pillow import EXTENSION, LicImageFile
+from licodec.plugins.pillow import EXTENSION, LicDecodeError, LicImageFile, raise_as_oserror
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+    from PIL import Image
 
 _CHANNELS = {"L": (), "LA": (2,), "RGB": (3,), "RGBA": (4,)}
 _LEVELS = 255
@@ -61,6 +62,7 @@ class LicPlugin(PluginV3):
         index: int | None = None,
         mode: str | None = None,
         rotate: bool = False,
+        region: api.Rectangle | None = None,
         device: str | None = None,
         threads: int | None = None,
         download: str | None = None,
@@ -71,19 +73,33 @@ class LicPlugin(PluginV3):
         Args:
             index: 0, None or ... (Ellipsis).
             mode: one of Pillow's modes to convert to.
-            rotate: turn the image as its orientation says.
+            rotate: turn the image, or the region of it, as its orientation says.
+            region: (x0, y0, x1, y1): decode that rectangle only, as in `licodec.decode`.
             device, threads, download: as in `licodec.decode`; None is what was registered.
             writeable_output: whether the array must take writing; without it a copy is saved.
         """
         batch = _is_batch(index)
-        image = self._open()
         given = {"device": device, "threads": threads, "download": download}
-        for name, value in options.with_defaults("imageio", given).items():
-            setattr(image, name, value)
+        image = self._image(region, options.with_defaults("imageio", given))
         shown = PIL.ImageOps.exif_transpose(image) if rotate else image
         shown = shown if mode is None else shown.convert(mode)
         array = np.array(shown) if writeable_output else np.asarray(shown)
         return array[None] if batch else array
+
+    def _image(self, region: api.Rectangle | None, place: dict[str, Any]) -> Image.Image:
+        """The image, decoded when it is needed, or a region of it, decoded."""
+        if region is None:
+            image = self._open()
+            for name, value in place.items():
+                setattr(image, name, value)
+            return image
+        file = self.request.get_file()
+        file.seek(0)
+        try:
+            found: Image.Image = api.decode(file, region=region, **place)
+            return found
+        except LicError as error:
+            raise_as_oserror(error, LicDecodeError)
 
     def iter(self, **given: Any) -> Iterator[npt.NDArray[np.uint8]]:
         """The one image; options of `read`."""

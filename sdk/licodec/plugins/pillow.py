@@ -134,7 +134,7 @@ class LicImageFile(ImageFile.ImageFile):
             head, chunks = lic_format.read_head(cast("BinaryIO", self.fp), max_pixels=MAX_SIDE**2)
             info = metadata.as_info(head.orientation, chunks)
         except LicError as error:
-            _raise_as_oserror(error, LicOpenError)
+            raise_as_oserror(error, LicOpenError)
         mode = _MODES.get((head.colour, head.depth, head.alpha))
         if mode is None:
             what = f"{head.depth}-bit {'grey' if head.colour == lic_format.Colour.GREY else 'RGB'}"
@@ -201,7 +201,7 @@ class LicImageFile(ImageFile.ImageFile):
         try:
             decoded = api.decode(data, reduce=self._reduce, **place)
         except LicError as error:
-            _raise_as_oserror(error, LicDecodeError)
+            raise_as_oserror(error, LicDecodeError)
         if (decoded.size, decoded.mode) != (self.size, self.mode):
             raise LicDecodeError(f"the file changed since it was opened: it was {self.mode} {self.size}")
         if fault is not None:
@@ -220,7 +220,7 @@ class LicImageFile(ImageFile.ImageFile):
         try:
             lic_format.read(self.fp.read())
         except LicError as error:
-            _raise_as_oserror(error, LicDecodeError)
+            raise_as_oserror(error, LicDecodeError)
         super().verify()
 
 
@@ -238,7 +238,7 @@ def _repaired(data: bytes) -> tuple[bytes, FormatError | None]:
     return data, None  # decoding says what is wrong
 
 
-def _raise_as_oserror(error: LicError, format_error: type[FormatError]) -> NoReturn:
+def raise_as_oserror(error: LicError, format_error: type[FormatError]) -> NoReturn:
     """Raise an error of ours as what Pillow's callers catch; the message and the cause stay."""
     if isinstance(error, OSError):
         raise error
