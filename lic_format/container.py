@@ -93,8 +93,8 @@ class LicFile:
 
     @property
     def payload_bytes(self) -> int:
-        """Bytes of coded samples: the bodies of all units."""
-        return sum(len(unit.body) for unit in self.units)
+        """Bytes that code samples: the side info and the bodies of all units."""
+        return sum(len(unit.side_info) + len(unit.body) for unit in self.units)
 
 
 def read(

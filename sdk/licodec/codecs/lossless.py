@@ -12,6 +12,7 @@ and every machine gets the same numbers.
 
 from __future__ import annotations
 
+import dataclasses
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ import numpy.typing as npt
 from lic_format.container import CODEC_BYTES, LANES, LicFile, Unit
 from lic_format.errors import FormatError, WeightsError
 from lic_format.header import Order
-from licodec.codecs import screen_content
+from licodec.codecs import deep, screen_content
 from licodec.codecs.contract import Coded, Shared, Stages
 from licodec.codecs.lattices import (
     NOTHING,
@@ -37,7 +38,17 @@ from licodec.codecs.lattices import (
     places,
     walked,
 )
-from licodec.codecs.registry import LATTICE, PILC_SIDE_INFO, PILC_TILE, Area, tile_exponents, tiles
+from licodec.codecs.registry import (
+    CODECS,
+    DEEP_LAYOUT,
+    LATTICE,
+    PILC_DEEP_SIDE_INFO,
+    PILC_SIDE_INFO,
+    PILC_TILE,
+    Area,
+    tile_exponents,
+    tiles,
+)
 from licodec.codecs.screen_content import Tile
 from licodec.entropy import lanes
 from licodec.entropy.lanes import LaneTables
@@ -275,14 +286,20 @@ class Lossless:
         columns, rows = tile_exponents(picture.width, picture.height)
         places = tiles(picture.width, picture.height, columns, rows)
         units: list[Unit] = []
+        fields = {"layout": 1, "columns": columns, "rows": rows, "digest": b""}
+        planes, table, encode_units = picture.planes, PILC_SIDE_INFO, self._encode_tiles
+        if picture.depth == deep.DEPTH:
+            stored = deep.Stored.of(planes)
+            planes, table = stored.taken(planes), PILC_DEEP_SIDE_INFO
+            fields |= {"layout": DEEP_LAYOUT} | dataclasses.asdict(stored)
+            if planes.dtype == np.uint16:
+                encode_units = deep.encode_units
         with products_on_one_thread():
             for first in range(0, len(places), TOGETHER):
                 group = places[first : first + TOGETHER]
-                parts = [np.ascontiguousarray(picture.planes[place]) for place in group]
-                units += self._encode_tiles(parts)
-        fields = {"layout": 1, "columns": columns, "rows": rows, "digest": b""}
+                units += encode_units([np.ascontiguousarray(planes[place]) for place in group])
         return Coded(
-            {"rate": 0, "order": Order.ONE_STEP, "side_info": PILC_SIDE_INFO.write(fields)},
+            {"rate": 0, "order": Order.ONE_STEP, "side_info": table.write(fields)},
             tuple(units),
         )
 
@@ -311,16 +328,21 @@ class Lossless:
     def decode(self, file: LicFile, *, reduce: int = 1, stages: Stages | None = None) -> Picture:
         """See `contract.Model`. FormatError where a tile's samples are not those that were encoded."""
         head = file.head
-        out = np.empty((head.height, head.width, head.colour.planes), np.uint8)
-        side = PILC_SIDE_INFO.read_whole(head.side_info, where="HEAD")
+        side = CODECS["pilc"].read_side_info(head.side_info)
+        stored = deep.Stored(*(side[name] for name in deep.FIELDS)) if head.depth == deep.DEPTH else None
+        out = np.empty((head.height, head.width, head.colour.planes), stored.dtype if stored else np.uint8)
         grid = tiles(head.width, head.height, side["columns"], side["rows"])
         work = list(enumerate(zip(grid, file.units, strict=True)))
         with products_on_one_thread():
             for first in range(0, len(work), TOGETHER):
                 self._decode_tiles(out, work[first : first + TOGETHER])
-        return Picture(out)
+        return Picture(stored.spread(out), depth=deep.DEPTH) if stored else Picture(out)
 
-    def _decode_tiles(self, out: Bytes, group: Sequence[tuple[int, tuple[Area, Unit]]]) -> None:
+    def _decode_tiles(self, out: Tile, group: Sequence[tuple[int, tuple[Area, Unit]]]) -> None:
+        if out.dtype == np.uint16:
+            units = [unit for _, (_, unit) in group]
+            deep.decode_units(units, [out[place] for _, (place, _) in group], group[0][0])
+            return
         records = [PILC_TILE.read_whole(unit.side_info, where="DATA") for _, (_, unit) in group]
         targets = [out[place] for _, (place, _) in group]
         bodies = [unit.body for _, (_, unit) in group]
