@@ -154,8 +154,7 @@ def laplace(scale: float) -> Floats:
     """Probabilities of tokens of differences with this mean magnitude."""
     z = np.arange(1 << 16)
     p: Floats = np.exp(-((z + 1) // 2) / max(scale, 0.05))
-    out: Floats = np.bincount(deep.TOKEN_OF, p / p.sum(), deep.TOKENS)
-    return out
+    return np.bincount(deep.TOKEN_OF, p / p.sum(), deep.TOKENS).astype(np.float64)
 
 
 def frequencies_of(counts: Floats, scale: float) -> list[int]:
@@ -272,9 +271,7 @@ def measure(paths: Sequence[Path], count: int) -> None:
         taken += spent
         print(f"| {how} | {bits[0]:.3f} | {bits[1]:.3f} | {ratios[-1]:.3f} "
               f"| {spent[0] / spent[1]:.1f} | {spent[0] / spent[2]:.1f} |")  # fmt: skip
-    print(
-        f"of PNG {np.mean(ratios):.3f}, encode {taken[0] / taken[1]:.1f}, decode {taken[0] / taken[2]:.1f}"
-    )
+    print(f"of PNG {np.mean(ratios):.3f}, encode {taken[0] / taken[1]:.1f}, decode {taken[0] / taken[2]:.1f}")
 
 
 def main() -> None:

@@ -20,7 +20,6 @@ from lic_format.metadata import Chunk
 from licodec import metadata
 
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
     import PIL.Image
     import torch

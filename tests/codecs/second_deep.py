@@ -1,4 +1,4 @@
-"""A decoder of tiles of 16 bits in plain Python integers, written from SPEC.md: sample by sample, no NumPy."""
+"""A decoder of tiles of 16 bits in plain Python integers, written from SPEC.md: no NumPy."""
 
 from __future__ import annotations
 
@@ -108,7 +108,9 @@ def decode_tile(body: bytes, height: int, width: int, channels: int, flips: int,
                     for j in range(columns)
                 ]
                 tokens = lanes.stage([table for table, _ in seen])
-                coded = [(difference(token, low) + f) % 65536 for token, (_, f) in zip(tokens, seen, strict=True)]
+                coded = [
+                    (difference(token, low) + f) % 65536 for token, (_, f) in zip(tokens, seen, strict=True)
+                ]
                 grid = [coded[columns * i : columns * (i + 1)] for i in range(rows)]
                 if plane:
                     grid = [

@@ -236,9 +236,10 @@ class Weights(NamedTuple):
         both = np.array([prediction, activity], np.float64)
         if both.shape != (2, inputs(plane, step)) or np.abs(both).max() >= WEIGHT_MAX:
             raise ValueError(f"{both.shape[1]} weights of plane {plane}, pass {step.name}")
-        used = both.any(axis=0)
+        used: npt.NDArray[np.bool_] = (both[0] != 0) | (both[1] != 0)
         seen, around = list(places(step.seen)), list(places(step.around))
-        kept = iter(used.tolist())
+        flags: list[bool] = used.tolist()
+        kept = iter(flags)
         own = tuple(place for place in seen if next(kept))
         earlier = tuple(tuple(place for place in around if next(kept)) for _ in range(plane))
         return cls(both[:1, used], both[1:, used], own, earlier)
