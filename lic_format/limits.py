@@ -84,7 +84,8 @@ def check_density(
 ) -> None:
     """Refuse (UnsupportedError) more than `max_pixels_per_byte` pixels for a byte of coded payload.
 
-    payload_bytes: the bodies of all DATA chunks. Costs nothing, so it comes before weights are loaded.
+    payload_bytes: side info and bodies of all DATA chunks. Costs nothing, so it comes before weights are
+    loaded.
     """
     if width * height > payload_bytes * max_pixels_per_byte:
         raise UnsupportedError(

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     from licodec.images import Image
 
-    Array: TypeAlias = npt.NDArray[np.uint8]
+    Array: TypeAlias = npt.NDArray[Any]
     Rectangle: TypeAlias = Region | Sequence[int] | npt.NDArray[np.integer[Any]]
 
 WARM_UP_SIDE = 64
@@ -187,7 +187,8 @@ def encode(
 
     Args:
         image: a PIL image (L, LA, RGB, RGBA, or a mode that converts to them without loss of meaning), a
-            uint8 array H x W or H x W x C, or a tensor C x H x W, uint8 or float in 0..1; C from 1 to 4.
+            uint8 array H x W or H x W x C, or a tensor C x H x W, uint8 or float in 0..1; C from 1 to 4. With
+            `lossless` also uint16 arrays and tensors, and the modes I;16 and I (numbers 0..65535).
         codec: token of the codec; `list_codecs` lists them.
         quality: 0..100, whole or not; 100 is the codec's best, not lossless; 75 where nothing is said.
         device: "auto", "cpu", "cuda" or "cuda:N"; None is what `register` set, LICODEC_DEVICE, or "auto".
@@ -292,9 +293,10 @@ def refuse_unfit(codec: str, given: Mapping[str, Any]) -> None:
 
 def _picture(image: Any, codec: str, wanted: Mapping[str, Any], stages: Stages | None) -> Picture:
     with _timed(stages, "pixels"):
-        if codec_entry(codec).lossless:
+        entry = codec_entry(codec)
+        if entry.lossless:
             check_lossless(image)
-        return to_picture(image, wanted)
+        return to_picture(image, wanted, depths=entry.depths)
 
 
 def _encode(
@@ -516,8 +518,9 @@ def decode(
 
     Args:
         data: the file's bytes, a path, or a binary file object (read to its end, or sought there).
-        output: "pil" (mode L, LA, RGB or RGBA, metadata in `info`), "numpy" (uint8 H x W or H x W x C) or
-            "torch" (uint8 C x H x W, on the CPU); C is 1 (grey), 2 (and alpha), 3 (RGB) or 4 (and alpha).
+        output: "pil" (mode L, LA, RGB, RGBA or I;16, metadata in `info`), "numpy" (uint8 H x W or H x W x C)
+            or "torch" (uint8 C x H x W, on the CPU); C is 1 (grey), 2 (and alpha), 3 (RGB) or 4 (and alpha).
+            Pictures of 16 bits give uint16; "pil" has a mode only for grey ones without alpha.
         device: "auto", "cpu", "cuda" or "cuda:N"; None is what `register` set, LICODEC_DEVICE, or "auto".
         threads, download: as in `encode`.
         weights: a weights file or folder to use instead of the installed ones; its digest must fit.
@@ -532,7 +535,8 @@ def decode(
 
     Raises:
         FormatError: the bytes are not a valid `.lic` file; says where and what.
-        UnsupportedError: valid, but newer than this version, or of a codec that it doesn't have.
+        UnsupportedError: valid, but newer than this version, of a codec that it doesn't have, or a picture
+            that Pillow has no mode for.
         WeightsError: the weights that the file names are not there or damaged.
         UsageError: a wrong argument, by name. OSError: the path can't be read.
     """
@@ -595,11 +599,11 @@ def _read(data: Any, wanted: _Wanted, stages: Stages | None) -> LicFile | Part:
         cap = wanted.max_pixels_per_byte
         cap = lic_format.limits.MAX_PIXELS_PER_BYTE if cap is None else cap
         lic_format.limits.check_density(head.width, head.height, file.payload_bytes, cap)
-        if head.depth != Depth.BITS_8:
-            raise UnsupportedError(
-                f"pictures of mode {_mode(head)} are not supported by this version of licodec"
-            )
         entry = codec_entry(head.codec)
+        if head.depth not in entry.depths:
+            raise UnsupportedError(
+                f"pictures of mode {mode_of(head)} are not supported by {head.codec} of this version"
+            )
         if isinstance(file, LicFile):
             entry.precheck(head, file.units)
         elif entry.regions:
@@ -678,7 +682,7 @@ def _check_digest(head: Head, picture: Picture, stages: Stages | None) -> None:
     entry = codec_entry(head.codec)
     if not entry.lossless:
         return
-    said = entry.side_info.read_whole(head.side_info, where="HEAD").get("digest")
+    said = entry.read_side_info(head.side_info).get("digest")
     if not said:
         return
     with _timed(stages, "digest"):
@@ -725,7 +729,8 @@ class Info:
 
     Attributes:
         width, height: stored pixels, before orientation.
-        mode: what Pillow calls such pixels: "L", "RGB".
+        mode: what Pillow calls such pixels: "L", "RGB", "I;16"; with ";16" behind it also where Pillow has no
+            such mode.
         depth: bits a sample.
         orientation: EXIF's 1..8.
         codec, tag: which codec, and which of its weights.
@@ -795,7 +800,7 @@ def _info(file: BinaryIO) -> Info:
         version=head.version,
         width=head.width,
         height=head.height,
-        mode=_mode(head),
+        mode=mode_of(head),
         depth=int(head.depth),
         orientation=head.orientation,
         codec=head.codec,
@@ -816,15 +821,16 @@ def _info(file: BinaryIO) -> Info:
 def _side_info(entry: CodecEntry | None, head: Head) -> dict[str, Any] | None:
     if entry is None:
         return None
-    values = entry.side_info.read_whole(head.side_info, where="HEAD")
+    values = entry.read_side_info(head.side_info)
     return {name: value.hex() if isinstance(value, bytes) else value for name, value in values.items()}
 
 
-def _mode(head: Head) -> str:
-    """What Pillow calls such pixels; RGB of 16 bits has no name there."""
+def mode_of(head: Head) -> str:
+    """What Pillow calls such pixels; LA, RGB and RGBA of 16 bits have no name there."""
+    deep = ";16" if head.depth == Depth.BITS_16 else ""
     if head.colour == Colour.GREY:
-        return "I;16" if head.depth == Depth.BITS_16 else "LA" if head.alpha else "L"
-    return ("RGBA" if head.alpha else "RGB") + (";16" if head.depth == Depth.BITS_16 else "")
+        return f"LA{deep}" if head.alpha else f"I{deep}" if deep else "L"
+    return f"{'RGBA' if head.alpha else 'RGB'}{deep}"
 
 
 # --- codecs, cache, place, time -------------------------------------------------------------------

@@ -15,18 +15,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from lic_format.errors import LicWarning, UsageTypeError, UsageValueError
+from lic_format.errors import LicWarning, UnsupportedError, UsageTypeError, UsageValueError
 from lic_format.limits import MAX_SIDE
 from lic_format.metadata import Chunk
 from licodec import metadata
 
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
     import PIL.Image
     import torch
 
-    Pixels: TypeAlias = npt.NDArray[np.uint8]
+    Pixels: TypeAlias = npt.NDArray[Any]  # uint8 or uint16
     Image: TypeAlias = PIL.Image.Image | npt.NDArray[Any] | torch.Tensor
 
 # PIL modes, and the mode whose 8-bit samples mean the same. What is missing here is refused by name.
@@ -53,10 +52,13 @@ _ROWS_HASHED = 64
 """At a time."""
 _OTHER_COLOURS = ("CMYK", "LAB")
 """What Pillow can't show without a loss."""
+_DEEP_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
+"""Grey, 16 bits a sample; I where its numbers are."""
 _WHY_REFUSED = dict.fromkeys(
-    ("I", "F", "I;16", "I;16L", "I;16B", "I;16N"),
-    "no codec of this version keeps more than 8 bits a sample; scale it to 8 bits yourself",
-)
+    _DEEP_MODES,
+    "no lossy codec of this version keeps more than 8 bits a sample; take lossless=True or scale it "
+    "to 8 bits yourself",
+) | {"F": "floats would need a range; no codec keeps them; scale it to 8 bits yourself"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,9 +66,10 @@ class Picture:
     """Pixels and what belongs to them.
 
     Attributes:
-        planes: uint8 array H x W x C, C-contiguous; C is 1 (grey) or 3 (RGB).
-        alpha: uint8 array H x W, C-contiguous, 255 opaque, not premultiplied; None for a picture without.
-        depth: bits a sample; 8.
+        planes: uint8 or uint16 array H x W x C, C-contiguous; C is 1 (grey) or 3 (RGB).
+        alpha: array H x W of the same dtype, C-contiguous, the largest value opaque, not premultiplied; None
+            for a picture without.
+        depth: bits a sample; 8 (uint8) or 16 (uint16).
         orientation: EXIF's 1..8, how a viewer turns the stored pixels. The pixels themselves are never
             turned.
         metadata: the container's chunks between HEAD and the first DATA.
@@ -104,14 +107,18 @@ class Picture:
         return found.digest()
 
 
-def to_picture(image: Any, wanted: Mapping[str, Any] | None = None) -> Picture:
+def to_picture(
+    image: Any, wanted: Mapping[str, Any] | None = None, *, depths: tuple[int, ...] = (8,)
+) -> Picture:
     """The `Picture` of a PIL image, a NumPy array or a PyTorch tensor.
 
     Args:
         image: a PIL image of a mode that converts to L, LA, RGB or RGBA without loss of meaning; a uint8
             array H x W or H x W x C; or a tensor C x H x W or 1 x C x H x W, uint8 or float in 0..1. C is 1
             (grey), 2 (and alpha), 3 (RGB) or 4 (and alpha). The layout follows from the type, never from the
-            numbers in the shape.
+            numbers in the shape. Where 16 bits are taken also uint16 arrays and tensors, and PIL's modes I;16
+            and I, of the latter numbers 0..65535.
+        depths: bits a sample that are taken.
         wanted: the metadata options in normal form, as of `metadata.to_store`; None: their defaults.
 
     Raises:
@@ -120,13 +127,13 @@ def to_picture(image: Any, wanted: Mapping[str, Any] | None = None) -> Picture:
     """
     import numpy as np
 
-    host, samples = _samples_of(image)
+    host, samples = _samples_of(image, deep=16 in depths)
     unfit = frozenset({"icc_profile"} if host is not None and host.mode in _OTHER_COLOURS else ())
     orientation, chunks = metadata.to_store(host, wanted or {}, unfit=unfit)
     colours = samples.shape[2] - (samples.shape[2] + 1) % 2
     alpha = np.ascontiguousarray(samples[:, :, colours]) if colours < samples.shape[2] else None
     planes = np.ascontiguousarray(samples[:, :, :colours])
-    return Picture(planes, alpha, orientation=orientation, metadata=chunks)
+    return Picture(planes, alpha, 8 * planes.itemsize, orientation, chunks)
 
 
 _EXACT_MODES = ("L", "LA", "RGB", "RGBA", "1", "P", "PA", "RGBX")
@@ -144,21 +151,22 @@ def check_lossless(image: Any) -> None:
             raise _refuse_type("a float tensor is rounded to 8 bits, which is a loss; give uint8")
 
 
-def _samples_of(image: Any) -> tuple[PIL.Image.Image | None, Pixels]:
-    """The host's image that may carry metadata, loaded by now, and the samples, uint8 H x W x 1..4."""
+def _samples_of(image: Any, *, deep: bool) -> tuple[PIL.Image.Image | None, Pixels]:
+    """The host's image that may carry metadata, loaded by now, and the samples, uint8 H x W x 1..4, or uint16
+    where such are taken."""
     import numpy as np
 
     if isinstance(image, np.ndarray):
-        return None, _from_array(image)
+        return None, _from_array(image, deep=deep)
     if "torch" in sys.modules:
         import torch
 
         if isinstance(image, torch.Tensor):
-            return None, _from_tensor(image)
+            return None, _from_tensor(image, deep=deep)
     import PIL.Image
 
     if isinstance(image, PIL.Image.Image):
-        return image, _from_pil(image)
+        return image, _from_deep(image) if deep and image.mode in _DEEP_MODES else _from_pil(image)
     raise _refuse_type(
         f"expected a PIL image, a uint8 array H x W x C or a tensor C x H x W, got {type(image).__name__}"
     )
@@ -168,12 +176,13 @@ def from_picture(picture: Picture, output: str) -> Any:
     """A picture in the form that was asked for; its memory is its own.
 
     Returns:
-        "pil": an image of mode L, LA, RGB or RGBA, its metadata in `info`; an orientation other than 1 is
-        given back in `info["exif"]`, so that `ImageOps.exif_transpose` turns it. "numpy": uint8, H x W (grey)
-        or H x W x C. "torch": uint8, C x H x W, CPU. C as in `to_picture`. Arrays and tensors hold the pixels
-        as stored, not turned.
+        "pil": an image of mode L, LA, RGB, RGBA or I;16, its metadata in `info`; an orientation other than 1
+        is given back in `info["exif"]`, so that `ImageOps.exif_transpose` turns it. "numpy": uint8 or uint16
+        by the picture's depth, H x W (grey) or H x W x C. "torch": the same, C x H x W, CPU. C as in
+        `to_picture`. Arrays and tensors hold the pixels as stored, not turned.
 
-    Raises FormatError for damaged metadata, which only "pil" looks into.
+    Raises FormatError for damaged metadata, which only "pil" looks into; UnsupportedError where Pillow has no
+    mode for such a picture.
     """
     import numpy as np
 
@@ -187,9 +196,22 @@ def from_picture(picture: Picture, output: str) -> Any:
     import PIL.Image
 
     mode = _MODES[samples.shape[2]]
+    if picture.depth == 16:
+        if mode != "L":
+            raise UnsupportedError(no_mode_for(mode))
+        mode, samples = "I;16", samples.astype("<u2")
     image = PIL.Image.frombytes(mode, (picture.width, picture.height), samples.tobytes())
     image.info.update(metadata.as_info(picture.orientation, picture.metadata))
     return image
+
+
+def no_mode_for(mode: str) -> str:
+    """What is to be said of a picture of 16 bits a sample that is LA, RGB or RGBA."""
+    what = {"LA": "16-bit grey with alpha", "RGB": "16-bit RGB", "RGBA": "16-bit RGB with alpha"}[mode]
+    return (
+        f'{what}: Pillow has no mode for it, 8 bits would be a loss; licodec.decode(data, output="numpy") or '
+        "imageio give all of it"
+    )
 
 
 def _refuse_type(message: str) -> UsageTypeError:
@@ -231,11 +253,29 @@ def _from_pil(image: PIL.Image.Image) -> Pixels:
 def check_depth(image: PIL.Image.Image) -> None:
     """Refuse a picture of 16 bits a sample that Pillow is about to read as 8, as it does with RGB. Once it
     has, nobody can tell."""
-    if any(map(_is_deep, getattr(image, "tile", ()))):
+    if image.mode not in _DEEP_MODES and any(map(_is_deep, getattr(image, "tile", ()))):
         raise _refuse_type(
-            f"16 bits a sample, which Pillow reads as 8 (mode {image.mode}): no codec of this version keeps "
-            "them; convert it to 8 bits yourself"
+            f"16 bits a sample, which Pillow reads as 8 (mode {image.mode}); read it as a uint16 array with "
+            "another library for lossless=True, or convert it to 8 bits yourself"
         )
+
+
+def _from_deep(image: PIL.Image.Image) -> Pixels:
+    import numpy as np
+
+    _check_size(*image.size)
+    image.load()
+    if "transparency" in image.info:
+        raise _refuse_type(
+            f"mode {image.mode} with transparency {image.info['transparency']!r}: Pillow has no mode for "
+            '16-bit grey with alpha; give an array H x W x 2, or take image.info["transparency"] out'
+        )
+    samples = np.asarray(image)
+    if image.mode == "I":
+        low, high = int(samples.min()), int(samples.max())
+        if low < 0 or high > 65535:
+            raise _refuse_value(f"mode I with numbers from {low} to {high}; 16 bits hold 0 to 65535")
+    return samples.astype(np.uint16).reshape(image.height, image.width, 1)
 
 
 def _is_deep(part: Any) -> bool:
@@ -299,13 +339,16 @@ def _to_srgb(image: PIL.Image.Image) -> PIL.Image.Image:
     return coded or image.convert("RGB")
 
 
-def _from_array(array: npt.NDArray[Any]) -> Pixels:
+def _from_array(array: npt.NDArray[Any], *, deep: bool) -> Pixels:
     import numpy as np
 
-    if array.dtype != np.uint8:
+    if array.dtype.kind == "u" and array.dtype.itemsize == 2 and deep:
+        array = array.astype(np.uint16, copy=False)  # in this machine's order of bytes
+    elif array.dtype != np.uint8:
+        lossy = "uint8: no lossy codec of this version keeps more than 8 bits a sample (lossless=True does)"
+        wanted = "uint8 or uint16:" if deep else f"{lossy}, and"
         raise _refuse_type(
-            f"dtype {array.dtype}; an array must be uint8: no codec of this version keeps more than 8 bits a "
-            "sample, and floats would need a range; scale it yourself"
+            f"dtype {array.dtype}; an array must be {wanted} floats would need a range; scale it yourself"
         )
     if array.ndim == 2:
         array = array[:, :, None]
@@ -315,7 +358,7 @@ def _from_array(array: npt.NDArray[Any]) -> Pixels:
     return np.ascontiguousarray(array)
 
 
-def _from_tensor(tensor: torch.Tensor) -> Pixels:
+def _from_tensor(tensor: torch.Tensor, *, deep: bool) -> Pixels:
     import numpy as np
     import torch
 
@@ -325,10 +368,12 @@ def _from_tensor(tensor: torch.Tensor) -> Pixels:
     if tensor.ndim != 3 or tensor.shape[0] not in _MODES:
         raise _refuse_value(f"shape {shape}; a tensor must be C x H x W or 1 x C x H x W with C 1..4")
     _check_size(int(tensor.shape[2]), int(tensor.shape[1]))
-    if tensor.dtype != torch.uint8 and not tensor.dtype.is_floating_point:
-        raise _refuse_type(f"dtype {tensor.dtype}; a tensor must be uint8 or float in 0..1")
+    whole = (torch.uint8, torch.uint16) if deep else (torch.uint8,)
+    if tensor.dtype not in whole and not tensor.dtype.is_floating_point:
+        names = " or ".join(str(each).removeprefix("torch.") for each in whole)
+        raise _refuse_type(f"dtype {tensor.dtype}; a tensor must be {names} or float in 0..1")
     tensor = tensor.detach()
-    if tensor.dtype != torch.uint8:
+    if tensor.dtype not in whole:
         low, high = (float(bound) for bound in torch.aminmax(tensor.float()))
         if not (low >= 0.0 and high <= 1.0):  # also refuses NaN, which compares false
             raise _refuse_value(f"floats from {low:g} to {high:g}; a float tensor must be in 0..1")
@@ -337,8 +382,8 @@ def _from_tensor(tensor: torch.Tensor) -> Pixels:
 
 
 def reduced(planes: Pixels, factor: int) -> Pixels:
-    """Averages of `factor` x `factor` samples, rounded: uint8 [H, W, C] -> [H / factor, W / factor, C], sides
-    rounded up; beyond the border edges repeat."""
+    """Averages of `factor` x `factor` samples, rounded: [H, W, C] -> [H / factor, W / factor, C] of the same
+    dtype, sides rounded up; beyond the border edges repeat."""
     import numpy as np
 
     if factor == 1:
@@ -347,7 +392,7 @@ def reduced(planes: Pixels, factor: int) -> Pixels:
     whole = np.pad(planes, ((0, -height % factor), (0, -width % factor), (0, 0)), mode="edge")
     cells = whole.reshape(whole.shape[0] // factor, factor, -1, factor, channels)
     sums = cells.sum(axis=(1, 3), dtype=np.uint32)
-    out: Pixels = ((sums + factor * factor // 2) // (factor * factor)).astype(np.uint8)
+    out: Pixels = ((sums + factor * factor // 2) // (factor * factor)).astype(planes.dtype)
     return out
 
 

@@ -23,6 +23,8 @@ _SAVE_OPTIONS: dict[str, dict[str, Any]] = {
     "JPEG": {"quality": 95, "subsampling": "4:4:4"},
     "WEBP": {"lossless": True},
 }
+_DEEP_FORMATS = {"JPEG2000", "JXL", "PNG", "PPM", "TIFF"}
+"""Formats that keep grey of 16 bits as Pillow writes them; others fail or clip it to 8 without a word."""
 _METADATA = ("icc_profile", "exif", "xmp", "dpi")
 _XMP_TAG = 700
 _WITH_EXIF = {"AVIF", "HEIF", "JPEG", "JXL", "MPO", "PNG", "TIFF", "WEBP"}
@@ -126,6 +128,10 @@ def _saved(image: Image.Image, name: str, strip: bool) -> bytes:
     from lic_format.errors import UnsupportedError
     from licodec import metadata
 
+    if image.mode == "I;16" and name not in _DEEP_FORMATS:
+        raise UnsupportedError(
+            f"Pillow keeps no 16 bits a sample in {name} files; it does in PNG and TIFF files"
+        )
     if strip:
         turned = metadata.as_info(*metadata.to_store(image, {"strip": True}))
         image.info.clear()

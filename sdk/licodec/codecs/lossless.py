@@ -12,6 +12,7 @@ and every machine gets the same numbers.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,7 +28,7 @@ from lic_format.errors import FormatError, WeightsError
 from lic_format.fields import read_varint, write_varint
 from lic_format.header import Head, Order
 from licodec import compiled
-from licodec.codecs import screen_content
+from licodec.codecs import deep, screen_content
 from licodec.codecs.contract import Coded, Shared, Stages, Timer
 from licodec.codecs.lattices import (
     NAMES,
@@ -56,7 +57,17 @@ from licodec.codecs.lossless_adaptation import (
     read,
     write,
 )
-from licodec.codecs.registry import LATTICE, PILC_SIDE_INFO, PILC_TILE, Area, tile_exponents, tiles
+from licodec.codecs.registry import (
+    CODECS,
+    DEEP_LAYOUT,
+    LATTICE,
+    PILC_DEEP_SIDE_INFO,
+    PILC_SIDE_INFO,
+    PILC_TILE,
+    Area,
+    tile_exponents,
+    tiles,
+)
 from licodec.codecs.screen_content import Tile
 from licodec.codecs.window import Window
 from licodec.entropy import lanes
@@ -533,18 +544,24 @@ class Lossless:
         """See `contract.LosslessModel`. Rate and order mean nothing here."""
         columns, rows = tile_exponents(picture.width, picture.height)
         places = tiles(picture.width, picture.height, columns, rows)
-
+        fields = {"layout": 1, "columns": columns, "rows": rows, "digest": digest}
+        planes, table = picture.planes, PILC_SIDE_INFO
+        if picture.depth == deep.DEPTH:
+            stored = deep.Stored.of(planes)
+            planes, table = stored.taken(planes), PILC_DEEP_SIDE_INFO
+            fields |= {"layout": DEEP_LAYOUT} | dataclasses.asdict(stored)
         timer = Timer(stages)
 
         def encoded(group: Sequence[tuple[int, Area]]) -> list[Unit]:
-            parts = [np.ascontiguousarray(picture.planes[place]) for _, place in group]
-            return self._encode_tiles(parts, group[0][0], timer)
+            parts, first = [np.ascontiguousarray(planes[place]) for _, place in group], group[0][0]
+            if planes.dtype == np.uint16:
+                return deep.encode_units(parts, first)
+            return self._encode_tiles(parts, first, timer)
 
         work = list(enumerate(places))
-        units = [unit for group in self._over_groups(encoded, work, picture.planes.size) for unit in group]
-        fields = {"layout": 1, "columns": columns, "rows": rows, "digest": digest}
+        units = [unit for group in self._over_groups(encoded, work, planes.size) for unit in group]
         return Coded(
-            {"rate": 0, "order": Order.ONE_STEP, "side_info": PILC_SIDE_INFO.write(fields)},
+            {"rate": 0, "order": Order.ONE_STEP, "side_info": table.write(fields)},
             tuple(units),
         )
 
@@ -639,8 +656,9 @@ class Lossless:
     def _decode_units(
         self, head: Head, units: Sequence[tuple[int, Unit]], area: Area, stages: Stages | None
     ) -> Picture:
-        window = Window(area, head.colour.planes)
-        side = PILC_SIDE_INFO.read_whole(head.side_info, where="HEAD")
+        side = CODECS["pilc"].read_side_info(head.side_info)
+        stored = deep.Stored(*(side[name] for name in deep.FIELDS)) if head.depth == deep.DEPTH else None
+        window = Window(area, head.colour.planes, stored.dtype if stored else np.uint8)
         grid = tiles(head.width, head.height, side["columns"], side["rows"])
         work = [(number, grid[number], unit) for number, unit in units]
         timer = Timer(stages)
@@ -650,11 +668,18 @@ class Lossless:
 
         for _ in self._over_groups(decoded, work, window.samples.size):
             pass
+        if stored:
+            return Picture(stored.spread(window.samples), depth=deep.DEPTH)
         return Picture(window.samples)
 
     def _decode_tiles(self, window: Window, group: Sequence[tuple[int, Area, Unit]], timer: Timer) -> None:
-        records = [PILC_TILE.read_whole(unit.side_info, where="DATA") for _, _, unit in group]
         targets = [window.room_for(place) for _, place, _ in group]
+        if window.samples.dtype == np.uint16:
+            deep.decode_units([(number, unit) for number, _, unit in group], targets)
+            for (_, place, _), target in zip(group, targets, strict=True):
+                window.settle(place, target)
+            return
+        records = [PILC_TILE.read_whole(unit.side_info, where="DATA") for _, _, unit in group]
         bodies = [unit.body for _, _, unit in group]
         lattices = [i for i, record in enumerate(records) if record["mode"] == LATTICE]
         shapes = [targets[i].shape for i in lattices]

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from lic_format.container import CODEC_BYTES, LANES, SEALED_ANS, Part, Unit
 from lic_format.errors import FormatError, UnsupportedError
 from lic_format.fields import U8, U32, EnumU8, Table, VarBytes
-from lic_format.header import Head, Order
+from lic_format.header import Depth, Head, Order
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,8 @@ class CodecEntry:
     `lossless`: decoding gives the samples that were encoded; the models are `contract.LosslessModel`s, and a
     `digest` in the side info is that of `Picture.digest`. `reductions`: to which parts of its size it decodes
     a picture in less time. `regions`: how parts of a picture are decoded without the rest, where they can be.
+    `depths`: bits a sample of its pictures. `layouts`: further tables of side info, with the layout id that
+    begins them.
     """
 
     token: str
@@ -33,6 +36,15 @@ class CodecEntry:
     lossless: bool = False
     reductions: tuple[int, ...] = ()
     regions: Regions | None = None
+    depths: tuple[int, ...] = (8,)
+    layouts: tuple[tuple[int, Table], ...] = ()
+
+    def read_side_info(self, payload: bytes) -> dict[str, Any]:
+        """HEAD's side info, by the table of its layout; FormatError or UnsupportedError where it is none."""
+        table = next(
+            (table for layout, table in self.layouts if payload[:1] == bytes((layout,))), self.side_info
+        )
+        return table.read_whole(payload, where="HEAD")
 
 
 @dataclass(frozen=True)
@@ -120,13 +132,24 @@ PILC_SIDE_INFO = Table(
         ("digest", VarBytes(16), "none, or 16 bytes: BLAKE2b-128 of all samples, row by row"),
     ),
 )
-LATTICE = 4
+PILC_DEEP_SIDE_INFO = Table(
+    "pilc side info",
+    (
+        ("layout", EnumU8({2: "this layout"}), "layout id of this table"),
+        *PILC_SIDE_INFO.rows[1:],
+        ("bits", U8(1, 16), "of a stored sample u"),
+        ("shift", U8(0, 15), "u 2^shift is the sample"),
+        ("repeated", EnumU8({0: "no", 1: "yes"}), "whether the highest bits of u follow as the lowest ones"),
+    ),
+)
+"""What stands in HEAD where samples have 16 bits."""
+LATTICE, DEEP = 4, 7
 PILC_TILE = Table(
     "pilc tile",
     (
         (
             "mode",
-            EnumU8({0: "raw", 1: "constant", 2: "palette", 3: "lz", LATTICE: "lattice"}),
+            EnumU8({0: "raw", 1: "constant", 2: "palette", 3: "lz", LATTICE: "lattice", DEEP: "deep"}),
             "how the tile is coded",
         ),
         ("flips", U8(0, 3), "bit 0: coded upside down; bit 1: coded left to right"),
@@ -163,9 +186,32 @@ def tiles(width: int, height: int, columns: int, rows: int) -> list[Area]:
     ]
 
 
+DEEP_LAYOUT = 2
+_MODES_OF_BYTES = (LATTICE,)
+"""Of tiles whose samples have one byte, and no others."""
+
+
 def _pilc_grid(head: Head) -> tuple[int, int, int]:
     """Tiles across, their columns and rows as powers of two, of a HEAD that can be pilc's."""
-    side = PILC_SIDE_INFO.read_whole(head.side_info, where="HEAD")
+    side = CODECS["pilc"].read_side_info(head.side_info)
+    layout = DEEP_LAYOUT if head.depth == Depth.BITS_16 else 1
+    if side["layout"] != layout:
+        raise FormatError(
+            f"pilc: side info of layout {side['layout']} in a file of {int(head.depth)} bits a sample, "
+            f"expected layout {layout}",
+            chunk="HEAD",
+        )
+    bits, shift = side.get("bits", 8), side.get("shift", 0)
+    if bits + shift > int(head.depth):
+        raise FormatError(
+            f"pilc: samples of {bits} bits, shifted by {shift}, have more than {int(head.depth)}",
+            chunk="HEAD",
+        )
+    if side.get("repeated") and (bits + shift != head.depth or not 0 < shift <= bits):
+        raise FormatError(
+            f"pilc: {bits} bits that are repeated in {shift} more, expected 8 to 15, and 16 in all",
+            chunk="HEAD",
+        )
     columns, rows = side["columns"], side["rows"]
     if columns + rows > PILC_TILE_EXPONENT:
         raise FormatError(
@@ -213,6 +259,7 @@ class _Rectangle:
 
 def _precheck_pilc_units(head: Head, found: int, units: Iterable[tuple[int, Unit]]) -> None:
     across, _, rows = _pilc_grid(head)
+    bits = CODECS["pilc"].read_side_info(head.side_info).get("bits", 8)
     count = across * -(-head.height >> rows)
     if found != count:
         raise FormatError(f"pilc: {found} DATA chunks for {count} tiles", chunk="DATA")
@@ -222,6 +269,11 @@ def _precheck_pilc_units(head: Head, found: int, units: Iterable[tuple[int, Unit
         if unit.kind != kind:
             raise FormatError(
                 f"pilc: tile {number} of mode {record['mode']} in DATA of kind {unit.kind}, expected {kind}",
+                chunk="DATA",
+            )
+        if (record["mode"] == DEEP) if bits <= 8 else (record["mode"] in _MODES_OF_BYTES):
+            raise FormatError(
+                f"pilc: tile {number} of mode {record['mode']} in a file of samples of {bits} bits",
                 chunk="DATA",
             )
 
@@ -248,5 +300,7 @@ CODECS: dict[str, CodecEntry] = {
         precheck=_precheck_pilc,
         lossless=True,
         regions=Regions(_pilc_units, _precheck_pilc_part),
+        depths=(8, 16),
+        layouts=((DEEP_LAYOUT, PILC_DEEP_SIDE_INFO),),
     ),
 }

@@ -11,28 +11,30 @@ as it takes.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 from licodec.codecs.registry import Area
 
-Samples = npt.NDArray[np.uint8]
+Samples = npt.NDArray[Any]
 
 
 class Window:
-    """Samples [H, W, C] uint8 of an area, rows and columns of a picture."""
+    """Samples [H, W, C], uint8 or uint16, of an area, rows and columns of a picture."""
 
-    def __init__(self, area: Area, channels: int) -> None:
+    def __init__(self, area: Area, channels: int, dtype: npt.DTypeLike = np.uint8) -> None:
         self._area = area
         rows, columns = (part.stop - part.start for part in area)
-        self.samples: Samples = np.empty((rows, columns, channels), np.uint8)
+        self.samples: Samples = np.empty((rows, columns, channels), dtype)
 
     def room_for(self, place: Area) -> Samples:
         """Memory for the samples of a tile at a place, which need not lie inside the area."""
         if self._common(place) == place:
             return self.samples[self._here(place)]
         rows, columns = (part.stop - part.start for part in place)
-        return np.empty((rows, columns, self.samples.shape[2]), np.uint8)
+        return np.empty((rows, columns, self.samples.shape[2]), self.samples.dtype)
 
     def settle(self, place: Area, tile: Samples) -> None:
         """Keep what is wanted of a tile whose room is filled. It meets the area."""

@@ -21,20 +21,67 @@ from imageio.core.v3_plugin_api import ImageProperties, PluginV3
 
 from lic_format.chunks import SIGNATURE
 from lic_format.errors import LicError, UsageValueError
+from lic_format.header import Depth, Head
 from licodec import api, options
 from licodec.plugins.pillow import EXTENSION, LicDecodeError, LicImageFile, raise_as_oserror
 
 if TYPE_CHECKING:
     import numpy.typing as npt
-    from PIL import Image
 
-_CHANNELS = {"L": (), "LA": (2,), "RGB": (3,), "RGBA": (4,)}
 _LEVELS = 255
+_TURNS: dict[int, tuple[int, bool]] = {
+    1: (0, False),
+    2: (0, True),
+    3: (2, False),
+    4: (2, True),
+    5: (3, True),
+    6: (3, False),
+    7: (1, True),
+    8: (1, False),
+}
+"""By EXIF's orientation: quarter turns to the left, and whether the result is mirrored left to right."""
+
+
+class _Opened(LicImageFile):
+    """A file that was opened also where Pillow has no mode for it."""
+
+    _head: Head
+
+    def _mode_for(self, head: Head) -> str:
+        self._head = head
+        return "I;16" if self.deep else super()._mode_for(head)
+
+    @property
+    def deep(self) -> bool:
+        """Whether samples have 16 bits. Those are not Pillow's to load."""
+        return self._head.depth == Depth.BITS_16
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """The last axis of the array; grey has none."""
+        count = self._head.colour.planes + self._head.alpha
+        return () if count == 1 else (count,)
+
+    @property
+    def shown_mode(self) -> str:
+        """The mode, or what Pillow would call it: RGB;16."""
+        return api.mode_of(self._head)
+
+    def samples(self) -> npt.NDArray[Any]:
+        """The array of samples, as stored."""
+        array: npt.NDArray[Any] = self._decoded("numpy")
+        return array
+
+    def turned(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Samples as they are to be shown."""
+        turns, mirrored = _TURNS[self._head.orientation]
+        array = np.rot90(array, turns)
+        return np.ascontiguousarray(array[:, ::-1] if mirrored else array)
 
 
 class LicPlugin(PluginV3):
-    """One `.lic` file, which holds one image: uint8 H x W (grey), H x W x 2 (grey and alpha), H x W x 3 (RGB)
-    or H x W x 4 (RGB and alpha), as stored, before its orientation is applied."""
+    """One `.lic` file, which holds one image: uint8 or uint16 H x W (grey), H x W x 2 (grey and alpha),
+    H x W x 3 (RGB) or H x W x 4 (RGB and alpha), as stored, before its orientation is applied."""
 
     def __init__(self, request: Request) -> None:
         super().__init__(request)
@@ -50,11 +97,11 @@ class LicPlugin(PluginV3):
     def _writes(self, request: Request) -> bool:
         return (_extension(request) or EXTENSION) == EXTENSION
 
-    def _open(self) -> LicImageFile:
+    def _open(self) -> _Opened:
         """The header, read again for every question: a resource may be asked several."""
         file = self.request.get_file()
         file.seek(0)
-        return LicImageFile(file)
+        return _Opened(file)
 
     def read(
         self,
@@ -67,8 +114,9 @@ class LicPlugin(PluginV3):
         threads: int | None = None,
         download: str | None = None,
         writeable_output: bool = True,
-    ) -> npt.NDArray[np.uint8]:
-        """The image as an array; with a leading axis of length 1 for `index=...`.
+    ) -> npt.NDArray[Any]:
+        """The image as an array, uint8 or uint16 by its depth, with a leading axis of length 1 for
+        `index=...`.
 
         Args:
             index: 0, None or ... (Ellipsis).
@@ -80,28 +128,34 @@ class LicPlugin(PluginV3):
         """
         batch = _is_batch(index)
         given = {"device": device, "threads": threads, "download": download}
-        image = self._image(region, options.with_defaults("imageio", given))
-        shown = PIL.ImageOps.exif_transpose(image) if rotate else image
+        place, image = options.with_defaults("imageio", given), self._open()
+        for name, value in place.items():
+            setattr(image, name, value)
+        if image.deep and mode is None:
+            whole = image.samples() if region is None else self._region(region, place, "numpy")
+            deep = image.turned(whole) if rotate else whole
+            return deep[None] if batch else deep
+        if image.deep and image.channels:
+            raise UsageValueError(
+                f"mode: {image.shown_mode} does not convert to {mode} in Pillow, which has no such mode",
+                "mode",
+            )
+        shown = image if region is None else self._region(region, place, "pil")
+        shown = PIL.ImageOps.exif_transpose(shown) if rotate else shown
         shown = shown if mode is None else shown.convert(mode)
         array = np.array(shown) if writeable_output else np.asarray(shown)
         return array[None] if batch else array
 
-    def _image(self, region: api.Rectangle | None, place: dict[str, Any]) -> Image.Image:
-        """The image, decoded when it is needed, or a region of it, decoded."""
-        if region is None:
-            image = self._open()
-            for name, value in place.items():
-                setattr(image, name, value)
-            return image
+    def _region(self, region: api.Rectangle, place: dict[str, Any], output: str) -> Any:
+        """A region of the picture, decoded, as `api.decode` gives it."""
         file = self.request.get_file()
         file.seek(0)
         try:
-            found: Image.Image = api.decode(file, region=region, **place)
-            return found
+            return api.decode(file, output=output, region=region, **place)  # type: ignore[call-overload]
         except LicError as error:
             raise_as_oserror(error, LicDecodeError)
 
-    def iter(self, **given: Any) -> Iterator[npt.NDArray[np.uint8]]:
+    def iter(self, **given: Any) -> Iterator[npt.NDArray[Any]]:
         """The one image; options of `read`."""
         yield self.read(index=0, **given)
 
@@ -109,10 +163,10 @@ class LicPlugin(PluginV3):
         """Shape and dtype of what `read(index=index)` gives, from the header alone."""
         batch = _is_batch(index)
         image = self._open()
-        shape = (image.height, image.width, *_CHANNELS[image.mode])
+        shape = (image.height, image.width, *image.channels)
         return ImageProperties(
             shape=(1, *shape) if batch else shape,
-            dtype=np.dtype(np.uint8),
+            dtype=np.dtype(np.uint16 if image.deep else np.uint8),
             n_images=1 if batch else None,
             is_batch=batch,
             spacing=image.info.get("dpi"),
@@ -127,11 +181,11 @@ class LicPlugin(PluginV3):
         _is_batch(index)
         image = self._open()
         found: dict[str, Any] = {str(name): value for name, value in image.info.items()}
-        return found | {"mode": image.mode, "Orientation": image.getexif().get(0x0112, 1)}
+        return found | {"mode": image.shown_mode, "Orientation": image.getexif().get(0x0112, 1)}
 
     def write(self, ndimage: Any, *, is_batch: bool | None = None, **given: Any) -> bytes | None:
-        """Encode one image: uint8 or bool, H x W, H x W x C with C 1..4, or such an image in a list or with a
-        leading axis of length 1.
+        """Encode one image: uint8 or bool, with `lossless=True` also uint16; H x W, H x W x C with C 1..4, or
+        such an image in a list or with a leading axis of length 1.
 
         Options are those of `licodec.encode`. Returns the file for the target "<bytes>", else None.
         """

@@ -13,7 +13,7 @@ import contextlib
 import mimetypes
 import threading
 import warnings
-from typing import IO, TYPE_CHECKING, Any, BinaryIO, NoReturn, cast
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, Literal, NoReturn, cast
 
 from PIL import Image, ImageFile, UnidentifiedImageError
 
@@ -44,6 +44,7 @@ _MODES = {
     (lic_format.Colour.GREY, 8, True): "LA",
     (lic_format.Colour.RGB, 8, False): "RGB",
     (lic_format.Colour.RGB, 8, True): "RGBA",
+    (lic_format.Colour.GREY, 16, False): "I;16",
 }
 """Pillow's mode by colour, depth and alpha."""
 
@@ -135,12 +136,7 @@ class LicImageFile(ImageFile.ImageFile):
             info = metadata.as_info(head.orientation, chunks)
         except LicError as error:
             raise_as_oserror(error, LicOpenError)
-        mode = _MODES.get((head.colour, head.depth, head.alpha))
-        if mode is None:
-            what = f"{head.depth}-bit {'grey' if head.colour == lic_format.Colour.GREY else 'RGB'}"
-            raise LicUnsupportedError(
-                f"{what}{' with alpha' if head.alpha else ''} is not supported by this version"
-            )
+        mode = self._mode_for(head)
         size = (head.width, head.height)
         bomb_check = getattr(Image, "_decompression_bomb_check", None)
         if bomb_check is not None:
@@ -156,6 +152,15 @@ class LicImageFile(ImageFile.ImageFile):
             "digest": head.decode_digest.hex(),
         }
         self._lock = threading.Lock()
+
+    def _mode_for(self, head: lic_format.Head) -> str:
+        mode = _MODES.get((head.colour, head.depth, head.alpha))
+        if mode is None:
+            from licodec.images import no_mode_for
+
+            grey = head.colour == lic_format.Colour.GREY
+            raise LicUnsupportedError(no_mode_for("LA" if grey else "RGBA" if head.alpha else "RGB"))
+        return mode
 
     def draft(  # Pillow's contract: a hint, taken where a smaller picture is decoded in less time
         self, mode: str | None, size: tuple[int, int] | None
@@ -190,6 +195,18 @@ class LicImageFile(ImageFile.ImageFile):
         return super().load()
 
     def _decode(self) -> None:
+        decoded = self._decoded("pil")
+        if (decoded.size, decoded.mode) != (self.size, self.mode):
+            raise LicDecodeError(f"the file changed since it was opened: it was {self.mode} {self.size}")
+        self.im = decoded.im
+        self.readonly = 0  # the memory is our own: a first write needs no copy
+        if self._exclusive_fp:
+            assert self.fp is not None
+            self.fp.close()
+        self.fp = None
+
+    def _decoded(self, output: Literal["pil", "numpy"]) -> Any:
+        """What `licodec.decode` gives of the file, with its errors as Pillow's."""
         if self.fp is None:
             raise ValueError("file is closed: the image was not loaded before its file was closed")
         from licodec import api, options
@@ -199,18 +216,12 @@ class LicImageFile(ImageFile.ImageFile):
         given = {"device": self.device, "threads": self.threads, "download": self.download}
         place = options.with_defaults("pillow", given)
         try:
-            decoded = api.decode(data, reduce=self._reduce, **place)
+            decoded: Any = api.decode(data, output=output, reduce=self._reduce, **place)
         except LicError as error:
             raise_as_oserror(error, LicDecodeError)
-        if (decoded.size, decoded.mode) != (self.size, self.mode):
-            raise LicDecodeError(f"the file changed since it was opened: it was {self.mode} {self.size}")
         if fault is not None:
-            warnings.warn(f"the picture is whole, its file is not: {fault}", LicWarning, stacklevel=3)
-        self.im = decoded.im
-        self.readonly = 0  # the memory is our own: a first write needs no copy
-        if self._exclusive_fp:
-            self.fp.close()
-        self.fp = None
+            warnings.warn(f"the picture is whole, its file is not: {fault}", LicWarning, stacklevel=4)
+        return decoded
 
     def verify(self) -> None:
         """Check header, chunk order and every checksum, without weights. Reopen the image after it."""
