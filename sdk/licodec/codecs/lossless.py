@@ -23,7 +23,7 @@ import numpy.typing as npt
 from lic_format.container import CODEC_BYTES, LANES, LicFile, Unit
 from lic_format.errors import FormatError, WeightsError
 from lic_format.header import Order
-from licodec.codecs import screen_content
+from licodec.codecs import linear_lattice, screen_content
 from licodec.codecs.contract import Coded, Shared, Stages
 from licodec.codecs.lattices import (
     NOTHING,
@@ -37,7 +37,16 @@ from licodec.codecs.lattices import (
     places,
     walked,
 )
-from licodec.codecs.registry import LATTICE, PILC_SIDE_INFO, PILC_TILE, Area, tile_exponents, tiles
+from licodec.codecs.registry import (
+    LANE_MODES,
+    LATTICE,
+    LATTICE0,
+    PILC_SIDE_INFO,
+    PILC_TILE,
+    Area,
+    tile_exponents,
+    tiles,
+)
 from licodec.codecs.screen_content import Tile
 from licodec.entropy import lanes
 from licodec.entropy.lanes import LaneTables
@@ -324,15 +333,15 @@ class Lossless:
         records = [PILC_TILE.read_whole(unit.side_info, where="DATA") for _, (_, unit) in group]
         targets = [out[place] for _, (place, _) in group]
         bodies = [unit.body for _, (_, unit) in group]
-        lattices = [i for i, record in enumerate(records) if record["mode"] == LATTICE]
-        shapes = [targets[i].shape for i in lattices]
-        found = self.decode_lattices([bodies[i] for i in lattices], shapes)
-        for i, tile in zip(lattices, found, strict=True):
-            targets[i][:] = _flipped(tile, records[i]["flips"])
-        for i in range(len(group)):
-            if i not in lattices:
-                mode, target = records[i]["mode"], targets[i]
-                target[:] = screen_content.decode(mode, bodies[i], target.shape, np.uint8)
+        together = {LATTICE: self.decode_lattices, LATTICE0: linear_lattice.decode_many}
+        for mode, decode in together.items():
+            mine = [i for i, record in enumerate(records) if record["mode"] == mode]
+            found = decode([bodies[i] for i in mine], [targets[i].shape for i in mine])
+            for i, tile in zip(mine, found, strict=True):
+                targets[i][:] = _flipped(tile, records[i]["flips"])
+        for record, target, body in zip(records, targets, bodies, strict=True):
+            if record["mode"] not in together:
+                target[:] = screen_content.decode(record["mode"], body, target.shape, np.uint8)
         for (number, _), target, record in zip(group, targets, records, strict=True):
             if (check := check_of(target)) != record["check"]:
                 raise FormatError(
@@ -373,7 +382,7 @@ def _channels(tile: Tile) -> tuple[Bytes, ...]:
 
 def _unit(mode: int, flips: int, check: int, body: bytes) -> Unit:
     record = PILC_TILE.write({"mode": mode, "flips": flips, "check": check})
-    return Unit(LANES if mode == LATTICE else CODEC_BYTES, record, body)
+    return Unit(LANES if mode in LANE_MODES else CODEC_BYTES, record, body)
 
 
 def check_of(tile: Tile) -> int:

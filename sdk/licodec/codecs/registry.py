@@ -102,13 +102,17 @@ PILC_SIDE_INFO = Table(
         ("digest", VarBytes(16), "none, or 16 bytes: BLAKE2b-128 of all samples, row by row"),
     ),
 )
-LATTICE = 4
+LATTICE, LATTICE0 = 4, 5
+LANE_MODES = frozenset({LATTICE, LATTICE0})
+"""Modes of tiles whose bodies are lanes."""
 PILC_TILE = Table(
     "pilc tile",
     (
         (
             "mode",
-            EnumU8({0: "raw", 1: "constant", 2: "palette", 3: "lz", LATTICE: "lattice"}),
+            EnumU8(
+                {0: "raw", 1: "constant", 2: "palette", 3: "lz", LATTICE: "lattice", LATTICE0: "lattice0"}
+            ),
             "how the tile is coded",
         ),
         ("flips", U8(0, 3), "bit 0: coded upside down; bit 1: coded left to right"),
@@ -162,7 +166,7 @@ def _precheck_pilc(head: Head, units: Sequence[Unit]) -> None:
         raise FormatError(f"pilc: {len(units)} DATA chunks for {count} tiles", chunk="DATA")
     for number, unit in enumerate(units):
         record = PILC_TILE.read_whole(unit.side_info, where="DATA")
-        kind = LANES if record["mode"] == LATTICE else CODEC_BYTES
+        kind = LANES if record["mode"] in LANE_MODES else CODEC_BYTES
         if unit.kind != kind:
             raise FormatError(
                 f"pilc: tile {number} of mode {record['mode']} in DATA of kind {unit.kind}, expected {kind}",
