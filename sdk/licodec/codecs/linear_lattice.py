@@ -321,12 +321,12 @@ def fill_pairs(x: Floats, view: View) -> None:
 
 def directions(along: Floats, across: Floats) -> npt.NDArray[np.intp]:
     """Which direction, 0..4, by how steep the picture is along the first and the second axis, in 1/60."""
-    both = (along, across)
-    out = np.zeros(along.shape, np.intp)
-    for number, steep, even in ((1, *both), (3, *both[::-1])):
-        out[4 * steep > 5 * even + 8 * STEEPNESS] = number
-        out[2 * steep > 5 * even + 8 * STEEPNESS] = number + 1
-    return out
+    out = np.zeros(along.shape, np.uint8)
+    for more, (steep, even) in ((1, (along, across)), (3, (across, along))):
+        least = 5 * even + 8 * STEEPNESS
+        out += (4 * steep > least).view(np.uint8) * np.uint8(more)
+        out += (2 * steep > least).view(np.uint8)
+    return out.astype(np.intp)
 
 
 AT_ONCE: Final = 16384
