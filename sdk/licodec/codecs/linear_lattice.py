@@ -13,7 +13,7 @@ so that a sample takes a few hundred additions. All numbers are integers of the 
 `linear_lattice.bin`, which `licodec.training.linear_lattice` writes; sums stay below 2^24, so that float32
 holds them exactly. SPEC.md has the rules and the file's digest.
 
-When not to use it: where weights are at hand and size counts more than time. Nets make photographs 3 to 5 %
+When not to use it: where weights are at hand and size counts more than time. Nets make photographs 2 to 5 %
 smaller.
 
     >>> tile = (np.arange(40 * 30 * 3).reshape(40, 30, 3) % 251).astype(np.uint8)

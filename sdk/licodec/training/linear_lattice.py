@@ -253,7 +253,8 @@ def first_tables() -> codec.Ints:
     out = np.zeros((codec.TABLES, SYMBOLS), np.int64)
 
     def below(at: Reals, scale: float) -> Reals:
-        return np.exp(-np.logaddexp(0, -at / scale))
+        out: Reals = np.exp(-np.logaddexp(0, -at / scale))
+        return out
 
     for number in range(codec.SCALES):
         scale = lossless.SCALE_MIN * 1.16**number
