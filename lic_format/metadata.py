@@ -12,7 +12,7 @@ from __future__ import annotations
 import zlib
 
 from .errors import FormatError, UnsupportedError, UsageTypeError, UsageValueError
-from .fields import U32, EnumU8, Table
+from .fields import U8, U32, EnumU8, Table, VarBytes
 from .limits import MAX_METADATA
 from .records import record
 
@@ -27,14 +27,14 @@ RESOLUTION = Table(
     "dpix", (("x", U32(lo=1), "pixels a metre, across"), ("y", U32(lo=1), "pixels a metre, down"))
 )
 
-CONSTANT, PREDICTED = 0, 1
+CONSTANT, PREDICTED, TILED = 0, 1, 2
 
 ALPHA = Table(
     "ALPH",
     (
         (
             "method",
-            EnumU8({CONSTANT: "constant", PREDICTED: "predicted"}),
+            EnumU8({CONSTANT: "constant", PREDICTED: "predicted", TILED: "tiled"}),
             "how the plane is coded",
         ),
     ),
@@ -48,6 +48,30 @@ PREDICTION = Table(
             EnumU8({0: "zero", 1: "left", 2: "above", 3: "plane"}),
             "what was taken off every sample",
         ),
+    ),
+)
+
+TILING = Table(
+    "ALPH, method 2",
+    (
+        ("columns", U8(0, 24), "tiles are 2^columns samples wide"),
+        ("rows", U8(0, 24), "and 2^rows samples high; those at the right and lower edge are smaller"),
+        ("check", U32(), "CRC-32 of all samples, row by row"),
+    ),
+)
+
+ALPHA_TILE_BYTES = 1 << 20
+"""At most in the body of a tile of alpha."""
+
+ALPHA_TILE = Table(
+    "ALPH, method 2, a tile",
+    (
+        (
+            "mode",
+            EnumU8({0: "raw", 1: "constant", 2: "palette", 3: "lz", 5: "lattice0"}),
+            "how the tile is coded",
+        ),
+        ("body", VarBytes(ALPHA_TILE_BYTES), "its samples"),
     ),
 )
 

@@ -5,7 +5,7 @@
     planes = without_hidden(planes, plane) # equal for pictures that look equal
 
 One prediction for the whole plane, then deflate: alpha is flat but for its edges, and runs are what deflate
-is good at.
+is good at. Where edges are soft, tiles of the lossless codec's modes (`codecs.alpha_tiles`) are smaller.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lic_format.errors import FormatError
-from lic_format.metadata import ALPHA, CONSTANT, PREDICTED, PREDICTION, Chunk
+from lic_format.metadata import ALPHA, CONSTANT, PREDICTED, PREDICTION, TILED, Chunk
 
 Plane: TypeAlias = npt.NDArray[Any]
 """Samples [H, W], uint8 or uint16."""
@@ -42,11 +42,19 @@ def encode(plane: Plane) -> Chunk:
     if (plane == first).all():
         body = int(first).to_bytes(plane.itemsize, "big")
         return Chunk("ALPH", ALPHA.write({"method": CONSTANT}) + body)
+    from licodec.codecs import alpha_tiles
+
+    tiled = ALPHA.write({"method": TILED}) + alpha_tiles.encode(plane)
+    return Chunk("ALPH", min(predicted(plane), tiled, key=len))
+
+
+def predicted(plane: Plane) -> bytes:
+    """The payload of method 1, by the predictor that suits best."""
     candidates = [_bytes_of(_differences(plane, predictor)) for predictor in range(len(_AXES))]
     sizes = [len(zlib.compress(candidate, _CHOOSING)) for candidate in candidates]
     predictor = sizes.index(min(sizes))
     header = ALPHA.write({"method": PREDICTED}) + PREDICTION.write({"predictor": predictor})
-    return Chunk("ALPH", header + zlib.compress(candidates[predictor], _BEST))
+    return header + zlib.compress(candidates[predictor], _BEST)
 
 
 def decode(chunk: Chunk, shape: tuple[int, int], depth: int) -> Plane:
@@ -62,6 +70,10 @@ def decode(chunk: Chunk, shape: tuple[int, int], depth: int) -> Plane:
         if len(body) != dtype.itemsize:
             raise _damaged(f"a constant of {len(body)} bytes, expected {dtype.itemsize} for {depth} bits")
         return np.full(shape, int.from_bytes(body, "big"), dtype)
+    if values["method"] == TILED:
+        from licodec.codecs import alpha_tiles
+
+        return alpha_tiles.decode(chunk.payload[start:], shape, depth)
     values, start = PREDICTION.read(chunk.payload, start, where=chunk.type)
     size = shape[0] * shape[1] * dtype.itemsize
     plane = _samples_of(_inflated(chunk.payload[start:], size), shape, dtype)

@@ -169,16 +169,112 @@ def looked(
     return 4 * t + p % 4 if t < 24 else 72 + t, between(f, 0, 255)
 
 
+# --- lattices without networks ------------------------------------------------------------------------------
+
+MAGNITUDES = {
+    "A": [(1, 1), (1, 3), (3, 1)],
+    "B0": [(0, 1), (0, 3), (1, 0), (1, 2), (2, 1)],
+    "B1": [(0, 1), (1, 0), (1, 1), (1, 2), (2, 1), (3, 0)],
+}
+TAPS = {
+    step: sorted({(a * dy, b * dx) for dy, dx in all_of for a in (-1, 1) for b in (-1, 1)})
+    for step, all_of in MAGNITUDES.items()
+}
+DIAGONAL, STRAIGHT = [(1, 1), (1, -1)], [(0, 1), (1, 0)]
+AXES = {"A": DIAGONAL, "B0": STRAIGHT, "B1": STRAIGHT}
+AROUND = [(-1, -1), (-1, 1), (1, -1), (1, 1), (-1, 0), (1, 0), (0, -1), (0, 1)]
+
+
+def numbers_of(file: bytes) -> Weights:
+    """`linear_lattice.bin` by class, plane, pass and letter; and the frequencies of all tables."""
+    out: dict[str, Rows] = {}
+    at = 0
+
+    def rows(count: int, columns: int, size: int, signed: bool) -> Rows:
+        nonlocal at
+        values = []
+        for _ in range(count * columns):
+            values.append(int.from_bytes(file[at : at + size], "little", signed=signed))
+            at += size
+        return [values[columns * i : columns * (i + 1)] for i in range(count)]
+
+    for which in range(2):
+        for plane in range(3):
+            for step, taps in TAPS.items():
+                k, name = len(taps) + 8 * plane, f"{which}.{plane}.{step}"
+                f = len(pairs([0] * k, step, plane))
+                out[f"{name}.L"] = rows(5, k, 2, True)
+                out[f"{name}.C"] = rows(5, k + f + 1, 2, True)
+                out[f"{name}.D"] = rows(2, f, 1, False)
+                out[f"{name}.T"] = rows(1, 47, 2, False)
+    out["frequencies"] = rows(123, 256, 2, False)
+    assert at == len(file)
+    return out
+
+
+def pairs(x: Sequence[int], step: str, plane: int) -> list[int]:
+    taps, first = TAPS[step], AXES[step][0]
+    own = dict(zip(taps, x, strict=False))
+    out = []
+    for dy, dx in AXES[step]:
+        for y, x_ in taps:
+            if (y + 2 * dy, x_ + 2 * dx) in own:
+                out.append(own[y, x_] - own[y + 2 * dy, x_ + 2 * dx])
+    out.append(own[-first[0], -first[1]] + own[first])
+    for earlier in range(plane):
+        there = x[len(taps) + 8 * earlier : len(taps) + 8 * (earlier + 1)]
+        seen = dict(zip(AROUND, there, strict=True))
+        for dy, dx in AXES[step] + [axis for axis in DIAGONAL + STRAIGHT if axis not in AXES[step]]:
+            out.append(seen[-dy, -dx] + seen[dy, dx])
+    return out
+
+
+def looked_without_nets(
+    numbers: Weights, name: str, step: str, own: Phases, earlier: Sequence[Phases], i: int, j: int
+) -> tuple[int, int]:
+    """Table and prediction of one sample."""
+    m = (sum(own.at(*place(i, j, *each)) for each in NEAREST[step]) + 2) // 4
+    row, column = (PARITY[letter] for letter in CODED[step])
+    x = []
+    for dy, dx in TAPS[step]:
+        y, z = row + dy, column + dx
+        x.append(own.at("eo"[y % 2] + "eo"[z % 2], i + y // 2, j + z // 2) - m)
+    for lattice in earlier:
+        centre = lattice.at(CODED[step], i, j)
+        x += [value - centre for value in neighbours(lattice, CODED[step], i, j)]
+    magnitudes = [abs(value) for value in pairs(x, step, len(earlier))]
+    u, v = (sum(w * y for w, y in zip(line, magnitudes, strict=True)) for line in numbers[f"{name}.D"])
+    if 2 * u > 5 * v + 480:
+        d = 2
+    elif 4 * u > 5 * v + 480:
+        d = 1
+    elif 2 * v > 5 * u + 480:
+        d = 4
+    else:
+        d = 3 if 4 * v > 5 * u + 480 else 0
+    p = (sum(w * value for w, value in zip(numbers[f"{name}.L"][d], x, strict=True)) + 320) // 128
+    f = p // 4 + m + (earlier[0].at(CODED[step], i, j) if earlier else 0)
+    (activity,) = products([numbers[f"{name}.C"][d]], [abs(value) for value in x] + magnitudes)
+    t = between(activity // 16, 0, 4095)
+    s = sum(threshold <= t for threshold in numbers[f"{name}.T"][0])
+    return 4 * s + p % 4 if s < 24 else 72 + s, between(f, 0, 255)
+
+
+# --- tiles --------------------------------------------------------------------------------------------------
+
+
 def place(i: int, j: int, phase: str, down: int, right: int) -> tuple[str, int, int]:
     return phase, i + down, j + right
 
 
 def decode_tile(
-    body: bytes, height: int, width: int, channels: int, flips: int, weights: Weights
+    body: bytes, height: int, width: int, channels: int, flips: int, weights: Weights, mode: int = 4
 ) -> list[list[list[int]]]:
-    """Samples [height][width][channels] of a body of mode 4."""
-    body, offsets, changed = adapted(body, channels, weights)
-    weights = {**weights, **changed}
+    """Samples [height][width][channels] of a body of mode 4 (tensors of weights) or 5 (`numbers_of`)."""
+    offsets: dict[str, int] = {}
+    if mode == 4:
+        body, offsets, changed = adapted(body, channels, weights)
+        weights = {**weights, **changed}
     lanes = Lanes(body, weights["frequencies"])
     shapes = [(height, width)]
     while max(shapes[-1]) > 16:
@@ -215,6 +311,8 @@ def decode_tile(
                 name = f"{min(level, 1)}.{plane}.{step}"
                 seen = [
                     looked(weights, name, step, own, earlier, i, j, offsets.get(name, 0))
+                    if mode == 4
+                    else looked_without_nets(weights, name, step, own, earlier, i, j)
                     for i in range(rows)
                     for j in range(columns)
                 ]

@@ -12,7 +12,7 @@ import lic_format
 from lic_format import HEAD, FormatError, UnsupportedError
 from lic_format.chunks import CHUNKS, chunk_table
 from lic_format.container import ANS_BODY, UNIT
-from lic_format.metadata import ALPHA, METADATA, PREDICTION, RESOLUTION
+from lic_format.metadata import ALPHA, ALPHA_TILE, METADATA, PREDICTION, RESOLUTION, TILING
 from tests.format import corpus, second_reader
 
 SPEC = (Path(__file__).parents[2] / "SPEC.md").read_text(encoding="utf-8")
@@ -28,9 +28,22 @@ SPEC = (Path(__file__).parents[2] / "SPEC.md").read_text(encoding="utf-8")
         RESOLUTION.markdown(),
         ALPHA.markdown(),
         PREDICTION.markdown(),
+        TILING.markdown(),
+        ALPHA_TILE.markdown(),
         chunk_table(),
     ],
-    ids=["HEAD", "DATA", "ANS body", "metadata", "dpix", "ALPH", "ALPH, method 1", "chunks"],
+    ids=[
+        "HEAD",
+        "DATA",
+        "ANS body",
+        "metadata",
+        "dpix",
+        "ALPH",
+        "ALPH, method 1",
+        "ALPH, method 2",
+        "ALPH, a tile",
+        "chunks",
+    ],
 )
 def test_the_printed_tables_are_the_declared_ones(table: str) -> None:
     assert f"\n\n{table}\n\n" in SPEC, "print the table again with markdown() and put it into SPEC.md"

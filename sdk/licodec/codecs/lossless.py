@@ -28,7 +28,7 @@ from lic_format.errors import FormatError, WeightsError
 from lic_format.fields import read_varint, write_varint
 from lic_format.header import Head, Order
 from licodec import compiled
-from licodec.codecs import deep, screen_content
+from licodec.codecs import deep, linear_lattice, screen_content
 from licodec.codecs.contract import Coded, Shared, Stages, Timer
 from licodec.codecs.lattices import (
     NAMES,
@@ -60,7 +60,9 @@ from licodec.codecs.lossless_adaptation import (
 from licodec.codecs.registry import (
     CODECS,
     DEEP_LAYOUT,
+    LANE_MODES,
     LATTICE,
+    LATTICE0,
     PILC_DEEP_SIDE_INFO,
     PILC_SIDE_INFO,
     PILC_TILE,
@@ -681,15 +683,18 @@ class Lossless:
             return
         records = [PILC_TILE.read_whole(unit.side_info, where="DATA") for _, _, unit in group]
         bodies = [unit.body for _, _, unit in group]
-        lattices = [i for i, record in enumerate(records) if record["mode"] == LATTICE]
-        shapes = [targets[i].shape for i in lattices]
-        found = self.decode_lattices([bodies[i] for i in lattices], shapes, timer)
-        for i, tile in zip(lattices, found, strict=True):
-            targets[i][:] = _flipped(tile, records[i]["flips"])
-        for i in range(len(group)):
-            if i not in lattices:
-                mode, target = records[i]["mode"], targets[i]
-                target[:] = screen_content.decode(mode, bodies[i], target.shape, np.uint8)
+        together = {
+            LATTICE: lambda bodies, shapes: self.decode_lattices(bodies, shapes, timer),
+            LATTICE0: linear_lattice.decode_many,
+        }
+        for mode, decode in together.items():
+            mine = [i for i, record in enumerate(records) if record["mode"] == mode]
+            found = decode([bodies[i] for i in mine], [targets[i].shape for i in mine])
+            for i, tile in zip(mine, found, strict=True):
+                targets[i][:] = _flipped(tile, records[i]["flips"])
+        for record, target, body in zip(records, targets, bodies, strict=True):
+            if record["mode"] not in together:
+                target[:] = screen_content.decode(record["mode"], body, target.shape, np.uint8)
         for (number, place, _), target, record in zip(group, targets, records, strict=True):
             if (check := check_of(target, number)) != record["check"]:
                 raise FormatError(
@@ -752,7 +757,7 @@ def _channels(tile: Tile) -> tuple[Bytes, ...]:
 
 def _unit(mode: int, flips: int, check: int, body: bytes) -> Unit:
     record = PILC_TILE.write({"mode": mode, "flips": flips, "check": check})
-    return Unit(LANES if mode == LATTICE else CODEC_BYTES, record, body)
+    return Unit(LANES if mode in LANE_MODES else CODEC_BYTES, record, body)
 
 
 def check_of(tile: Tile, number: int) -> int:

@@ -143,13 +143,20 @@ PILC_DEEP_SIDE_INFO = Table(
     ),
 )
 """What stands in HEAD where samples have 16 bits."""
-LATTICE, DEEP = 4, 7
+LATTICE, LATTICE0, DEEP = 4, 5, 7
+LANE_MODES = frozenset({LATTICE, LATTICE0})
+"""Modes of tiles whose bodies are lanes; their samples have one byte."""
 PILC_TILE = Table(
     "pilc tile",
     (
         (
             "mode",
-            EnumU8({0: "raw", 1: "constant", 2: "palette", 3: "lz", LATTICE: "lattice", DEEP: "deep"}),
+            EnumU8(
+                {
+                    **{0: "raw", 1: "constant", 2: "palette", 3: "lz"},
+                    **{LATTICE: "lattice", LATTICE0: "lattice0", DEEP: "deep"},
+                }
+            ),
             "how the tile is coded",
         ),
         ("flips", U8(0, 3), "bit 0: coded upside down; bit 1: coded left to right"),
@@ -187,8 +194,6 @@ def tiles(width: int, height: int, columns: int, rows: int) -> list[Area]:
 
 
 DEEP_LAYOUT = 2
-_MODES_OF_BYTES = (LATTICE,)
-"""Of tiles whose samples have one byte, and no others."""
 
 
 def _pilc_grid(head: Head) -> tuple[int, int, int]:
@@ -265,13 +270,13 @@ def _precheck_pilc_units(head: Head, found: int, units: Iterable[tuple[int, Unit
         raise FormatError(f"pilc: {found} DATA chunks for {count} tiles", chunk="DATA")
     for number, unit in units:
         record = PILC_TILE.read_whole(unit.side_info, where="DATA")
-        kind = LANES if record["mode"] == LATTICE else CODEC_BYTES
+        kind = LANES if record["mode"] in LANE_MODES else CODEC_BYTES
         if unit.kind != kind:
             raise FormatError(
                 f"pilc: tile {number} of mode {record['mode']} in DATA of kind {unit.kind}, expected {kind}",
                 chunk="DATA",
             )
-        if (record["mode"] == DEEP) if bits <= 8 else (record["mode"] in _MODES_OF_BYTES):
+        if (record["mode"] == DEEP) if bits <= 8 else (record["mode"] in LANE_MODES):
             raise FormatError(
                 f"pilc: tile {number} of mode {record['mode']} in a file of samples of {bits} bits",
                 chunk="DATA",

@@ -245,6 +245,15 @@ def encode_lz(tile: Tile, effort: int = 1) -> bytes:
     return _smallest(layouts(), effort)
 
 
+def encode_lz_of_one_filter(tile: Tile) -> bytes:
+    """The body of mode lz with the one filter that a quick LZMA2 packs best: for tiles of one channel
+    nearly as small as at effort 1, in a fifth of its time."""
+    head = {"colour": Colour.AS_THEY_ARE, "order": Order.PIXELS}
+    layouts = [Layout(LZ, head | {"filter": each}, _filtered(tile, each, Order.PIXELS)) for each in Filter]
+    layout = min(layouts, key=lambda each: len(_lzma2(each.data, _USUAL, quick=True)))
+    return _least(layout, [_lzma2(layout.data, _USUAL)])
+
+
 def decode_lz(body: bytes, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> Tile:
     """The tile of a body of mode lz."""
     values, start = LZ.read(body, where=_CHUNK)

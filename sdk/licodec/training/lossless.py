@@ -126,6 +126,10 @@ def planes_of(picture: Pixels) -> list[npt.NDArray[np.int16]]:
     return [green, red - green, blue - green]
 
 
+def at_level(plane: npt.NDArray[np.int16], level: int) -> lattices.Lattice:
+    return lattices.lattice_of(plane[:: 1 << level, :: 1 << level].astype(np.float32))
+
+
 def samples(
     pictures: Sequence[Pixels],
     which: int,
@@ -142,10 +146,7 @@ def samples(
         turned = np.rot90(picture, int(rng.integers(4))) if turn else picture
         planes = planes_of(turned[:, ::-1] if turn and rng.integers(2) else turned)
         for level in LEVELS[which]:
-            *earlier, own = (
-                lattices.lattice_of(each[:: 1 << level, :: 1 << level].astype(np.float32))
-                for each in planes[: plane + 1]
-            )
+            *earlier, own = (at_level(each, level) for each in planes[: plane + 1])
             h, w = own.size(step.target)
             if not h * w:
                 continue
