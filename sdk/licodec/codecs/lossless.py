@@ -15,6 +15,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -23,7 +24,7 @@ import numpy.typing as npt
 from lic_format.container import CODEC_BYTES, LANES, LicFile, Unit
 from lic_format.errors import FormatError, WeightsError
 from lic_format.header import Order
-from licodec.codecs import screen_content
+from licodec.codecs import screen_content, threeway
 from licodec.codecs.contract import Coded, Shared, Stages
 from licodec.codecs.lattices import (
     NOTHING,
@@ -37,7 +38,16 @@ from licodec.codecs.lattices import (
     places,
     walked,
 )
-from licodec.codecs.registry import LATTICE, PILC_SIDE_INFO, PILC_TILE, Area, tile_exponents, tiles
+from licodec.codecs.registry import (
+    LANE_MODES,
+    LATTICE,
+    PILC_SIDE_INFO,
+    PILC_TILE,
+    THREEWAY,
+    Area,
+    tile_exponents,
+    tiles,
+)
 from licodec.codecs.screen_content import Tile
 from licodec.entropy import lanes
 from licodec.entropy.lanes import LaneTables
@@ -259,6 +269,8 @@ class Lossless:
             for plane in range(3)
             for step in PASSES
         }
+        self.threeway = threeway.load(read)
+        self._path = weights.path
 
     # Encoder
 
@@ -329,8 +341,13 @@ class Lossless:
         found = self.decode_lattices([bodies[i] for i in lattices], shapes)
         for i, tile in zip(lattices, found, strict=True):
             targets[i][:] = _flipped(tile, records[i]["flips"])
+        predicted = [i for i, record in enumerate(records) if record["mode"] == THREEWAY]
+        shapes = [targets[i].shape for i in predicted]
+        found = self.decode_threeway([bodies[i] for i in predicted], shapes)
+        for i, tile in zip(predicted, found, strict=True):
+            targets[i][:] = tile
         for i in range(len(group)):
-            if i not in lattices:
+            if records[i]["mode"] not in LANE_MODES:
                 mode, target = records[i]["mode"], targets[i]
                 target[:] = screen_content.decode(mode, bodies[i], target.shape, np.uint8)
         for (number, _), target, record in zip(group, targets, records, strict=True):
@@ -360,6 +377,22 @@ class Lossless:
         decoder.close()
         return [np.stack([channels[c] for c in _order(len(channels))], axis=2) for channels in done]
 
+    def encode_threeway(self, group: Sequence[Tile]) -> list[bytes]:
+        """Bodies of tiles in mode 6; WeightsError where the weights have no such system."""
+        return self._with_threeway().encode_many(group)
+
+    def decode_threeway(self, bodies: Sequence[bytes], shapes: Sequence[tuple[int, ...]]) -> list[Tile]:
+        """Tiles of bodies in mode 6; FormatError where a body can't be one, WeightsError where the weights have
+        no such system."""
+        return list(self._with_threeway().decode_many(bodies, shapes)) if bodies else []
+
+    def _with_threeway(self) -> threeway.Threeway:
+        if self.threeway is None:
+            raise WeightsError(
+                f"{self._path}: no tensors {threeway.PREFIX!r}..., which tiles of mode {THREEWAY} need"
+            )
+        return self.threeway
+
 
 def _order(channels: int) -> tuple[int, ...]:
     """Where G, R, B are among R, G, B, and these among those; or the one channel of a grey tile."""
@@ -373,7 +406,7 @@ def _channels(tile: Tile) -> tuple[Bytes, ...]:
 
 def _unit(mode: int, flips: int, check: int, body: bytes) -> Unit:
     record = PILC_TILE.write({"mode": mode, "flips": flips, "check": check})
-    return Unit(LANES if mode == LATTICE else CODEC_BYTES, record, body)
+    return Unit(LANES if mode in LANE_MODES else CODEC_BYTES, record, body)
 
 
 def check_of(tile: Tile) -> int:
@@ -412,6 +445,13 @@ class _Integers:
     def __init__(self, weights: Weights) -> None:
         self._weights = weights
 
+    @property
+    def path(self) -> Path:
+        return self._weights.path
+
+    def has(self, name: str) -> bool:
+        return name in self._weights.tensors
+
     def __call__(
         self, name: str, shape: tuple[int | None, ...], low: int, high: int
     ) -> npt.NDArray[np.int64]:
@@ -424,7 +464,7 @@ class _Integers:
         if not fits or tensor.dtype.is_floating_point:
             raise WeightsError(f"{path}: {name!r} is {tensor.dtype} {found}, expected integers {shape}")
         values: npt.NDArray[np.int64] = tensor.numpy().astype(np.int64)
-        if values.min() < low or values.max() > high:
+        if values.min(initial=low) < low or values.max(initial=high) > high:
             raise WeightsError(
                 f"{path}: {name!r} holds {values.min()}..{values.max()}, expected {low}..{high}"
             )

@@ -103,12 +103,17 @@ PILC_SIDE_INFO = Table(
     ),
 )
 LATTICE = 4
+THREEWAY = 6
+LANE_MODES = (LATTICE, THREEWAY)
+"""Modes of tiles whose units are of kind 1."""
 PILC_TILE = Table(
     "pilc tile",
     (
         (
             "mode",
-            EnumU8({0: "raw", 1: "constant", 2: "palette", 3: "lz", LATTICE: "lattice"}),
+            EnumU8(
+                {0: "raw", 1: "constant", 2: "palette", 3: "lz", LATTICE: "lattice", THREEWAY: "threeway"}
+            ),
             "how the tile is coded",
         ),
         ("flips", U8(0, 3), "bit 0: coded upside down; bit 1: coded left to right"),
@@ -162,7 +167,7 @@ def _precheck_pilc(head: Head, units: Sequence[Unit]) -> None:
         raise FormatError(f"pilc: {len(units)} DATA chunks for {count} tiles", chunk="DATA")
     for number, unit in enumerate(units):
         record = PILC_TILE.read_whole(unit.side_info, where="DATA")
-        kind = LANES if record["mode"] == LATTICE else CODEC_BYTES
+        kind = LANES if record["mode"] in LANE_MODES else CODEC_BYTES
         if unit.kind != kind:
             raise FormatError(
                 f"pilc: tile {number} of mode {record['mode']} in DATA of kind {unit.kind}, expected {kind}",
