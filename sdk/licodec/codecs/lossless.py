@@ -382,8 +382,8 @@ class Lossless:
         return self._with_threeway().encode_many(group)
 
     def decode_threeway(self, bodies: Sequence[bytes], shapes: Sequence[tuple[int, ...]]) -> list[Tile]:
-        """Tiles of bodies in mode 6; FormatError where a body can't be one, WeightsError where the weights have
-        no such system."""
+        """Tiles of bodies in mode 6; FormatError where a body can't be one, WeightsError where the weights
+        have no such system."""
         return list(self._with_threeway().decode_many(bodies, shapes)) if bodies else []
 
     def _with_threeway(self) -> threeway.Threeway:

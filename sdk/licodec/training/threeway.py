@@ -4,10 +4,10 @@
     python -m licodec.training.threeway export ../shared/data RUN threeway.safetensors
     python -m licodec.training.threeway compare ../shared/data threeway.safetensors... [--kodak]
 
-Encoder, codebook and decoder learn together: code length of residuals under a logistic with the decoder's offset
-and scale, its integers rounded from the start; straight-through gradient to the encoder; codes are moving averages
-of what chooses them, those that nothing chooses are put where something is. What an index costs is part of the
-choice. Tables of residuals and of indices are then counted on what an encoder writes.
+Encoder, codebook and decoder learn together: code length of residuals under a logistic with the decoder's
+offset and scale, its integers rounded from the start; straight-through gradient to the encoder; codes are
+moving averages of what chooses them, those that nothing chooses are put where something is. What an index
+costs is part of the choice. Tables of residuals and of indices are then counted on what an encoder writes.
 
 `train` goes on where a run was stopped. Pictures: those of `licodec.training.lossless`.
 """
@@ -20,6 +20,7 @@ import json
 import math
 import time
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -61,7 +62,6 @@ WARM: Final = 0.12
 NOISE: Final = 0.3
 PRICE: Final = 0.02
 """Squared distance that a bit of an index is worth."""
-TABLES_OF_RESIDUALS: Final = 48
 
 
 # --- prediction -----------------------------------------------------------------------------------
@@ -116,7 +116,7 @@ class Trainable(nn.Module):
         self.mean = nn.Parameter(torch.zeros(tw.INPUTS), requires_grad=False)
         self.spread = nn.Parameter(torch.ones(tw.INPUTS), requires_grad=False)
         sizes = (tw.INPUTS, ENCODER_HIDDEN, ENCODER_HIDDEN, LENGTH)
-        self.encoder = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False))
+        self.encoder = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
         self.first, self.first_bias = start(HIDDEN, 9 * LENGTH, 0.7), nn.Parameter(torch.zeros(HIDDEN))
         self.second = start(2 * tw.OUTPUTS, HIDDEN, 1.0)
         bias = torch.zeros(2 * tw.OUTPUTS)
@@ -263,7 +263,7 @@ def _turned(picture: Pixels, rng: np.random.Generator) -> Pixels:
 
 def _crops(residuals: Sequence[tw.Signed], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """Inputs of the cells of a batch, and its residuals."""
-    drawn = []
+    drawn: list[tw.Signed] = []
     while len(drawn) < BATCH:
         picture = residuals[int(rng.integers(len(residuals)))]
         height, width = picture.shape[:2]
@@ -298,7 +298,7 @@ def train(data: Path, run: Path, kind: tw.Predictor, minutes: float, seed: int =
         net.mean.data, net.spread.data = x.mean(0), x.std(0) + 0.05
 
     def save() -> None:
-        state = {"net": net.state_dict(), "optimiser": optimiser.state_dict()}
+        state: dict[str, Any] = {"net": net.state_dict(), "optimiser": optimiser.state_dict()}
         state |= {"step": step, "spent": spent, "gathered": gathered}
         torch.save(state, run / "partial.pt")
         (run / "partial.pt").replace(checkpoint)
@@ -380,7 +380,7 @@ def system(arrays: dict[str, npt.NDArray[Any]], path: Path) -> tw.Threeway:
 def whole(arrays: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
     """Tensors with their prefix, and with tables that know nothing where there are none yet."""
     codes = len(arrays["codes"])
-    counted = {
+    counted: dict[str, npt.NDArray[Any]] = {
         "features": np.zeros((codes, 2), np.uint8),
         "thresholds": np.zeros((2, tw.STEPS - 1), np.int16),
         "tables": np.full((3, tw.SCALES), tw.CONTEXTS + 1, np.uint8),
@@ -416,12 +416,13 @@ def thresholds_of(features: npt.NDArray[np.uint8], grids: Sequence[tw.Grid]) -> 
 def _length(counts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Bits of histograms [..., 256], each coded with its own frequencies."""
     total = counts.sum(-1, keepdims=True)
-    return -(counts * np.log2(np.maximum(counts, 1e-9) / np.maximum(total, 1e-9))).sum(-1)
+    out: npt.NDArray[np.float64] = -(counts * np.log2(np.maximum(counts, 1e-9) / np.maximum(total, 1e-9))).sum(-1)
+    return out
 
 
 def grouped(counts: npt.NDArray[np.int64], groups: int) -> npt.NDArray[np.int64]:
-    """Tables for scales whose histograms are [3, 48, 256], as [3, 48]: neighbouring scales of a plane share one
-    where that costs least, until so many are left."""
+    """Tables for scales whose histograms are [3, 48, 256], as [3, 48]: neighbouring scales of a plane share
+    one where that costs least, until so many are left."""
     parts = [
         (plane, [scale], counts[plane, scale] + 1e-3)
         for plane in range(3)
@@ -476,16 +477,16 @@ def counted(
             place = scales[:, :, plane].astype(np.int64) * 256 + symbols[:, :, plane]
             of_scales[plane] += np.bincount(place.reshape(-1), minlength=tw.SCALES * 256).reshape(-1, 256)
     groups = lanes.TABLES_MAX - tw.CONTEXTS - 1
-    tables = grouped(of_scales, groups)
+    table_of = grouped(of_scales, groups)
     of_tables = np.zeros((groups, 256), np.int64)
-    np.add.at(of_tables, tables, of_scales)
+    np.add.at(of_tables, table_of, of_scales)
     both = np.concatenate([_frequencies_of_indices(of_indices), frequencies(of_tables)])
     return whole(
         arrays
         | {
             "features": features,
             "thresholds": thresholds,
-            "tables": (tables + tw.CONTEXTS + 1).astype(np.uint8),
+            "tables": (table_of + tw.CONTEXTS + 1).astype(np.uint8),
             "frequencies": both,
         }
     )
@@ -494,9 +495,9 @@ def counted(
 def without_indices(
     arrays: dict[str, npt.NDArray[Any]], pictures: Sequence[Pixels], path: Path
 ) -> dict[str, npt.NDArray[Any]]:
-    """The best system of one index, which takes no bits: its decoder says the same everywhere, so that training
-    could find nothing better than one table a plane, as residuals are."""
-    alone = {
+    """The best system of one index, which takes no bits. Its decoder says the same everywhere, so training
+    could find nothing better than one table a plane, counted on residuals."""
+    alone: dict[str, npt.NDArray[Any]] = {
         "codes": np.zeros((1, 1), np.int8),
         "first": np.zeros((1, 10), np.int16),
         "second": np.zeros((2 * tw.OUTPUTS, 2), np.int16),
