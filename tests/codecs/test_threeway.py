@@ -21,7 +21,8 @@ from lic_format.container import LANES, Unit
 from licodec import store
 from licodec.codecs import lossless as pilc
 from licodec.codecs import threeway as tw
-from licodec.codecs.registry import PILC_SIDE_INFO, PILC_TILE, THREEWAY
+from licodec.codecs.registry import CODECS, PILC_SIDE_INFO, PILC_TILE, THREEWAY
+from licodec.entropy import lanes
 from tests.codecs.second_threeway import decode_tile
 
 PHOTO = Path(__file__).parents[2] / "examples" / "photo.png"
@@ -145,7 +146,7 @@ def test_whatever_the_samples_are(
     spread = data.draw(st.sampled_from([0, 1, 9, 255]))
     samples = (rng.integers(0, 256) + rng.integers(0, spread + 1, (height, width, channels))).astype(np.uint8)
     if spread == 1:
-        samples = (samples & 1) * np.uint8(255)
+        samples = np.where(samples & 1, 255, 0).astype(np.uint8)
     (body,) = codec.encode_threeway([samples])
     assert np.array_equal(codec.decode_threeway([body], [samples.shape])[0], samples)
 
@@ -198,7 +199,7 @@ def test_any_indices_decode(codec: pilc.Lossless, arrays: Arrays, photo: Samples
     residuals = codec.threeway.prediction.residuals(tw.planes_of(samples))
     indices = rng.integers(0, CODES, (9, 7))
     stream = codec.threeway.stream_of(residuals, indices)
-    body = pilc.lanes.encode(stream, codec.threeway.lane_tables, 4)
+    body = lanes.encode(stream, codec.threeway.lane_tables, 4)
     assert np.array_equal(codec.decode_threeway([body], [samples.shape])[0], samples)
     plain = {name.removeprefix(tw.PREFIX): values.tolist() for name, values in arrays.items()}
     assert decode_tile(body, 70, 50, 3, plain) == samples.tolist()
@@ -214,9 +215,9 @@ def test_damaged_bodies_give_no_samples(codec: pilc.Lossless, photo: Samples) ->
     damaged = [unit.body[:length] for length in (0, 1, 5, len(unit.body) // 2, len(unit.body) - 1)]
     damaged += [unit.body + b"\0\0", rng.bytes(len(unit.body)), b"\0\0" + bytes(4), bytes(9)]
     for _ in range(25):
-        body = bytearray(unit.body)
-        body[int(rng.integers(len(body)))] ^= 1 << int(rng.integers(8))
-        damaged.append(bytes(body))
+        flipped = bytearray(unit.body)
+        flipped[int(rng.integers(len(flipped)))] ^= 1 << int(rng.integers(8))
+        damaged.append(bytes(flipped))
     for body in damaged:
         units = (dataclasses.replace(unit, body=body),)
         with pytest.raises(FormatError):
@@ -226,7 +227,7 @@ def test_damaged_bodies_give_no_samples(codec: pilc.Lossless, photo: Samples) ->
 def test_indices_beyond_the_codes_are_refused(codec: pilc.Lossless) -> None:
     assert codec.threeway is not None
     stages = [(np.array([CODES], np.uint8), np.array([tw.CONTEXTS], np.uint8))]
-    body = pilc.lanes.encode(stages, codec.threeway.lane_tables, 1)
+    body = lanes.encode(stages, codec.threeway.lane_tables, 1)
     with pytest.raises(FormatError, match=f"index {CODES} of a cell, there are codes 0..{CODES - 1}"):
         codec.decode_threeway([body], [(1, 1, 3)])
 
@@ -235,13 +236,7 @@ def test_a_unit_of_another_kind_is_refused(codec: pilc.Lossless, photo: Samples)
     file = file_of(codec, photo[:9, :9])
     units = (dataclasses.replace(file.units[0], kind=lic_format.container.CODEC_BYTES),)
     with pytest.raises(FormatError, match="mode 6 in DATA of kind 2, expected 1"):
-        pilc_precheck(dataclasses.replace(file, units=units))
-
-
-def pilc_precheck(file: lic_format.LicFile) -> None:
-    from licodec.codecs.registry import CODECS
-
-    CODECS["pilc"].precheck(file.head, file.units)
+        CODECS["pilc"].precheck(file.head, units)
 
 
 # --- weights --------------------------------------------------------------------------------------

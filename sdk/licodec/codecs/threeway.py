@@ -402,7 +402,8 @@ class Encoder:
                 np.maximum(x, 0, out=x)
         costs = x @ (-2 * self.codes.T)
         costs += (self.codes**2).sum(axis=1) + self.prices
-        return costs.argmin(axis=1).reshape(rows, columns)
+        grid: Grid = costs.argmin(axis=1).reshape(rows, columns)
+        return grid
 
 
 def inputs_of(residuals: Signed) -> tuple[Floats, int, int]:

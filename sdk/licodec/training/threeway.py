@@ -416,7 +416,8 @@ def thresholds_of(features: npt.NDArray[np.uint8], grids: Sequence[tw.Grid]) -> 
 def _length(counts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Bits of histograms [..., 256], each coded with its own frequencies."""
     total = counts.sum(-1, keepdims=True)
-    out: npt.NDArray[np.float64] = -(counts * np.log2(np.maximum(counts, 1e-9) / np.maximum(total, 1e-9))).sum(-1)
+    shares = np.maximum(counts, 1e-9) / np.maximum(total, 1e-9)
+    out: npt.NDArray[np.float64] = -(counts * np.log2(shares)).sum(-1)
     return out
 
 
