@@ -341,6 +341,14 @@ class Decoder:
     def __call__(self, indices: Grid) -> tuple[Bytes, Signed]:
         """Scale 0..47 and offset -8..7 of the parts: uint8 and int8 [4 rows, 4 columns, 3]."""
         rows, columns = indices.shape
+        out = self.outputs(self.inputs(indices) @ self.first.T, self.second)
+        scales = np.clip(out[:, :OUTPUTS], 0, SCALES - 1).astype(np.uint8)
+        offsets = np.clip(out[:, OUTPUTS:], *OFFSETS).astype(np.int8)
+        return _arranged(scales, rows, columns), _arranged(offsets, rows, columns)
+
+    def inputs(self, indices: Grid) -> Floats:
+        """What the first layer sees of each cell, [cells, 9 d + 1]."""
+        rows, columns = indices.shape
         codes = np.pad(self.codes[indices], ((1, 1), (1, 1), (0, 0)), mode="edge")
         length = codes.shape[2]
         x = np.empty((rows, columns, 9 * length + 1), np.float32)
@@ -348,18 +356,18 @@ class Decoder:
             y, z = divmod(at, 3)
             x[:, :, at * length : (at + 1) * length] = codes[y : y + rows, z : z + columns]
         x[:, :, -1] = 1
-        hidden = np.zeros((rows * columns, len(self.first) + 1), np.float32)
-        np.matmul(x.reshape(rows * columns, -1), self.first.T, out=hidden[:, :-1])
-        hidden *= 1 / CODE_UNIT
-        np.floor(hidden, out=hidden)
-        np.clip(hidden, 0, HIDDEN_MAX, out=hidden)
+        return x.reshape(rows * columns, -1)
+
+    @staticmethod
+    def outputs(sums: Floats, second: Floats) -> Floats:
+        """From sums of the first layer, [cells, a], to rows of the second one: integers [cells, rows]."""
+        hidden = np.empty((len(sums), second.shape[1]), np.float32)
+        np.floor(sums * np.float32(1 / CODE_UNIT), out=hidden[:, :-1])
+        np.clip(hidden[:, :-1], 0, HIDDEN_MAX, out=hidden[:, :-1])
         hidden[:, -1] = 1
-        out = np.matmul(hidden, self.second.T)
+        out: Floats = hidden @ second.T
         out *= 1 / WEIGHT_UNIT**2
-        np.floor(out, out=out)
-        scales = np.clip(out[:, :OUTPUTS], 0, SCALES - 1).astype(np.uint8)
-        offsets = np.clip(out[:, OUTPUTS:], *OFFSETS).astype(np.int8)
-        return _arranged(scales, rows, columns), _arranged(offsets, rows, columns)
+        return np.floor(out, out=out)
 
 
 def _arranged(of_cells: npt.NDArray[Any], rows: int, columns: int) -> npt.NDArray[Any]:
@@ -377,6 +385,10 @@ def spread(parts: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
 
 
 ENCODER_UNIT: Final = 1024
+PRICE: Final = 0.02
+"""Squared distance that a bit of an index is worth."""
+CANDIDATES: Final = 4
+"""Nearest codes among which an encoder takes the one that makes a cell smallest."""
 INPUTS: Final = OUTPUTS + 12
 ENCODER_LAYERS: Final = 3
 
@@ -393,17 +405,15 @@ class Encoder:
     codes: Floats
     prices: Floats
 
-    def __call__(self, residuals: Signed) -> Grid:
-        """Residuals [height, width, 3] as indices of cells."""
-        x, rows, columns = inputs_of(residuals)
+    def __call__(self, x: Floats) -> Floats:
+        """Inputs of cells, [n, 60], as the costs of all codes, [n, K]."""
         for number, layer in enumerate(self.layers):
             x = x @ layer[:, :-1].T + layer[:, -1]
             if number < len(self.layers) - 1:
                 np.maximum(x, 0, out=x)
-        costs = x @ (-2 * self.codes.T)
+        costs: Floats = x @ (-2 * self.codes.T)
         costs += (self.codes**2).sum(axis=1) + self.prices
-        grid: Grid = costs.argmin(axis=1).reshape(rows, columns)
-        return grid
+        return costs
 
 
 def inputs_of(residuals: Signed) -> tuple[Floats, int, int]:
@@ -460,6 +470,8 @@ class Threeway:
     """Loaded weights. Immutable; safe in several threads.
 
     tables: which lane table codes a residual, [planes, scales].
+    lengths: for encoders, bits of a part of some scale and plane, [2, scales, planes]: those of four
+        residuals of 0, and those of each 1 in the sum of their magnitudes.
     """
 
     prediction: Prediction
@@ -468,10 +480,40 @@ class Threeway:
     encoder: Encoder
     tables: Bytes
     lane_tables: LaneTables
+    lengths: Floats
+
+    def nearest(self, residuals: Signed) -> Grid:
+        """What the encoder says of the cells of a tile."""
+        x, rows, columns = inputs_of(residuals)
+        grid: Grid = self.encoder(x).argmin(axis=1).reshape(rows, columns)
+        return grid
 
     def indices_of(self, residuals: Signed) -> Grid:
-        """What the encoder says of the cells of a tile."""
-        return self.encoder(residuals)
+        """Of the nearest codes of each cell the one with which it has fewest bits, where those around are the
+        nearest ones."""
+        x, rows, columns = inputs_of(residuals)
+        planes, costs = residuals.shape[2], self.encoder(x)
+        nearest: Grid = costs.argmin(axis=1)
+        count = min(CANDIDATES, costs.shape[1])
+        candidates = np.argpartition(costs, count - 1, axis=1)[:, :count]
+
+        length = self.decoder.codes.shape[1]
+        own = slice(4 * length, 5 * length)
+        around = self.decoder.inputs(nearest.reshape(rows, columns))
+        around[:, own] = 0
+        sums = around @ self.decoder.first.T
+        of_code = self.decoder.codes @ self.decoder.first[:, own].T
+        sizes = np.exp2(x[:, :OUTPUTS]) - np.float32(0.5)
+        bits = np.empty((count, len(x)), np.float32)
+        for each, chosen in zip(bits, candidates.T, strict=True):
+            scales = self.decoder.outputs(sums + of_code[chosen], self.decoder.second[:OUTPUTS])
+            place = np.clip(scales, 0, SCALES - 1).astype(np.intp) * 3 + np.arange(OUTPUTS) % 3
+            of_parts = np.take(self.lengths[0], place) + np.take(self.lengths[1], place) * sizes
+            of_planes = of_parts.reshape(-1, PARTS * PARTS, 3)[:, :, :planes]
+            each[:] = of_planes.sum(axis=(1, 2)) + self.encoder.prices[chosen] / PRICE
+        best = bits.argmin(axis=0)
+        grid: Grid = candidates[np.arange(len(x)), best].reshape(rows, columns)
+        return grid
 
     def stream_of(self, residuals: Signed, indices: Grid) -> list[tuple[Bytes, Bytes]]:
         """Symbols and tables of a tile, stage by stage."""
@@ -592,6 +634,7 @@ def load(read: Reader) -> Threeway | None:
             f"expected {codes.shape[1]}, as many as a code has numbers"
         )
     prices = tensor("prices", (len(codes),), 0, 32767)
+    tables = tensor("tables", (3, SCALES), 0, lane_tables.count - 1).astype(np.uint8)
     return Threeway(
         Prediction(kind, weights),
         Contexts(tensor("features", (len(codes), 2), 0, FEATURE_MAX), thresholds),
@@ -601,9 +644,20 @@ def load(read: Reader) -> Threeway | None:
             (codes / CODE_UNIT).astype(np.float32),
             (prices / ENCODER_UNIT).astype(np.float32),
         ),
-        tensor("tables", (3, SCALES), 0, lane_tables.count - 1).astype(np.uint8),
+        tables,
         lane_tables,
+        lengths_of(lane_tables, tables),
     )
+
+
+def lengths_of(lane_tables: LaneTables, tables: Bytes) -> Floats:
+    """What residuals cost by their magnitudes, as if tables were geometric; see `Threeway`."""
+    distance = np.minimum(np.arange(256), 256 - np.arange(256))
+    seen = lane_tables.frequencies * (distance < 128)
+    mean = np.maximum((seen * distance).sum(axis=1) / np.maximum(seen.sum(axis=1), 1), 1 / 256)
+    ratio = (np.sqrt(1 + mean**2) - 1) / mean  # of the geometric law with that mean magnitude
+    ends = -PART * PART * np.log2((1 - ratio) / (1 + ratio)), -np.log2(ratio)
+    return np.stack([each[tables].T for each in ends]).astype(np.float32)
 
 
 def _between(read: Reader, name: str, what: str, count: int, most: int) -> None:

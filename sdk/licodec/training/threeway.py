@@ -1,6 +1,6 @@
 """Trains and exports tile mode 6 of pilc, three-way prediction with a VQ-VAE, and compares its parts.
 
-    python -m licodec.training.threeway train ../shared/data RUN [--predictor median] [--minutes 6]
+    python -m licodec.training.threeway train ../shared/data RUN [--predictor median] [--minutes 2.2]
     python -m licodec.training.threeway export ../shared/data RUN threeway.safetensors
     python -m licodec.training.threeway compare ../shared/data threeway.safetensors... [--kodak]
 
@@ -60,8 +60,6 @@ RESEED: Final = 200
 WARM: Final = 0.12
 """Share of the training in which codes are not chosen: noise stands for what choosing takes away."""
 NOISE: Final = 0.3
-PRICE: Final = 0.02
-"""Squared distance that a bit of an index is worth."""
 
 
 # --- prediction -----------------------------------------------------------------------------------
@@ -141,7 +139,7 @@ class Trainable(nn.Module):
         return -torch.log2((self.counts + 0.5) / (self.counts.sum() + 0.5 * len(self.counts)))
 
     def chosen(self, z: Tensor) -> Tensor:
-        costs = -2 * z @ self.codes.T + (self.codes**2).sum(1) + PRICE * self.prices()
+        costs = -2 * z @ self.codes.T + (self.codes**2).sum(1) + tw.PRICE * self.prices()
         return costs.argmin(1)
 
     def decoded(self, codes: Tensor) -> tuple[Tensor, Tensor]:
@@ -226,7 +224,7 @@ class Trainable(nn.Module):
             "codes": torch.round(self.codes * tw.CODE_UNIT).numpy().clip(-tw.CODE_MAX, tw.CODE_MAX),
             "first": matrix(self._first(), self.first_bias, unit, unit * tw.CODE_UNIT),
             "second": matrix(_bounded(self.second), self.second_bias + half, unit, unit**2),
-            "prices": torch.round(PRICE * self.prices() * tw.ENCODER_UNIT).numpy(),
+            "prices": torch.round(tw.PRICE * self.prices() * tw.ENCODER_UNIT).numpy(),
         }
         for number, layer in enumerate(self.encoder):
             assert isinstance(layer, nn.Linear)
@@ -454,7 +452,7 @@ def counted(
     """All tensors of a system, from its nets and what they write of these pictures."""
     model = system(whole(arrays), path)
     residuals = [model.prediction.residuals(tw.planes_of(picture)) for picture in pictures]
-    grids = [model.indices_of(each) for each in residuals]
+    grids = [model.nearest(each) for each in residuals]
     used = np.bincount(np.concatenate([g.reshape(-1) for g in grids]), minlength=len(arrays["codes"]))
     if len(used) > ESCAPE:  # which costs a byte more than its table says: for the rarest
         order = np.arange(len(used))
@@ -464,12 +462,23 @@ def counted(
         grids = [order[grid] for grid in grids]  # a swap undoes itself
         model = system(whole(arrays), path)
     features = features_of(model.decoder)
-    thresholds = thresholds_of(features, grids)
-    contexts = tw.Contexts(features.astype(np.int64), thresholds.astype(np.int64))
+    arrays = arrays | {"features": features, "thresholds": thresholds_of(features, grids)}
+    model = system(_with_tables(arrays, residuals, grids, path), path)
+    return _with_tables(arrays, residuals, [model.indices_of(each) for each in residuals], path)
+
+
+def _with_tables(
+    arrays: dict[str, npt.NDArray[Any]],
+    residuals: Sequence[tw.Signed],
+    grids: Sequence[tw.Grid],
+    path: Path,
+) -> dict[str, npt.NDArray[Any]]:
+    """All tensors, with tables of what is coded with these indices."""
+    model = system(whole(arrays), path)
     of_indices = np.zeros((tw.CONTEXTS + 1, 256), np.int64)
     of_scales = np.zeros((3, tw.SCALES, 256), np.int64)
     for each, grid in zip(residuals, grids, strict=True):
-        for tables, indices in contexts.told(grid):
+        for tables, indices in model.contexts.told(grid):
             np.add.at(of_indices, (tables, indices), 1)
         of_indices[tw.CONTEXTS] += np.bincount(grid.reshape(-1), minlength=256)
         scales, offsets = (tw.spread(parts, each.shape) for parts in model.decoder(grid))
@@ -482,15 +491,8 @@ def counted(
     of_tables = np.zeros((groups, 256), np.int64)
     np.add.at(of_tables, table_of, of_scales)
     both = np.concatenate([_frequencies_of_indices(of_indices), frequencies(of_tables)])
-    return whole(
-        arrays
-        | {
-            "features": features,
-            "thresholds": thresholds,
-            "tables": (table_of + tw.CONTEXTS + 1).astype(np.uint8),
-            "frequencies": both,
-        }
-    )
+    chosen = (table_of + tw.CONTEXTS + 1).astype(np.uint8)
+    return whole(arrays | {"tables": chosen, "frequencies": both})
 
 
 def without_indices(
@@ -565,14 +567,27 @@ def index_bits(model: tw.Threeway, tile: Pixels) -> float:
     return total
 
 
+def one_table_bits(model: tw.Threeway, tile: Pixels) -> float:
+    """What a tile would cost with the best of all tables for each of its planes, chosen for nothing."""
+    residuals = model.prediction.residuals(tw.planes_of(tile)).view(np.uint8)
+    seen = np.stack([np.bincount(plane.reshape(-1), minlength=256) for plane in residuals.transpose(2, 0, 1)])
+    shares = model.lane_tables.frequencies[tw.CONTEXTS + 1 :] / TOTAL
+    escaped = (shares == 0) | ((np.arange(256) == ESCAPE) & ~model.lane_tables.full[tw.CONTEXTS + 1 :, None])
+    lengths = np.where(escaped, 8 - np.log2(shares[:, [ESCAPE]]), -np.log2(np.maximum(shares, 1 / TOTAL)))
+    return float((seen @ lengths.T).min(axis=1).sum())
+
+
+def cut(picture: Pixels) -> list[Pixels]:
+    """The tiles of a picture."""
+    height, width = picture.shape[:2]
+    places = tiles(width, height, *tile_exponents(width, height))
+    return [np.ascontiguousarray(picture[place]) for place in places]
+
+
 def measured(model: tw.Threeway, pictures: Sequence[Pixels], together: int = 8) -> Measured:
     """Bodies of all tiles, decoded again and compared."""
     out = Measured()
-    work: list[Pixels] = []
-    for picture in pictures:
-        height, width = picture.shape[:2]
-        places = tiles(width, height, *tile_exponents(width, height))
-        work += [np.ascontiguousarray(picture[place]) for place in places]
+    work = [tile for picture in pictures for tile in cut(picture)]
     for first in range(0, len(work), together):
         group = work[first : first + together]
         start = time.process_time()
@@ -597,7 +612,12 @@ def compare(pictures: Sequence[Pixels], files: Sequence[Path]) -> Iterator[str]:
         for path, said in ((file, ""), (file.with_suffix(".without.safetensors"), ", without indices")):
             model = system(load_file(path), path)
             kind = model.prediction.kind.name.lower()
-            yield measured(model, pictures).row(f"{file.stem}: {kind}{said}")
+            found = measured(model, pictures)
+            yield found.row(f"{file.stem}: {kind}{said}")
+            if not said:
+                alone = sum(one_table_bits(model, tile) for picture in pictures for tile in cut(picture))
+                name = f"{file.stem}: {kind}, one table a tile and plane (no bodies)"
+                yield f"| {name} | {alone / found.samples:.4f} | | | |"
 
 
 def main() -> None:
@@ -609,7 +629,7 @@ def main() -> None:
     training.add_argument(
         "--predictor", choices=[kind.name.lower() for kind in tw.Predictor], default="median"
     )
-    training.add_argument("--minutes", type=float, default=6)
+    training.add_argument("--minutes", type=float, default=2.2)
     exporting = commands.add_parser("export")
     exporting.add_argument("data", type=Path)
     exporting.add_argument("run", type=Path)
