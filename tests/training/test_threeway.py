@@ -37,7 +37,7 @@ def net(pictures: list[Pixels]) -> training.Trainable:
     optimiser = torch.optim.Adam(net.parameters(), lr=4e-3)
     with torch.no_grad():
         net.gather(net.seen(x), rounds=2)
-    for _ in range(25):
+    for _ in range(15):
         loss, _ = net.loss(*training._crops(residuals, rng), warm=False)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -71,7 +71,7 @@ def test_counted_tables_make_a_system_that_indices_make_smaller(
     without = training.system(training.without_indices(arrays, pictures, NOWHERE), NOWHERE)
     sizes = [training.measured(each, pictures) for each in (model, without)]
     assert sizes[0].index_bits > 1000 > 1 > sizes[1].index_bits  # 1 in 4096 is the escape of its only index
-    assert sizes[0].size < sizes[1].size  # after 25 steps, and with what the indices cost
+    assert sizes[0].size < sizes[1].size  # after 15 steps, and with what the indices cost
 
 
 def test_weights_of_the_predictor_are_those_of_the_least_magnitudes() -> None:
