@@ -18,6 +18,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import numpy as np
@@ -28,7 +29,7 @@ from lic_format.errors import FormatError, WeightsError
 from lic_format.fields import read_varint, write_varint
 from lic_format.header import Head, Order
 from licodec import compiled
-from licodec.codecs import deep, linear_lattice, screen_content
+from licodec.codecs import deep, linear_lattice, screen_content, threeway
 from licodec.codecs.contract import Coded, Shared, Stages, Timer
 from licodec.codecs.lattices import (
     NAMES,
@@ -66,6 +67,7 @@ from licodec.codecs.registry import (
     PILC_DEEP_SIDE_INFO,
     PILC_SIDE_INFO,
     PILC_TILE,
+    THREEWAY,
     Area,
     tile_exponents,
     tiles,
@@ -472,6 +474,8 @@ class Lossless:
             for plane in range(3)
             for step in PASSES
         }
+        self.threeway = threeway.load(read)
+        self._path = weights.path
 
         self.costs = Costs(self.tables)
         offsets = range(-OFFSET_MAX, OFFSET_MAX + 1)
@@ -686,6 +690,7 @@ class Lossless:
         together = {
             LATTICE: lambda bodies, shapes: self.decode_lattices(bodies, shapes, timer),
             LATTICE0: linear_lattice.decode_many,
+            THREEWAY: self.decode_threeway,
         }
         for mode, decode in together.items():
             mine = [i for i, record in enumerate(records) if record["mode"] == mode]
@@ -732,6 +737,22 @@ class Lossless:
             done = walked(walks, answer)
         decoder.close()
         return [np.stack([channels[c] for c in _order(len(channels))], axis=2) for channels in done]
+
+    def encode_threeway(self, group: Sequence[Tile]) -> list[bytes]:
+        """Bodies of tiles in mode 6; WeightsError where the weights have no such system."""
+        return self._with_threeway().encode_many(group)
+
+    def decode_threeway(self, bodies: Sequence[bytes], shapes: Sequence[tuple[int, ...]]) -> list[Tile]:
+        """Tiles of bodies in mode 6; FormatError where a body can't be one, WeightsError where the weights
+        have no such system."""
+        return list(self._with_threeway().decode_many(bodies, shapes)) if bodies else []
+
+    def _with_threeway(self) -> threeway.Threeway:
+        if self.threeway is None:
+            raise WeightsError(
+                f"{self._path}: no tensors {threeway.PREFIX!r}..., which tiles of mode {THREEWAY} need"
+            )
+        return self.threeway
 
 
 def _split(body: bytes | memoryview, planes: int) -> tuple[Adaptation, memoryview]:
@@ -797,6 +818,13 @@ class _Integers:
     def __init__(self, weights: Weights) -> None:
         self._weights = weights
 
+    @property
+    def path(self) -> Path:
+        return self._weights.path
+
+    def has(self, name: str) -> bool:
+        return name in self._weights.tensors
+
     def __call__(
         self, name: str, shape: tuple[int | None, ...], low: int, high: int
     ) -> npt.NDArray[np.int64]:
@@ -809,7 +837,7 @@ class _Integers:
         if not fits or tensor.dtype.is_floating_point:
             raise WeightsError(f"{path}: {name!r} is {tensor.dtype} {found}, expected integers {shape}")
         values: npt.NDArray[np.int64] = tensor.numpy().astype(np.int64)
-        if values.min() < low or values.max() > high:
+        if values.min(initial=low) < low or values.max(initial=high) > high:
             raise WeightsError(
                 f"{path}: {name!r} holds {values.min()}..{values.max()}, expected {low}..{high}"
             )

@@ -143,8 +143,8 @@ PILC_DEEP_SIDE_INFO = Table(
     ),
 )
 """What stands in HEAD where samples have 16 bits."""
-LATTICE, LATTICE0, DEEP = 4, 5, 7
-LANE_MODES = frozenset({LATTICE, LATTICE0})
+LATTICE, LATTICE0, THREEWAY, DEEP = 4, 5, 6, 7
+LANE_MODES = frozenset({LATTICE, LATTICE0, THREEWAY})
 """Modes of tiles whose bodies are lanes; their samples have one byte."""
 PILC_TILE = Table(
     "pilc tile",
@@ -154,7 +154,7 @@ PILC_TILE = Table(
             EnumU8(
                 {
                     **{0: "raw", 1: "constant", 2: "palette", 3: "lz"},
-                    **{LATTICE: "lattice", LATTICE0: "lattice0", DEEP: "deep"},
+                    **{LATTICE: "lattice", LATTICE0: "lattice0", THREEWAY: "threeway", DEEP: "deep"},
                 }
             ),
             "how the tile is coded",
