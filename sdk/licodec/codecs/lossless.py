@@ -12,6 +12,7 @@ and every machine gets the same numbers.
 
 from __future__ import annotations
 
+import importlib.util
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -238,16 +239,23 @@ TOGETHER: Final = 8
 
 
 def build(weights: Weights, device: str, *, exact: str = "auto") -> Lossless:
-    """The model of a weights file. It runs on the CPU whatever the device; there is one exact path.
+    """The model of a weights file. On a CUDA device it runs where Triton is installed and after a trial only,
+    else on the CPU; there is one exact path, and the bytes are the same.
 
     Raises:
         WeightsError: tensors missing, of another shape or dtype, integers out of bounds.
     """
+    if device.startswith("cuda") and importlib.util.find_spec("triton"):
+        from licodec.codecs import lossless_cuda
+
+        return lossless_cuda.on_device(weights, device)
     return Lossless(weights)
 
 
 class Lossless:
     """Loaded nets and tables. Immutable; safe in several threads."""
+
+    together = TOGETHER
 
     def __init__(self, weights: Weights) -> None:
         read = _Integers(weights)
@@ -276,8 +284,8 @@ class Lossless:
         places = tiles(picture.width, picture.height, columns, rows)
         units: list[Unit] = []
         with products_on_one_thread():
-            for first in range(0, len(places), TOGETHER):
-                group = places[first : first + TOGETHER]
+            for first in range(0, len(places), self.together):
+                group = places[first : first + self.together]
                 parts = [np.ascontiguousarray(picture.planes[place]) for place in group]
                 units += self._encode_tiles(parts)
         fields = {"layout": 1, "columns": columns, "rows": rows, "digest": b""}
@@ -316,8 +324,8 @@ class Lossless:
         grid = tiles(head.width, head.height, side["columns"], side["rows"])
         work = list(enumerate(zip(grid, file.units, strict=True)))
         with products_on_one_thread():
-            for first in range(0, len(work), TOGETHER):
-                self._decode_tiles(out, work[first : first + TOGETHER])
+            for first in range(0, len(work), self.together):
+                self._decode_tiles(out, work[first : first + self.together])
         return Picture(out)
 
     def _decode_tiles(self, out: Bytes, group: Sequence[tuple[int, tuple[Area, Unit]]]) -> None:

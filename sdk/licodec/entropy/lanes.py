@@ -127,6 +127,14 @@ class LaneTables:
         packed = symbol << 24 | frequency - 1 << PRECISION | entries & TOTAL - 1
         return packed.astype(np.uint32).reshape(self.count, TOTAL)
 
+    @property
+    def codes(self) -> npt.NDArray[np.int32]:
+        """What encoders look up, int32 [T, 256], read-only: frequency << 16 | escaped << 15 | start.
+
+        Where a symbol is escaped, frequency and start are the escape's. A table is full where 128 is not.
+        """
+        return self._codes.reshape(self.count, SYMBOLS)
+
     def __setattr__(self, name: str, value: object) -> None:
         if hasattr(self, "_codes"):  # the last attribute that the constructor sets
             raise AttributeError(f"LaneTables are immutable, {name} cannot be set")
