@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import subprocess
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Final
@@ -41,8 +41,8 @@ SAMPLES: Final = 64
 """That a program of `predict` works on: rows of its matrices."""
 PACKED: Final = 1024
 """Bytes that a program of `pack` moves at a time."""
-WARPS: Final = 4
-"""Of 32 threads, in a program."""
+LAUNCH: Final[Mapping[str, int | bool]] = {"num_warps": 4, "enable_fp_fusion": False}
+"""Options of every kernel: threads are 32 a warp, and floats are none."""
 HIDDEN_MIDDLE: Final = (HIDDEN_MAX + 1) // 2
 """Taken from what the first layer gives, so that it is 256 high + low with high and low of 8 bits."""
 INT8_MAX: Final = 127 * 256 + 127
@@ -307,15 +307,15 @@ class DeviceLattices:
             area * shape[2] if code else count,
             stage.first if code else 0,
             blocks,
-            PLANE=stage.plane,
-            OWN=inputs(0, step),
-            AROUND=inputs(1, step) - inputs(0, step),
+            stage.plane,
+            inputs(0, step),
+            inputs(1, step) - inputs(0, step),
             K=net.k,
             A=net.a,
             B=net.b,
             CODE=code,
             BLOCK=SAMPLES,
-            num_warps=WARPS,
+            **LAUNCH,
         )
 
     def _base(
@@ -339,10 +339,10 @@ class DeviceLattices:
             area * shape[2],
             area * shape[2] if code else stage.count,
             stage.first if code else 0,
-            PLANE=stage.plane,
+            stage.plane,
             CODE=code,
             SIDE=BASE,
-            num_warps=1,
+            **LAUNCH,
         )
 
     def _encode(self, tiles: torch.Tensor, shape: tuple[int, ...], lanes: int, mark: Mark) -> list[bytes]:
@@ -381,7 +381,7 @@ class DeviceLattices:
             lanes,
             size,
             LANES=LANES_MAX,
-            num_warps=WARPS,
+            **LAUNCH,
         )
         mark("lanes")
         used = size - first.cpu().numpy().astype(np.int64)
@@ -405,7 +405,7 @@ class DeviceLattices:
             HEAD=HEAD_BYTES,
             LANES=LANES_MAX,
             BLOCK=PACKED,
-            num_warps=WARPS,
+            **LAUNCH,
         )
         mark("bodies")
         fixed = self.device.type == "cuda"
@@ -475,10 +475,10 @@ class DeviceLattices:
                 area,
                 area * shape[2],
                 BASE_TABLE + stage.plane,
-                PLANE=stage.plane,
+                stage.plane,
                 BASE=stage.step is None,
                 LANES=LANES_MAX,
-                num_warps=WARPS,
+                **LAUNCH,
             )
             mark("lanes")
             if stage.step is None:

@@ -9,52 +9,39 @@ One program of `predict` has a run of samples of one tile; all others have a til
 
 from __future__ import annotations
 
-from typing import Any
-
 import triton
 import triton.language as tl
 
 _NUMBERS = (
     *("count", "width", "height", "stride_y", "stride_x", "target", "area", "tile_samples", "row_length"),
-    *("row_first", "blocks", "base_table", "stage_count", "lanes"),
+    *("row_first", "blocks", "base_table", "stage_count", "lanes", "plane", "own", "around"),
 )
 """Arguments that differ between stages: none of their values is worth a kernel of its own."""
 
 
-@triton.jit
-def _within(values: Any, most: Any) -> Any:
-    return tl.minimum(tl.maximum(values, 0), most)
-
-
-@triton.jit
-def _low(values: Any) -> Any:
-    """-128..127, the same modulo 256."""
-    return ((values + 128) & 255) - 128
-
-
 @triton.jit(do_not_specialize=_NUMBERS)
 def predict(
-    planes: Any,
-    values: Any,
-    indices: Any,
-    places: Any,
-    first: Any,
-    second: Any,
-    integers: Any,
-    table_of: Any,
-    count: Any,
-    width: Any,
-    stride_y: Any,
-    stride_x: Any,
-    target: Any,
-    area: Any,
-    tile_samples: Any,
-    row_length: Any,
-    row_first: Any,
-    blocks: Any,
-    PLANE: tl.constexpr,
-    OWN: tl.constexpr,
-    AROUND: tl.constexpr,
+    planes: tl.tensor,
+    values: tl.tensor,
+    indices: tl.tensor,
+    places: tl.tensor,
+    first: tl.tensor,
+    second: tl.tensor,
+    integers: tl.tensor,
+    table_of: tl.tensor,
+    count: tl.tensor,
+    width: tl.tensor,
+    stride_y: tl.tensor,
+    stride_x: tl.tensor,
+    target: tl.tensor,
+    area: tl.tensor,
+    tile_samples: tl.tensor,
+    row_length: tl.tensor,
+    row_first: tl.tensor,
+    blocks: tl.tensor,
+    plane: tl.tensor,
+    own: tl.tensor,
+    around: tl.tensor,
     K: tl.constexpr,
     A: tl.constexpr,
     B: tl.constexpr,
@@ -74,24 +61,25 @@ def predict(
     integers: int32, linear weights [K], what is added in the first layer [A] and in the second [B], weights
         of correction and activity [2, B], then what is added to the linear prediction and to these two.
     count, width: samples of the pass in a tile and in a row of them. stride_y, stride_x: from one to the next
-        in a plane; target: offset of the first.
+        in a plane; target: offset of the first. plane: of the pass; own, around: inputs of its own and of each
+        earlier plane.
     """
     program = tl.program_id(0)
     tile = (program // blocks).to(tl.int64)
-    own = (program % blocks) * BLOCK + tl.arange(0, BLOCK)
-    n = tl.minimum(own, count - 1)
+    asked = (program % blocks) * BLOCK + tl.arange(0, BLOCK)
+    n = tl.minimum(asked, count - 1)
     i = n // width
     j = n - i * width
     source = planes + tile * tile_samples
     here = target + i * stride_y + j * stride_x
 
     k = tl.arange(0, K)
-    known = k < OWN + PLANE * AROUND
+    known = k < own + plane * around
     mean = tl.full([BLOCK], 2, tl.int32)
     for corner in tl.static_range(4):
         place = places + K + corner
-        y = _within(i + tl.load(place + (K + 4)), tl.load(place + 3 * (K + 4)))
-        x = _within(j + tl.load(place + 2 * (K + 4)), tl.load(place + 4 * (K + 4)))
+        y = tl.minimum(tl.maximum(i + tl.load(place + (K + 4)), 0), tl.load(place + 3 * (K + 4)))
+        x = tl.minimum(tl.maximum(j + tl.load(place + 2 * (K + 4)), 0), tl.load(place + 4 * (K + 4)))
         mean += tl.load(source + tl.load(place) + y * stride_y + x * stride_x).to(tl.int32)
     mean = mean >> 2
 
@@ -100,23 +88,19 @@ def predict(
     right = tl.load(places + 2 * (K + 4) + k)
     bottom = tl.load(places + 3 * (K + 4) + k)
     edge = tl.load(places + 4 * (K + 4) + k)
-    ys = _within(i[:, None] + down[None, :], bottom[None, :])
-    xs = _within(j[:, None] + right[None, :], edge[None, :])
+    ys = tl.minimum(tl.maximum(i[:, None] + down[None, :], 0), bottom[None, :])
+    xs = tl.minimum(tl.maximum(j[:, None] + right[None, :], 0), edge[None, :])
     at = offset[None, :] + ys * stride_y + xs * stride_x
     seen = tl.load(source + at, mask=known[None, :], other=0).to(tl.int32)
-    green = tl.zeros([BLOCK], tl.int32)
-    midst = mean[:, None]
-    if PLANE > 0:
-        green = tl.load(source + here).to(tl.int32)
-        midst = tl.where((k < OWN)[None, :], midst, green[:, None])
-    if PLANE > 1:
-        red = tl.load(source + area + here).to(tl.int32)
-        midst = tl.where((k < OWN + AROUND)[None, :], midst, red[:, None])
+    green = tl.where(plane > 0, tl.load(source + here).to(tl.int32), 0)
+    red = tl.load(source + (plane // 2) * area + here).to(tl.int32)
+    midst = tl.where((k < own + around)[None, :], green[:, None], red[:, None])
+    midst = tl.where((k < own)[None, :], mean[:, None], midst)
     seen = tl.where(known[None, :], seen - midst, 0)
 
     a = tl.arange(0, A)
     b = tl.arange(0, B)
-    low = _low(seen)
+    low = ((seen + 128) & 255) - 128
     high = (seen - low) >> 8
     low8 = low.to(tl.int8)
     high8 = high.to(tl.int8)
@@ -127,10 +111,10 @@ def predict(
     u = tl.dot(low8, weights_high, acc=u, out_dtype=tl.int32)
     u = tl.dot(high8, weights_low, acc=u, out_dtype=tl.int32) << 8
     u = tl.dot(low8, weights_low, acc=u, out_dtype=tl.int32)
-    u = _within(u + tl.load(integers + K + a)[None, :], 32767) - 16384
+    u = tl.minimum(tl.maximum(u + tl.load(integers + K + a)[None, :], 0), 32767) - 16384
     line = tl.sum(seen * tl.load(integers + k)[None, :], axis=1)
 
-    low = _low(u)
+    low = ((u + 128) & 255) - 128
     high = (u - low) >> 8
     low8 = low.to(tl.int8)
     high8 = high.to(tl.int8)
@@ -141,7 +125,7 @@ def predict(
     v = tl.dot(low8, weights_high, acc=v, out_dtype=tl.int32)
     v = tl.dot(high8, weights_low, acc=v, out_dtype=tl.int32) << 8
     v = tl.dot(low8, weights_low, acc=v, out_dtype=tl.int32)
-    v = _within((v + tl.load(integers + K + A + b)[None, :]) >> 6, 32767)
+    v = tl.minimum(tl.maximum((v + tl.load(integers + K + A + b)[None, :]) >> 6, 0), 32767)
     third = integers + K + A + B
     added = third + 2 * B
     correction = tl.sum(v * tl.load(third + b)[None, :], axis=1) + tl.load(added + 1)
@@ -149,37 +133,37 @@ def predict(
 
     # Quarters of a level: (linear / 512 + correction / 4096) 4, rounded.
     quarters = (line + tl.load(added) + (correction >> 3) + 64 + 2 * 128) >> 7
-    activity = _within(activity >> 6, 4095)
+    activity = tl.minimum(tl.maximum(activity >> 6, 0), 4095)
     table = tl.load(table_of + activity * 4 + (quarters & 3))
-    value = _within((quarters >> 2) + mean + green, 255)
+    value = tl.minimum(tl.maximum((quarters >> 2) + mean + green, 0), 255)
     if CODE:
-        value = tl.load(source + PLANE * area + here).to(tl.int32) + green - value
+        value = tl.load(source + plane * area + here).to(tl.int32) + green - value
     out = tile * row_length + row_first + n
-    tl.store(values + out, (value & 255).to(tl.uint8), mask=own < count)
-    tl.store(indices + out, table, mask=own < count)
+    tl.store(values + out, (value & 255).to(tl.uint8), mask=asked < count)
+    tl.store(indices + out, table, mask=asked < count)
 
 
 @triton.jit(do_not_specialize=_NUMBERS)
 def decode_lanes(
-    data: Any,
-    sections: Any,
-    lanes_of: Any,
-    states: Any,
-    taken: Any,
-    slots: Any,
-    codes: Any,
-    values: Any,
-    indices: Any,
-    planes: Any,
-    count: Any,
-    width: Any,
-    stride_y: Any,
-    stride_x: Any,
-    target: Any,
-    area: Any,
-    tile_samples: Any,
-    base_table: Any,
-    PLANE: tl.constexpr,
+    data: tl.tensor,
+    sections: tl.tensor,
+    lanes_of: tl.tensor,
+    states: tl.tensor,
+    taken: tl.tensor,
+    slots: tl.tensor,
+    codes: tl.tensor,
+    values: tl.tensor,
+    indices: tl.tensor,
+    planes: tl.tensor,
+    count: tl.tensor,
+    width: tl.tensor,
+    stride_y: tl.tensor,
+    stride_x: tl.tensor,
+    target: tl.tensor,
+    area: tl.tensor,
+    tile_samples: tl.tensor,
+    base_table: tl.tensor,
+    plane: tl.tensor,
     BASE: tl.constexpr,
     LANES: tl.constexpr,
 ) -> None:
@@ -247,9 +231,9 @@ def decode_lanes(
             j = n - i * width
             to = target + i * stride_y + j * stride_x
             sample = (symbol + tl.load(values + place, mask=here, other=0).to(tl.int32)) & 255
-            if PLANE > 0:
-                sample -= tl.load(source + to, mask=here, other=0).to(tl.int32)
-            tl.store(source + PLANE * area + to, sample.to(tl.int16), mask=here)
+            green = tl.load(source + to, mask=here, other=0).to(tl.int32)
+            sample -= tl.where(plane > 0, green, 0)
+            tl.store(source + plane * area + to, sample.to(tl.int16), mask=here)
     tl.store(states + tile * LANES + lane, state.to(tl.int32, bitcast=True))
     tl.store(taken + tile * 3, at)
     tl.store(taken + tile * 3 + 1, escape)
@@ -259,17 +243,17 @@ def decode_lanes(
 
 @triton.jit(do_not_specialize=_NUMBERS)
 def base(
-    planes: Any,
-    values: Any,
-    height: Any,
-    width: Any,
-    stride_y: Any,
-    stride_x: Any,
-    area: Any,
-    tile_samples: Any,
-    row_length: Any,
-    row_first: Any,
-    PLANE: tl.constexpr,
+    planes: tl.tensor,
+    values: tl.tensor,
+    height: tl.tensor,
+    width: tl.tensor,
+    stride_y: tl.tensor,
+    stride_x: tl.tensor,
+    area: tl.tensor,
+    tile_samples: tl.tensor,
+    row_length: tl.tensor,
+    row_first: tl.tensor,
+    plane: tl.tensor,
     CODE: tl.constexpr,
     SIDE: tl.constexpr,
 ) -> None:
@@ -284,19 +268,17 @@ def base(
     at = y[:, None] * stride_y + x[None, :] * stride_x
     source = planes + tile * tile_samples
     place = values + tile * row_length + row_first + y[:, None] * width + x[None, :]
-    green = tl.zeros([SIDE, SIDE], tl.int32)
-    if PLANE > 0:
-        green = tl.load(source + at, mask=inside, other=0).to(tl.int32)
-    own = source + PLANE * area + at
+    green = tl.where(plane > 0, tl.load(source + at, mask=inside, other=0).to(tl.int32), 0)
+    own = source + plane * area + at
     if CODE:
         samples = tl.load(own, mask=inside, other=0).to(tl.int32) + green
         from_left = (x > 0)[None, :] & inside
         before = tl.load(own - stride_x, mask=from_left, other=0).to(tl.int32)
         from_above = (x == 0)[None, :] & (y > 0)[:, None] & inside
         before += tl.load(own - stride_y, mask=from_above, other=0).to(tl.int32)
-        if PLANE > 0:
-            before += tl.load(source + at - stride_x, mask=from_left, other=0).to(tl.int32)
-            before += tl.load(source + at - stride_y, mask=from_above, other=0).to(tl.int32)
+        green_before = tl.load(source + at - stride_x, mask=from_left, other=0).to(tl.int32)
+        green_before += tl.load(source + at - stride_y, mask=from_above, other=0).to(tl.int32)
+        before += tl.where(plane > 0, green_before, 0)
         tl.store(place, ((samples - before) & 255).to(tl.uint8), mask=inside)
     else:
         differences = tl.load(place, mask=inside, other=0).to(tl.int32)
@@ -309,17 +291,17 @@ def base(
 
 @triton.jit(do_not_specialize=_NUMBERS)
 def encode_lanes(
-    values: Any,
-    indices: Any,
-    stages: Any,
-    stage_count: Any,
-    codes: Any,
-    states: Any,
-    words: Any,
-    escapes: Any,
-    first: Any,
-    lanes: Any,
-    row_length: Any,
+    values: tl.tensor,
+    indices: tl.tensor,
+    stages: tl.tensor,
+    stage_count: tl.tensor,
+    codes: tl.tensor,
+    states: tl.tensor,
+    words: tl.tensor,
+    escapes: tl.tensor,
+    first: tl.tensor,
+    lanes: tl.tensor,
+    row_length: tl.tensor,
     LANES: tl.constexpr,
 ) -> None:
     """All stages of a tile, from the last symbol to the first.
@@ -366,16 +348,16 @@ def encode_lanes(
 
 @triton.jit(do_not_specialize=_NUMBERS)
 def pack(
-    heads: Any,
-    head_sizes: Any,
-    escapes: Any,
-    states: Any,
-    words: Any,
-    first: Any,
-    starts: Any,
-    out: Any,
-    lanes: Any,
-    row_length: Any,
+    heads: tl.tensor,
+    head_sizes: tl.tensor,
+    escapes: tl.tensor,
+    states: tl.tensor,
+    words: tl.tensor,
+    first: tl.tensor,
+    starts: tl.tensor,
+    out: tl.tensor,
+    lanes: tl.tensor,
+    row_length: tl.tensor,
     HEAD: tl.constexpr,
     LANES: tl.constexpr,
     BLOCK: tl.constexpr,
