@@ -31,7 +31,7 @@ from licodec.codecs.registry import PILC_TILE_EXPONENT
 from licodec.codecs.screen_content import Tile
 from licodec.entropy import lanes as lane_coder
 from licodec.entropy.lanes import LaneTables
-from licodec.entropy.lanes_reference import LANES_MAX, STATE_MIN, sections_of
+from licodec.entropy.lanes_reference import LANES_LOG2_MAX, LANES_MAX, STATE_MIN, sections_of
 from licodec.entropy.reference import write_varint
 from licodec.store.weights import Weights
 
@@ -171,9 +171,7 @@ _BUT_PLACES: Final = (
 )
 
 
-def _places(
-    lattice: Lattice, step: Pass, plane: int, level: int, width: int, area: int
-) -> torch.Tensor:
+def _places(lattice: Lattice, step: Pass, plane: int, level: int, width: int, area: int) -> torch.Tensor:
     """See `kernels.predict`: [5, K + 4]."""
     own = [(plane, place) for place in places(step.seen)]
     own += [(earlier, place) for earlier in range(plane) for place in places(step.around)]
@@ -232,7 +230,11 @@ class DeviceLattices:
             raise UsageValueError(
                 f"tiles: expected on {self.device}, found on {tiles.device}", argument="tiles"
             )
-        of_tile = lane_coder.lanes_for(tiles[0].numel()) if lanes is None and len(tiles) else lanes or 1
+        if lanes is not None and lanes not in (1 << n for n in range(LANES_LOG2_MAX + 1)):
+            raise UsageValueError(
+                f"lanes: expected a power of two, 1..{LANES_MAX}, found {lanes}", argument="lanes"
+            )
+        of_tile = lanes or lane_coder.lanes_for(int(np.prod(shape)))
         out: list[bytes] = []
         with self._at_work():
             for part in tiles.split(max(1, AT_ONCE // int(np.prod(shape)))):
@@ -486,9 +488,7 @@ class DeviceLattices:
                 mark("base")
         out = _tiles_of(planes, shape)
         mark("colour")
-        _check_ends(
-            sections, lanes, taken.cpu().numpy(), states.cpu().numpy().view(np.uint32), number, of
-        )
+        _check_ends(sections, lanes, taken.cpu().numpy(), states.cpu().numpy().view(np.uint32), number, of)
         return out
 
 
@@ -595,6 +595,13 @@ def _by_shape(shapes: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], list[i
     return out
 
 
+_NO_DEVICE: Final = (
+    *(UnsupportedError, triton.TritonError, RuntimeError, OSError, subprocess.SubprocessError),
+    AssertionError,  # torch's, where it was built without CUDA
+)
+"""What Triton, its compilers, torch and `device_net` say of a device that can't be used."""
+
+
 def on_device(weights: Weights, device: str) -> Lossless:
     """The model on a device that gives the bytes and samples of the CPU for a tile that takes every kernel; if
     it does not, a LicWarning and the model on the CPU.
@@ -605,7 +612,7 @@ def on_device(weights: Weights, device: str) -> Lossless:
     try:
         model = LosslessOnDevice(weights, device)
         wrong = differs(model)
-    except (UnsupportedError, triton.TritonError, RuntimeError, OSError, subprocess.SubprocessError) as error:
+    except _NO_DEVICE as error:
         wrong = f"{type(error).__name__}: {error}"
     if wrong is None:
         return model
