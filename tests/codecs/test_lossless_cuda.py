@@ -1,4 +1,4 @@
-"""pilc on CUDA devices, without one: its kernels, interpreted, give the CPU's bytes; they compile for devices.
+"""pilc on CUDA devices, without one: its kernels, interpreted, give the CPU's bytes, and compile for devices.
 
 The checks are in `interpreted_kernels`, whose process has Triton's interpreter in place of its compiler.
 """

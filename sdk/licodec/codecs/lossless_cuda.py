@@ -1,4 +1,4 @@
-"""pilc's tile mode 4 on a CUDA device: nets, lanes and colour in Triton kernels, many tiles of one shape at once.
+"""pilc's tile mode 4 on a CUDA device: nets and lanes in Triton kernels, many tiles of one shape at once.
 
     model = lossless.build(weights, "cuda")         a `LosslessOnDevice`, where Triton is installed
     bodies = model.batches.encode_batch(tiles)      uint8 [T, h, w, c] on the device
@@ -15,7 +15,7 @@ import subprocess
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -36,7 +36,7 @@ from licodec.entropy.reference import write_varint
 from licodec.store.weights import Weights
 
 AT_ONCE: Final = 1 << 28
-"""Samples whose tiles are coded together. Encoding takes about eight bytes for each of them, decoding four."""
+"""Samples whose tiles are coded together. Encoding takes about eight bytes for each, decoding four."""
 SAMPLES: Final = 64
 """That a program of `predict` works on: rows of its matrices."""
 PACKED: Final = 1024
@@ -62,8 +62,8 @@ def _unmarked(name: str) -> None:
 
 @dataclass(frozen=True, eq=False)
 class DeviceNet:
-    """A net as `kernels.predict` takes it. k, a, b: inputs and units, with as many of nought as make powers of
-    two."""
+    """A net as `kernels.predict` takes it. k, a, b: inputs and units, with as many of nought as make
+    powers of two."""
 
     k: int
     a: int
@@ -99,7 +99,7 @@ def device_net(net: Net, name: str, device: torch.device) -> DeviceNet:
 
 
 def _halves(matrix: npt.NDArray[np.int64], rows: int, columns: int, name: str) -> npt.NDArray[np.int8]:
-    """Integers as 256 high + low: int8 [2, rows, columns], low and high, with noughts below and to the right."""
+    """Integers as 256 high + low: int8 [2, rows, columns], low and high, noughts below and to the right."""
     if matrix.size and (largest := int(matrix.max())) > INT8_MAX:
         raise UnsupportedError(f"{name!r} has a weight of {largest}; on a device at most {INT8_MAX} can be")
     out = np.zeros((2, rows, columns), np.int8)
@@ -161,14 +161,9 @@ def stages_of(shape: tuple[int, ...], device: torch.device) -> list[Stage]:
     at = 0
     for number, stage in enumerate(out):
         size = stage.places.numel()
-        out[number] = Stage(*(getattr(stage, n) for n in _BUT_PLACES), both[at : at + size])
+        out[number] = replace(stage, places=both[at : at + size])
         at += size
     return out
-
-
-_BUT_PLACES: Final = (
-    *("plane", "level", "step", "height", "width", "first", "stride_y", "stride_x", "target"),
-)
 
 
 def _places(lattice: Lattice, step: Pass, plane: int, level: int, width: int, area: int) -> torch.Tensor:
@@ -235,11 +230,11 @@ class DeviceLattices:
                 f"lanes: expected a power of two, 1..{LANES_MAX}, found {lanes}", argument="lanes"
             )
         of_tile = lanes or lane_coder.lanes_for(int(np.prod(shape)))
+        together = max(1, AT_ONCE // int(np.prod(shape)))
         out: list[bytes] = []
         with self._at_work():
-            for part in tiles.split(max(1, AT_ONCE // int(np.prod(shape)))):
-                if len(part):
-                    out += self._encode(part, shape, of_tile, mark)
+            for first in range(0, len(tiles), together):
+                out += self._encode(tiles[first : first + together], shape, of_tile, mark)
         return out
 
     def decode_batch(
@@ -285,8 +280,8 @@ class DeviceLattices:
         *,
         code: bool,
     ) -> None:
-        """Launch `kernels.predict`; values and indices [T, all symbols of a tile] if `code`, else those of the
-        stage."""
+        """Launch `kernels.predict`; values and indices [T, all symbols of a tile] if `code`, else those of
+        the stage."""
         net = self._nets[min(stage.level, 1), stage.plane, step.name]
         area, count = shape[0] * shape[1], stage.count
         blocks = -(-count // SAMPLES)
@@ -413,7 +408,7 @@ class DeviceLattices:
         fixed = self.device.type == "cuda"
         host = torch.empty(total, dtype=torch.uint8, pin_memory=fixed).copy_(out)
         mark("download")
-        view = memoryview(host.numpy())
+        view = host.numpy().data
         return [
             bytes(view[start:end]) for start, end in zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True)
         ]
@@ -542,6 +537,8 @@ def _check_ends(
         return
     tile = int(bad.argmax())
     where = f"tile {number + tile} of {of}: " if of > 1 else ""
+    if taken[tile, 2]:
+        raise FormatError(f"{where}escapes: a symbol is escaped that its table has")
     for what, asked, stored in (
         ("words", taken[tile, 0], sections[tile, 1]),
         ("escapes", taken[tile, 1], sections[tile, 3]),
@@ -550,8 +547,6 @@ def _check_ends(
             raise FormatError(f"{where}{what}: {stored} are stored, the symbols ask for more")
         if asked < stored:
             raise FormatError(f"{where}{what}: {stored - asked} of {stored} are left over")
-    if taken[tile, 2]:
-        raise FormatError(f"{where}escapes: a symbol is escaped that its table has")
     lane = int(astray[tile].argmax())
     raise FormatError(
         f"{where}lane {lane}: ends in state {states[tile, lane]}, expected {STATE_MIN}: "
@@ -573,7 +568,7 @@ class LosslessOnDevice(Lossless):
 
     def encode_lattices(self, group: Sequence[Tile]) -> list[bytes]:
         bodies = [b""] * len(group)
-        for shape, members in _by_shape([tile.shape for tile in group]).items():
+        for members in _by_shape([tile.shape for tile in group]).values():
             tiles = torch.from_numpy(np.stack([group[i] for i in members])).to(self.batches.device)
             for i, body in zip(members, self.batches.encode_batch(tiles), strict=True):
                 bodies[i] = body
@@ -603,8 +598,8 @@ _NO_DEVICE: Final = (
 
 
 def on_device(weights: Weights, device: str) -> Lossless:
-    """The model on a device that gives the bytes and samples of the CPU for a tile that takes every kernel; if
-    it does not, a LicWarning and the model on the CPU.
+    """The model on a device that gives the bytes and samples of the CPU for a tile that takes every kernel;
+    if it does not, a LicWarning and the model on the CPU.
 
     Raises:
         WeightsError: see `lossless.build`.
@@ -644,4 +639,5 @@ def trial_tile() -> Tile:
     tile = np.stack(waves, axis=2)
     tile[20:30, 10:50] = (250, 3, 128)
     tile[40:] += np.random.default_rng(8).integers(-60, 60, (24, 64, 3))
-    return np.clip(tile, 0, 255).astype(np.uint8)
+    out: Tile = np.clip(tile, 0, 255).astype(np.uint8)
+    return out

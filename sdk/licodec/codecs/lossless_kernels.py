@@ -61,8 +61,8 @@ def predict(
     integers: int32, linear weights [K], what is added in the first layer [A] and in the second [B], weights
         of correction and activity [2, B], then what is added to the linear prediction and to these two.
     count, width: samples of the pass in a tile and in a row of them. stride_y, stride_x: from one to the next
-        in a plane; target: offset of the first. plane: of the pass; own, around: inputs of its own and of each
-        earlier plane.
+        in a plane; target: offset of the first. plane: of the pass; own, around: inputs of its own and of
+        each earlier plane.
     """
     program = tl.program_id(0)
     tile = (program // blocks).to(tl.int64)
@@ -306,9 +306,9 @@ def encode_lanes(
 ) -> None:
     """All stages of a tile, from the last symbol to the first.
 
-    values, indices: uint8 [tiles, row_length], symbols and tables. stages: int32 [stage_count + 1], where each
-    starts. codes: int32 [tables, 256], see `LaneTables`. states: int32 [tiles, LANES]. words, escapes: int16
-    and uint8 [tiles, row_length], filled from their ends. first: int32 [tiles, 2], where in them it starts.
+    values, indices: uint8 [tiles, row_length], symbols and tables. stages: int32 [stage_count + 1], where
+    each starts. codes: int32 [tables, 256], see `LaneTables`. states: int32 [tiles, LANES]. words, escapes:
+    int16 and uint8 [tiles, row_length], filled from their ends. first: int32 [tiles, 2], where they start.
     """
     tile = tl.program_id(0).to(tl.int64)
     lane = tl.arange(0, LANES)
@@ -365,8 +365,8 @@ def pack(
     """Bodies one after the other: head, escapes, states, words.
 
     heads: uint8 [tiles, HEAD], lanes and count of escapes, the first `head_sizes` [tiles] of them. escapes,
-    states, words, first: as `encode_lanes` left them; states as uint8 [tiles, 4 LANES], words as uint8 [tiles,
-    2 row_length]. starts: int64 [tiles + 1], of the bodies in `out`.
+    states, words, first: as `encode_lanes` left them; states as uint8 [tiles, 4 LANES], words as uint8
+    [tiles, 2 row_length]. starts: int64 [tiles + 1], of the bodies in `out`.
     """
     tile = tl.program_id(0).to(tl.int64)
     start = tl.load(starts + tile)
