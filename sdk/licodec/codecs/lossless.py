@@ -13,6 +13,7 @@ and every machine gets the same numbers.
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -453,16 +454,23 @@ which NumPy codes some four million."""
 
 
 def build(weights: Weights, device: str, *, exact: str = "auto") -> Lossless:
-    """The model of a weights file. It runs on the CPU whatever the device; there is one exact path.
+    """The model of a weights file. On a CUDA device it runs where Triton is installed and after a trial only,
+    else on the CPU; there is one exact path, and the bytes are the same.
 
     Raises:
         WeightsError: tensors missing, of another shape or dtype, integers out of bounds.
     """
+    if device.startswith("cuda") and importlib.util.find_spec("triton"):
+        from licodec.codecs import lossless_cuda
+
+        return lossless_cuda.on_device(weights, device)
     return Lossless(weights)
 
 
 class Lossless:
     """Loaded nets and tables. Immutable; safe in several threads."""
+
+    together = TOGETHER
 
     def __init__(self, weights: Weights) -> None:
         read = _Integers(weights)
@@ -524,7 +532,7 @@ class Lossless:
         self._coded += samples
         if self._coded > WORTH_COMPILING:
             self.compile()
-        together, count = TOGETHER, 1
+        together, count = self.together, 1
         if self._compiled is not None:
             together, count = 1, min(wanted(), len(items))
         groups = [items[first : first + together] for first in range(0, len(items), together)]

@@ -137,6 +137,14 @@ class LaneTables:
         wide = self.frequencies.astype(np.int64)
         return _frozen(_code(wide, wide.cumsum(1) - wide).astype(np.uint32).ravel())
 
+    @property
+    def codes(self) -> npt.NDArray[np.int32]:
+        """What encoders look up, int32 [T, 256], read-only: frequency << 16 | escaped << 15 | start.
+
+        Where a symbol is escaped, frequency and start are the escape's. A table is full where 128 is not.
+        """
+        return self._codes.reshape(self.count, SYMBOLS)
+
     def __setattr__(self, name: str, value: object) -> None:
         if hasattr(self, "_codes"):  # the last attribute that the constructor sets
             raise AttributeError(f"LaneTables are immutable, {name} cannot be set")

@@ -155,6 +155,12 @@ def decode_tile(
 
 def split_body(body: bytes | memoryview) -> tuple[int, bytes, bytes, bytes]:
     """(lanes, escapes, bytes of the states, bytes of the words); FormatError where it cannot be a tile."""
+    lanes, first, states, words = sections_of(body)
+    return lanes, bytes(body[first:states]), bytes(body[states:words]), bytes(body[words:])
+
+
+def sections_of(body: bytes | memoryview) -> tuple[int, int, int, int]:
+    """(lanes, where the escapes, the states and the words begin); FormatError where it cannot be a tile."""
     if not len(body):
         raise FormatError("lanes: the body is empty")
     if body[0] > LANES_LOG2_MAX:
@@ -171,8 +177,7 @@ def split_body(body: bytes | memoryview) -> tuple[int, bytes, bytes, bytes]:
         )
     if (len(body) - words) % 2:
         raise FormatError(f"words: {len(body) - words} bytes, expected 2 each")
-    state_bytes = bytes(body[states:words])
-    for lane, x in enumerate(struct.unpack(f"<{lanes}I", state_bytes)):
+    for lane, x in enumerate(struct.unpack(f"<{lanes}I", body[states:words])):
         if x < STATE_MIN:
             raise FormatError(f"lane {lane}: starts in state {x}, the smallest is {STATE_MIN}")
-    return lanes, bytes(body[first:states]), state_bytes, bytes(body[words:])
+    return lanes, first, states, words
