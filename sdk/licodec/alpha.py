@@ -94,6 +94,10 @@ def decode_area(chunk: Chunk, shape: tuple[int, int], depth: int, area: tuple[sl
     if values["method"] == CONSTANT:
         out[:] = decode(chunk, (1, 1), depth)
         return out
+    if values["method"] == TILED:
+        from licodec.codecs import alpha_tiles
+
+        return alpha_tiles.decode_area(chunk.payload[start:], shape, depth, area)
     values, start = PREDICTION.read(chunk.payload, start, where=chunk.type)
     axes = _AXES[values["predictor"]]
     height, width = shape

@@ -30,7 +30,7 @@ from lic_format.fields import VARINT_BYTES, read_varint
 from lic_format.header import Colour, Depth, Flag, Head
 from licodec import options, store, targets
 from licodec.atomic import write_atomic
-from licodec.codecs.contract import LosslessModel, Shared, Stages
+from licodec.codecs.contract import USUAL, LosslessModel, LosslessWish, Shared, Stages
 from licodec.codecs.registry import CODECS, LOSSLESS, Area, CodecEntry
 from licodec.images import Picture, check_lossless, from_picture, psnr, reduced, to_picture
 from licodec.models import CACHE, Loaded, Request, codec_entry, resolve_device
@@ -122,10 +122,11 @@ class Encoder:
             )
         refuse_unfit(codec, {"quality": quality, **more})
         wanted = options.metadata(more)
+        wish = _wish(more)
         digest = bool(more.get("digest"))
 
         def coded(one: Any) -> bytes:
-            return _encode(self._loaded, _picture(one, codec, wanted, stages), goal, stages, digest)
+            return _encode(self._loaded, _picture(one, codec, wanted, stages), goal, stages, wish, digest)
 
         with self._place.entered():
             return [coded(one) for one in image] if isinstance(image, list | tuple) else coded(image)
@@ -207,6 +208,10 @@ def encode(
             samples would have to be converted with a loss are refused by name.
         digest: store a BLAKE2b-128 of all samples, alpha with them, which decoding verifies; with a lossless
             codec only.
+        effort: with a lossless codec 1..9: up to 3 without networks, which is fast; from 4 on with them; 9
+            codes in every way and keeps the smallest. None is 5.
+        tile_modes: with pilc, how parts of photographs may be coded: of "lattice", "lattice0" and "threeway",
+            separated by commas. None is what the effort takes.
         icc_profile, exif, xmp: bytes to store instead of what the image carries in `info`, exif also as
             PIL.Image.Exif; None or b"" stores none. The orientation comes from the EXIF that is stored, else
             from the image, and survives everything else.
@@ -224,7 +229,8 @@ def encode(
     place = _Place.chosen(device, threads)
     picture = _picture(image, codec, options.metadata(more), stages)
     with place.resolved().entered() as resolved:
-        return _encode(CACHE.get(request, resolved), picture, goal, stages, bool(more.get("digest")))
+        loaded, digest = CACHE.get(request, resolved), bool(more.get("digest"))
+        return _encode(loaded, picture, goal, stages, _wish(more), digest)
 
 
 def save(
@@ -279,9 +285,12 @@ def codec_for(codec: Any, *, lossless: bool) -> str:
 
 
 def refuse_unfit(codec: str, given: Mapping[str, Any]) -> None:
-    """Refuse a quality or a target for a codec that knows one way only, and a digest for a lossy one."""
+    """Refuse a quality or a target for a lossless codec, and what only such a one knows for others."""
     named = [name for name in ("quality", *targets.TARGETS) if given.get(name) is not None]
-    lossless = codec_entry(codec).lossless
+    entry = CODECS.get(codec)
+    if entry is None:
+        return  # whoever looks for its weights says so
+    lossless = entry.lossless
     if named and lossless:
         raise UsageValueError(f"{named[0]}: {codec} is lossless and takes none; leave it out", named[0])
     if options.check("digest", given.get("digest", False)) and not lossless:
@@ -289,6 +298,22 @@ def refuse_unfit(codec: str, given: Mapping[str, Any]) -> None:
             f"digest: {codec} is lossy, so its samples are not those of the picture; use lossless=True",
             argument="digest",
         )
+    for name in ("effort", "tile_modes"):
+        if options.check(name, given.get(name)) is not None and not lossless:
+            raise UsageValueError(
+                f"{name}: {codec} knows none in this version; leave it out, or use lossless=True",
+                argument=name,
+            )
+
+
+def _wish(more: Mapping[str, Any]) -> LosslessWish:
+    """How a lossless codec is to code, but for the digest; of options that were checked."""
+    effort, modes = (
+        options.check("effort", more.get("effort")),
+        options.check("tile_modes", more.get("tile_modes")),
+    )
+    chosen = None if modes is None else frozenset(modes.split(","))
+    return LosslessWish(modes=chosen) if effort is None else LosslessWish(effort=effort, modes=chosen)
 
 
 def _picture(image: Any, codec: str, wanted: Mapping[str, Any], stages: Stages | None) -> Picture:
@@ -300,7 +325,12 @@ def _picture(image: Any, codec: str, wanted: Mapping[str, Any], stages: Stages |
 
 
 def _encode(
-    loaded: Loaded, picture: Picture, goal: targets.Goal, stages: Stages | None, digest: bool
+    loaded: Loaded,
+    picture: Picture,
+    goal: targets.Goal,
+    stages: Stages | None,
+    wish: LosslessWish,
+    digest: bool,
 ) -> bytes:
     chunks = picture.metadata
     if picture.alpha is not None:
@@ -314,9 +344,12 @@ def _encode(
     picture = dataclasses.replace(picture, metadata=chunks)
 
     shared: Shared | None = None if goal.target is None else {}
+    if digest:
+        with _timed(stages, "digest"):
+            wish = dataclasses.replace(wish, digest=picture.digest())
 
     def code(rate: int) -> bytes:
-        return _coded(loaded, picture, rate, stages, shared, digest)
+        return _coded(loaded, picture, rate, stages, shared, wish)
 
     def likeness(data: bytes) -> float:
         return psnr(picture.planes, loaded.model.decode(lic_format.container.read(data)).planes)
@@ -329,7 +362,7 @@ def _warm_up(loaded: Loaded) -> LicFile:
 
     picture = Picture(np.full((WARM_UP_SIDE, WARM_UP_SIDE, 3), 128, np.uint8))
     file = lic_format.container.read(
-        _coded(loaded, picture, options.rate_index(options.DEFAULT_QUALITY), None, None, False)
+        _coded(loaded, picture, options.rate_index(options.DEFAULT_QUALITY), None, None, USUAL)
     )
     loaded.model.decode(file)
     return file
@@ -341,13 +374,11 @@ def _coded(
     rate: int,
     stages: Stages | None,
     shared: Shared | None,
-    digest: bool,
+    wish: LosslessWish,
 ) -> bytes:
     ref = loaded.ref
-    if digest:
-        with _timed(stages, "digest"):
-            found = picture.digest()
-        coded = _lossless(loaded).encode(picture, rate=rate, stages=stages, shared=shared, digest=found)
+    if codec_entry(ref.codec).lossless:
+        coded = _lossless(loaded).encode(picture, rate=rate, stages=stages, shared=shared, wish=wish)
     else:
         coded = loaded.model.encode(picture, rate=rate, stages=stages, shared=shared)
     flags = Flag.LOSSLESS if codec_entry(ref.codec).lossless else Flag(0)

@@ -63,6 +63,8 @@ class EncodeOptions(TargetOptions, MetadataOptions, total=False):
     """What encoding takes beside what its signatures name."""
 
     digest: bool
+    effort: int | None
+    tile_modes: str | None
 
 
 class Defaults(TypedDict, total=False):
@@ -267,6 +269,8 @@ _FLAG_OR_NONE = "True or False, or None"
 _RECTANGLE = "four whole numbers (x0, y0, x1, y1), or None"
 _DEVICE = "auto, cpu, cuda or cuda:N, or None"
 _MOST_THREADS = 1024
+_MOST_EFFORT = 9
+_TILE_MODES = "names of tile modes, separated by commas: lattice, lattice0, threeway; or None"
 _DOWNLOAD = "auto or never, or None"
 
 OPTIONS: Mapping[str, Option] = {
@@ -322,6 +326,22 @@ OPTIONS: Mapping[str, Option] = {
             default=False,
             check=_flag,
             doc="Store a BLAKE2b-128 of all samples, which decoding verifies; with a lossless codec only.",
+        ),
+        Option(
+            name="effort",
+            expects=f"a whole number from 1 to {_MOST_EFFORT}, or None",
+            default=None,
+            check=_whole(1, _MOST_EFFORT),
+            doc="With a lossless codec: 1 to 3 without networks, fast; 4 to 8 with them, 5 where nothing is "
+            "said; 9 everything, coded and compared.",
+        ),
+        Option(
+            name="tile_modes",
+            expects=_TILE_MODES,
+            default=None,
+            check=_pattern_or_none(_TILE_MODES, r"(lattice0?|threeway)(,(lattice0?|threeway))*"),
+            doc="With pilc: how parts of photographs may be coded, of lattice, lattice0 and threeway, "
+            "separated by commas; None is what the effort takes. Drawn parts have ways of their own.",
         ),
         Option(
             name="weights",

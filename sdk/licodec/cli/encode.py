@@ -31,6 +31,8 @@ def encode(
     target_psnr: float | None,
     lossless: bool,
     digest: bool,
+    effort: int | None,
+    tile_modes: str | None,
     weights: str | None,
     device: str | None,
     threads: int | None,
@@ -49,14 +51,13 @@ def encode(
     import licodec
     from licodec import api, images, targets
 
-    given = {"target_size": target_size, "target_bpp": target_bpp, "target_psnr": target_psnr}
+    own = {"digest": digest or None, "effort": effort, "tile_modes": tile_modes}
+    given = {"target_size": target_size, "target_bpp": target_bpp, "target_psnr": target_psnr, **own}
     wanted: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    if digest:
-        wanted["digest"] = True
     # Refuses two that contradict each other.
     goal = targets.chosen({"quality": quality, "lossless": lossless, **wanted})
     codec = api.codec_for(codec, lossless=lossless)
-    api.refuse_unfit(codec, {"digest": digest})
+    api.refuse_unfit(codec, {"digest": digest, "effort": effort, "tile_modes": tile_modes})
     encoder = licodec.Encoder(
         codec, quality=quality, device=device, threads=threads, weights=weights, download=download
     )

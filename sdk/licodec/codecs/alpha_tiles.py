@@ -21,7 +21,8 @@ from lic_format.errors import FormatError
 from lic_format.limits import max_units
 from lic_format.metadata import ALPHA_TILE, TILING
 from licodec.codecs import linear_lattice, screen_content
-from licodec.codecs.registry import LATTICE0, PILC_TILE_EXPONENT, tile_exponents, tiles
+from licodec.codecs.registry import LATTICE0, PILC_TILE_EXPONENT, Area, tile_exponents, tiles
+from licodec.codecs.window import Window
 from licodec.threads import products_on_one_thread
 
 Plane = npt.NDArray[Any]
@@ -67,6 +68,21 @@ def decode(body: bytes, shape: tuple[int, int], depth: int) -> Plane:
     version. Memory: a few times the plane and the body, whatever the body says.
     """
     height, width = shape
+    out, wanted = _decoded(body, shape, depth, (slice(0, height), slice(0, width)))
+    if (check := check_of(out)) != wanted:
+        raise _damaged(f"samples of CRC-32 {check:08x}, the chunk says {wanted:08x}")
+    return out
+
+
+def decode_area(body: bytes, shape: tuple[int, int], depth: int, area: Area) -> Plane:
+    """Some rows and columns of what `decode` gives, and its errors but for the check, which is the whole
+    plane's. Only tiles that meet the area are decoded. Memory: a few times the area and eight tiles."""
+    return _decoded(body, shape, depth, area)[0]
+
+
+def _decoded(body: bytes, shape: tuple[int, int], depth: int, area: Area) -> tuple[Plane, int]:
+    """An area, and what the body says is the check of the plane."""
+    height, width = shape
     values, at = TILING.read(body, where="ALPH")
     columns, rows = values["columns"], values["rows"]
     count = -(-width >> columns) * -(-height >> rows)
@@ -75,22 +91,23 @@ def decode(body: bytes, shape: tuple[int, int], depth: int) -> Plane:
             f"{count} tiles of 2^{columns} x 2^{rows} samples; expected at most "
             f"{max_units(width, height)} of at most 2^{PILC_TILE_EXPONENT}"
         )
-    out: Plane = np.empty(shape, np.uint8 if depth == 8 else np.uint16)
-    grid = tiles(width, height, columns, rows)
-    for first in range(0, len(grid), TOGETHER):
-        work = []
-        for place in grid[first : first + TOGETHER]:
-            record, at = ALPHA_TILE.read(body, at, where="ALPH")
-            work.append((out[place], int(record["mode"]), bytes(record["body"])))
-        try:
-            _decode(work)
-        except FormatError as error:
-            raise _damaged(error.reason) from None
+    window = Window(area, 1, np.uint8 if depth == 8 else np.uint16)
+    work: list[tuple[Area, int, bytes]] = []
+    for place in tiles(width, height, columns, rows):
+        record, at = ALPHA_TILE.read(body, at, where="ALPH")
+        if all(p.start < a.stop and a.start < p.stop for p, a in zip(place, area, strict=True)):
+            work.append((place, int(record["mode"]), bytes(record["body"])))
     if at != len(body):
         raise _damaged(f"{len(body) - at} bytes behind the last tile")
-    if (check := check_of(out)) != values["check"]:
-        raise _damaged(f"samples of CRC-32 {check:08x}, the chunk says {values['check']:08x}")
-    return out
+    for first in range(0, len(work), TOGETHER):
+        group = [(window.room_for(place), mode, coded) for place, mode, coded in work[first:][:TOGETHER]]
+        try:
+            _decode([(room[:, :, 0], mode, coded) for room, mode, coded in group])
+        except FormatError as error:
+            raise _damaged(error.reason) from None
+        for (place, _, _), (room, _, _) in zip(work[first:][:TOGETHER], group, strict=True):
+            window.settle(place, room)
+    return window.samples[:, :, 0], values["check"]
 
 
 def _decode(work: Sequence[tuple[Plane, int, bytes]]) -> None:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from lic_format.container import LicFile, Part, Unit
 
@@ -84,6 +84,22 @@ class Model(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class LosslessWish:
+    """How a lossless codec is to code.
+
+    digest: what its side info says of the picture. effort: 1..9. modes: the tile modes that it may choose for
+    photographs; None is what the effort takes.
+    """
+
+    digest: bytes = b""
+    effort: int = 5
+    modes: frozenset[str] | None = None
+
+
+USUAL: Final = LosslessWish()
+
+
 class LosslessModel(Model, Protocol):
     """A model of a codec whose decoding gives the samples that were encoded."""
 
@@ -95,10 +111,9 @@ class LosslessModel(Model, Protocol):
         order: int | None = None,
         stages: Stages | None = None,
         shared: Shared | None = None,
-        digest: bytes = b"",
+        wish: LosslessWish = USUAL,
     ) -> Coded:
-        """Code a picture as `Model.encode` does, where `rate` says nothing. `digest`: what its side info says
-        of the picture."""
+        """Code a picture as `Model.encode` does, where `rate` says nothing."""
         ...
 
     def decode_region(self, part: Part, area: Area, *, stages: Stages | None = None) -> Picture:

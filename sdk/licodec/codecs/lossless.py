@@ -31,7 +31,7 @@ from lic_format.fields import read_varint, write_varint
 from lic_format.header import Head, Order
 from licodec import compiled
 from licodec.codecs import deep, linear_lattice, screen_content, threeway
-from licodec.codecs.contract import Coded, Shared, Stages, Timer
+from licodec.codecs.contract import USUAL, Coded, LosslessWish, Shared, Stages, Timer
 from licodec.codecs.lattices import (
     NAMES,
     NOTHING,
@@ -453,6 +453,23 @@ WORTH_COMPILING: Final = 4 << 20
 which NumPy codes some four million."""
 
 
+CODED: Final = {"lattice": LATTICE, "lattice0": LATTICE0, "threeway": THREEWAY}
+"""Tile modes for photographs."""
+LADDER: Final = ((LATTICE0,), (LATTICE,), (LATTICE, LATTICE0, THREEWAY))
+"""Those of little, usual and the highest effort."""
+WITH_NETS, EVERYTHING = 4, 9
+"""The least efforts of the latter two."""
+
+
+class Plan(NamedTuple):
+    """How tiles are coded. modes: those tried for photographs. drawn: effort for drawn tiles, see
+    `screen_content.best`. all_flips: whether all four are tried, or the likeliest alone."""
+
+    modes: tuple[int, ...]
+    drawn: int
+    all_flips: bool
+
+
 def build(weights: Weights, device: str, *, exact: str = "auto") -> Lossless:
     """The model of a weights file. On a CUDA device it runs where Triton is installed and after a trial only,
     else on the CPU; there is one exact path, and the bytes are the same.
@@ -553,24 +570,24 @@ class Lossless:
         order: int | None = None,
         stages: Stages | None = None,
         shared: Shared | None = None,
-        digest: bytes = b"",
+        wish: LosslessWish = USUAL,
     ) -> Coded:
         """See `contract.LosslessModel`. Rate and order mean nothing here."""
         columns, rows = tile_exponents(picture.width, picture.height)
         places = tiles(picture.width, picture.height, columns, rows)
-        fields = {"layout": 1, "columns": columns, "rows": rows, "digest": digest}
+        fields = {"layout": 1, "columns": columns, "rows": rows, "digest": wish.digest}
         planes, table = picture.planes, PILC_SIDE_INFO
         if picture.depth == deep.DEPTH:
             stored = deep.Stored.of(planes)
             planes, table = stored.taken(planes), PILC_DEEP_SIDE_INFO
             fields |= {"layout": DEEP_LAYOUT} | dataclasses.asdict(stored)
-        timer = Timer(stages)
+        timer, plan = Timer(stages), self._plan(wish)
 
         def encoded(group: Sequence[tuple[int, Area]]) -> list[Unit]:
             parts, first = [np.ascontiguousarray(planes[place]) for _, place in group], group[0][0]
             if planes.dtype == np.uint16:
                 return deep.encode_units(parts, first)
-            return self._encode_tiles(parts, first, timer)
+            return self._encode_tiles(parts, first, plan, timer)
 
         work = list(enumerate(places))
         units = [unit for group in self._over_groups(encoded, work, planes.size) for unit in group]
@@ -579,23 +596,39 @@ class Lossless:
             tuple(units),
         )
 
-    def _encode_tiles(self, group: Sequence[Tile], first: int, timer: Timer) -> list[Unit]:
-        """Units of tiles, the first of which has that number."""
+    def _plan(self, wish: LosslessWish) -> Plan:
+        """Which ways are tried."""
+        effort = wish.effort
+        modes = LADDER[0] if effort < WITH_NETS else LADDER[1] if effort < EVERYTHING else LADDER[2]
+        chosen = modes if wish.modes is None else tuple(CODED[name] for name in sorted(wish.modes))
+        if self.threeway is None and wish.modes is None:
+            chosen = tuple(mode for mode in chosen if mode != THREEWAY)
+        return Plan(chosen, screen_content.EFFORT_MAX if effort == EVERYTHING else 0, effort == EVERYTHING)
+
+    def _encode_tiles(self, group: Sequence[Tile], first: int, plan: Plan, timer: Timer) -> list[Unit]:
+        """Units of tiles, the first of which has that number: each in the smallest of the ways of a plan."""
         with timer("drawn"):
-            drawn = [screen_content.best(tile, effort=0) for tile in group]
+            drawn = [screen_content.best(tile, effort=plan.drawn) for tile in group]
+        best = [(int(mode), 0, body) for mode, body in drawn]
+        rest = [i for i, (mode, _) in enumerate(drawn) if mode != screen_content.Mode.CONSTANT]
         with timer("flips"):
-            flips = [_flips(tile) for tile in group]
-        places = [i for i, (mode, _) in enumerate(drawn) if mode != screen_content.Mode.CONSTANT]
-        bodies = self.encode_lattices([_flipped(group[i], flips[i]) for i in places], timer)
-        lattices = dict(zip(places, bodies, strict=True))
-        units = []
-        for i, (tile, (mode, body)) in enumerate(zip(group, drawn, strict=True)):
-            lattice = lattices.get(i)
-            if lattice is not None and len(lattice) < len(body):
-                units.append(_unit(LATTICE, flips[i], check_of(tile, first + i), lattice))
-            else:
-                units.append(_unit(mode, 0, check_of(tile, first + i), body))
-        return units
+            judged = {i: _flips(group[i]) for i in rest}
+        coders = {
+            LATTICE: lambda tiles: self.encode_lattices(tiles, timer),
+            LATTICE0: linear_lattice.encode_many,
+            THREEWAY: self.encode_threeway,
+        }
+        for mode in plan.modes:
+            for turned in range(4) if plan.all_flips and mode != THREEWAY else (None,):
+                flips = {i: judged[i] if turned is None else turned for i in rest}
+                bodies = coders[mode]([_flipped(group[i], flips[i]) for i in rest])
+                for i, body in zip(rest, bodies, strict=True):
+                    if len(body) < len(best[i][2]):
+                        best[i] = mode, flips[i], body
+        return [
+            _unit(mode, flips, check_of(tile, first + i), body)
+            for i, (tile, (mode, flips, body)) in enumerate(zip(group, best, strict=True))
+        ]
 
     def encode_lattices(self, group: Sequence[Tile], timer: Timer = NO_TIMER) -> list[bytes]:
         """Bodies of tiles in mode 4."""

@@ -1,7 +1,7 @@
 """Trains the nets of pilc, one pass after the other, and exports them with their tables.
 
     python -m licodec.training.lossless nets ../shared/data OUT [--steps 8000] [--only 0.0.A ...]
-    python -m licodec.training.lossless export ../shared/data OUT weights/pilc/l-1
+    python -m licodec.training.lossless export ../shared/data OUT weights/pilc/l-1 THREEWAY.safetensors
     licodec bench --lossless --images ../shared/data/kodak --json > kodak.json
     python -m licodec.training.lossless card weights/pilc/l-1 kodak.json
 
@@ -33,6 +33,7 @@ from torch import Tensor, nn
 
 from licodec.codecs import lattices
 from licodec.codecs import lossless as pilc
+from licodec.codecs import threeway as tw
 from licodec.codecs.lossless_adaptation import CLASSES, groups
 from licodec.entropy.lanes_reference import ESCAPE, TOTAL
 from licodec.evaluation.lossless import Row, markdown
@@ -377,8 +378,9 @@ def train_nets(data: Path, out: Path, steps: int, only: Sequence[str]) -> None:
         print(json.dumps(row), flush=True)
 
 
-def export(data: Path, nets: Path, out: Path) -> None:
-    """A weights file from trained nets, with tables counted on the training pictures."""
+def export(data: Path, nets: Path, out: Path, threeway: Path) -> None:
+    """A weights file from trained nets, with tables counted on the training pictures, and from the tensors of
+    `licodec.training.threeway`."""
     tensors: dict[str, npt.NDArray[Any]] = {"scales": scales_by_activity()}
     integers = {}
     for name, which, plane, step in names():
@@ -395,6 +397,7 @@ def export(data: Path, nets: Path, out: Path) -> None:
     model = pilc.Lossless(load_weights_file(path, "pilc", out.name))
     model.compile()
     tensors["frequencies"] = frequencies(counted(pictures, model, integers))
+    tensors |= {name: t for name, t in load_file(threeway).items() if name.startswith(tw.PREFIX)}
     save_file(tensors, path, said)
     path.chmod(0o644)
     (out / "training.jsonl").write_bytes((nets / "log.jsonl").read_bytes())
@@ -450,6 +453,7 @@ def main() -> None:
     weights.add_argument("data", type=Path)
     weights.add_argument("nets", type=Path)
     weights.add_argument("out", type=Path)
+    weights.add_argument("threeway", type=Path, help="see licodec.training.threeway; a weights file will do")
     cards = commands.add_parser("card")
     cards.add_argument("folder", type=Path)
     cards.add_argument("reports", type=Path, nargs="*")
@@ -459,7 +463,7 @@ def main() -> None:
     elif wish.command == "nets":
         train_nets(wish.data, wish.out, wish.steps, wish.only)
     else:
-        export(wish.data, wish.nets, wish.out)
+        export(wish.data, wish.nets, wish.out, wish.threeway)
 
 
 if __name__ == "__main__":
