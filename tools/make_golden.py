@@ -15,6 +15,7 @@ import json
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +40,7 @@ GREY_QUALITY = 70.0
 GREY_CROP = (160, 384, 63, 95)
 
 Pixels = npt.NDArray[np.uint8]
+Deep = npt.NDArray[np.uint16]
 
 
 def cases(photo: PIL.Image.Image) -> Iterator[tuple[str, Pixels, float, Order]]:
@@ -56,8 +58,21 @@ def cases(photo: PIL.Image.Image) -> Iterator[tuple[str, Pixels, float, Order]]:
     yield "grey-alpha-order1", np.dstack([grey, np.full_like(grey, 77)]), GREY_QUALITY, Order.CHECKERBOARD
 
 
-def lossless_cases(photo: PIL.Image.Image) -> Iterator[tuple[str, Pixels]]:
-    """(name, pixels H x W x C) of every golden file of pilc: each mode of a tile, each kind of picture."""
+def lossless_cases(photo: PIL.Image.Image) -> Iterator[tuple[str, Pixels | Deep, dict[str, Any]]]:
+    """(name, pixels H x W x C, options) of every golden file of pilc: each mode of a tile, each kind of
+    picture."""
+    for name, pixels in _drawn_and_photographed(photo):
+        yield name, pixels, {}
+    colours = crop(photo, (160, 384, 63, 95))
+    yield "lattice0", colours, {"tile_modes": "lattice0"}
+    yield "threeway", colours, {"tile_modes": "threeway"}
+    yield "adapted", half_colour(crop(photo, (80, 200, 120, 100))), {"digest": True}
+    grey = crop(photo.convert("L"), (160, 384, 63, 95))[:, :, 0].astype(np.uint16)
+    yield "deep", grey * 200 + np.random.default_rng(1).integers(0, 90, grey.shape).astype(np.uint16), {}
+    yield "eight-in-sixteen", grey * 257, {}
+
+
+def _drawn_and_photographed(photo: PIL.Image.Image) -> Iterator[tuple[str, Pixels]]:
     colours = crop(photo, (160, 384, 63, 95))
     yield "photo", colours
     yield "grey", crop(photo.convert("L"), (160, 384, 63, 95))
@@ -151,9 +166,9 @@ def main(arguments: list[str] | None = None) -> None:
         return not there
 
     if given.codec == "pilc":
-        for case, pixels in lossless_cases(photo):
+        for case, samples, options in lossless_cases(photo):
             if wanted(name := f"{given.tag or 'l-1'}-{case}"):
-                data = licodec.encode(pixels, codec="pilc")
+                data = licodec.encode(samples, codec="pilc", **options)
                 facts = {"decode_digest": licodec.inspect(data).decode_digest}
                 (folder / f"{name}.lic").write_bytes(data)
                 (folder / f"{name}.json").write_text(json.dumps(facts, indent=1) + "\n")

@@ -23,11 +23,13 @@ FILES = sorted(FOLDER.glob("*.lic"))
 def test_there_are_golden_files_of_every_mode() -> None:
     files = [lic_format.read(path.read_bytes()) for path in FILES]
     records = [PILC_TILE.read_whole(unit.side_info, where="DATA") for file in files for unit in file.units]
-    assert {int(record["mode"]) for record in records} == set(range(5))
+    assert {int(record["mode"]) for record in records} == set(range(8))
     assert {record["flips"] for record in records} >= {0, 1}
-    assert {(file.head.colour.name, file.head.alpha) for file in files} >= {
-        ("GREY", False), ("RGB", False), ("RGB", True)
+    assert {(file.head.colour.name, file.head.alpha, int(file.head.depth)) for file in files} >= {
+        ("GREY", False, 8), ("RGB", False, 8), ("RGB", True, 8), ("GREY", False, 16)
     }  # fmt: skip
+    adapted = lic_format.read((FOLDER / "l-1-adapted.lic").read_bytes())
+    assert adapted.units[0].body[0] > 18, "a tile with corrections"
     assert max(len(file.units) for file in files) > 1
 
 

@@ -459,15 +459,24 @@ LADDER: Final = ((LATTICE0,), (LATTICE,), (LATTICE, LATTICE0, THREEWAY))
 """Those of little, usual and the highest effort."""
 WITH_NETS, EVERYTHING = 4, 9
 """The least efforts of the latter two."""
+SMALL: Final = 4096
+"""Pixels of tiles that are coded in every way."""
+CLOSE: Final = 1.25
+"""Drawn tiles that a first try leaves so many times larger than the best way are not tried any harder."""
 
 
 class Plan(NamedTuple):
-    """How tiles are coded. modes: those tried for photographs. drawn: effort for drawn tiles, see
-    `screen_content.best`. all_flips: whether all four are tried, or the likeliest alone."""
+    """How tiles are coded.
+
+    modes: those tried for photographs. drawn: effort for tiles that seem drawn, see `screen_content.best`.
+    all_flips: whether all four are tried, or the likeliest alone.
+    """
 
     modes: tuple[int, ...]
     drawn: int
     all_flips: bool
+    more: Plan | None = None
+    """For small tiles, which cost no time."""
 
 
 def build(weights: Weights, device: str, *, exact: str = "auto") -> Lossless:
@@ -603,13 +612,20 @@ class Lossless:
         chosen = modes if wish.modes is None else tuple(CODED[name] for name in sorted(wish.modes))
         if self.threeway is None and wish.modes is None:
             chosen = tuple(mode for mode in chosen if mode != THREEWAY)
-        return Plan(chosen, screen_content.EFFORT_MAX if effort == EVERYTHING else 0, effort == EVERYTHING)
+        if effort == EVERYTHING:
+            return Plan(chosen, screen_content.EFFORT_MAX, True)
+        if effort < WITH_NETS:
+            return Plan(chosen, 0, False)
+        more = None if wish.modes else self._plan(LosslessWish(effort=EVERYTHING))
+        return Plan(chosen, 1, False, more)
 
     def _encode_tiles(self, group: Sequence[Tile], first: int, plan: Plan, timer: Timer) -> list[Unit]:
         """Units of tiles, the first of which has that number: each in the smallest of the ways of a plan."""
         with timer("drawn"):
-            drawn = [screen_content.best(tile, effort=plan.drawn) for tile in group]
+            drawn = [screen_content.best(tile, effort=0) for tile in group]
         best = [(int(mode), 0, body) for mode, body in drawn]
+        if plan.more and all(tile.shape[0] * tile.shape[1] <= SMALL for tile in group):
+            plan = plan.more
         rest = [i for i, (mode, _) in enumerate(drawn) if mode != screen_content.Mode.CONSTANT]
         with timer("flips"):
             judged = {i: _flips(group[i]) for i in rest}
@@ -625,6 +641,11 @@ class Lossless:
                 for i, body in zip(rest, bodies, strict=True):
                     if len(body) < len(best[i][2]):
                         best[i] = mode, flips[i], body
+        with timer("drawn"):
+            for i in rest:
+                if plan.drawn and len(drawn[i][1]) < CLOSE * len(best[i][2]):
+                    mode, body = screen_content.best(group[i], effort=plan.drawn)
+                    best[i] = min(best[i], (int(mode), 0, body), key=lambda way: len(way[2]))
         return [
             _unit(mode, flips, check_of(tile, first + i), body)
             for i, (tile, (mode, flips, body)) in enumerate(zip(group, best, strict=True))
