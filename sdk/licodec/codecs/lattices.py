@@ -15,6 +15,7 @@ B - G see all of the earlier planes, also below and to the right.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
@@ -29,6 +30,9 @@ BASE: Final = 16
 
 BEFORE, AFTER = 1, 2
 """Rows and columns by which a phase is continued with its edge: as far as passes look."""
+
+SLACK: Final = 16
+"""Samples behind a lattice that loops over so many at a time may read; they mean nothing."""
 
 
 class Phase(NamedTuple):
@@ -122,7 +126,8 @@ class Lattice:
         self.height, self.width, self.dtype = height, width, np.dtype(dtype)
         self.rows, self.columns = (height + 1) // 2, (width + 1) // 2
         shape = len(PHASES), self.rows + BEFORE + AFTER, self.columns + BEFORE + AFTER
-        self.stack: npt.NDArray[Any] = np.empty(shape, dtype)
+        size = math.prod(shape)
+        self.stack: npt.NDArray[Any] = np.empty(size + SLACK, dtype)[:size].reshape(shape)
         self.padded: dict[Phase, npt.NDArray[Any]] = dict(zip(PHASES, self.stack, strict=True))
 
     def size(self, phase: Phase) -> tuple[int, int]:
@@ -204,13 +209,13 @@ class Request:
     from their predictions.
 
     phase: None for a base lattice, which is not predicted but coded by differences of neighbours.
-    prediction: of the samples 0..255, [h, w]; table: for each of them, [h, w].
+    prediction: of the samples, [h, w]; table: for each of them, [h, w].
     """
 
     plane: int
     level: int
     phase: Phase | None
-    prediction: npt.NDArray[np.int32]
+    prediction: Bytes
     table: Bytes
 
     def samples_of(self, channels: Sequence[Bytes]) -> Bytes:
@@ -224,7 +229,7 @@ class Request:
     def symbols_of(self, samples: Bytes) -> Bytes:
         """[h, w] samples as [h w] symbols, mod 256."""
         if self.phase is not None:
-            return np.subtract(samples, self.prediction, dtype=np.int32).astype(np.uint8).reshape(-1)
+            return np.subtract(samples, self.prediction).reshape(-1)
         differences = np.diff(samples, axis=1, prepend=np.uint8(0))
         differences[1:, 0] = np.diff(samples[:, 0])
         return differences.reshape(-1)
@@ -233,16 +238,16 @@ class Request:
         """The inverse of `symbols_of`."""
         shaped = symbols.reshape(self.prediction.shape)
         if self.phase is not None:
-            return (shaped + self.prediction).astype(np.uint8)
+            return np.add(shaped, self.prediction)
         rows = shaped.copy()
         rows[:, 0] = np.cumsum(rows[:, 0], dtype=np.uint8)
         return np.cumsum(rows, axis=1, dtype=np.uint8)
 
 
-Look = Callable[[int, Pass, Lattice, Sequence[Lattice], npt.NDArray[np.int32], Bytes], None]
+Look = Callable[[int, Pass, Lattice, Sequence[Lattice], Bytes, Bytes], None]
 """Predicts a pass: of level 0 (the finest) or more, in a lattice of its own plane and those of earlier ones.
 
-Fills the predictions of the samples themselves, 0..255, and the table of each: [h, w] both.
+Fills the predictions of the samples themselves and the table of each: [h, w] both.
 """
 Passes = Generator[Request, Bytes, tuple[Bytes, ...]]
 
@@ -264,7 +269,7 @@ def passes(shape: tuple[int, ...], look: Look, base_table: int, dtype: npt.DType
     out: list[Bytes] = []
     for plane in range(planes):
         base = len(shapes) - 1
-        unknown = np.zeros(shapes[base], np.int32)
+        unknown = np.zeros(shapes[base], np.uint8)
         table = np.full(shapes[base], base_table + plane, np.uint8)
         samples = yield Request(plane, base, None, unknown, table)
         values = np.asarray(samples, dtype)
@@ -282,7 +287,7 @@ def passes(shape: tuple[int, ...], look: Look, base_table: int, dtype: npt.DType
                     own.put(step.target, np.empty(own.size(step.target), dtype))
                     continue
                 h, w = own.size(step.target)
-                prediction, table = np.empty((h, w), np.int32), np.empty((h, w), np.uint8)
+                prediction, table = np.empty((h, w), np.uint8), np.empty((h, w), np.uint8)
                 look(level, step, own, earlier, prediction, table)
                 samples = yield Request(plane, level, step.target, prediction, table)
                 told = np.asarray(samples, dtype)
