@@ -134,15 +134,20 @@ class Lattice:
         """Rows and columns that a phase has."""
         return (self.height + 1 - phase.row) // 2, (self.width + 1 - phase.column) // 2
 
-    def put(self, phase: Phase, values: npt.NDArray[np.generic]) -> None:
-        """All samples of a phase."""
+    def put(
+        self, phase: Phase, values: npt.NDArray[np.generic], less: npt.NDArray[Any] | None = None
+    ) -> None:
+        """All samples of a phase: by how much values are more than `less`, where that is given."""
         h, w = values.shape
         out = self.padded[phase]
         if not h * w:
             out[:] = self.padded[EE]
             return
         inner = out[BEFORE : BEFORE + h]
-        inner[:, BEFORE : BEFORE + w] = values
+        if less is None:
+            inner[:, BEFORE : BEFORE + w] = values
+        else:
+            np.subtract(values, less, out=inner[:, BEFORE : BEFORE + w])
         inner[:, :BEFORE] = inner[:, BEFORE, None]
         inner[:, BEFORE + w :] = inner[:, BEFORE + w - 1, None]
         out[:BEFORE] = out[BEFORE]
@@ -219,7 +224,7 @@ class Request:
     table: Bytes
 
     def samples_of(self, channels: Sequence[Bytes]) -> Bytes:
-        """These samples in a tile whose channels are G, R, B."""
+        """These samples in a tile whose channels are G, R, B: a view."""
         step = 1 << self.level
         if self.phase is None:
             return channels[self.plane][::step, ::step]
@@ -265,18 +270,21 @@ def passes(shape: tuple[int, ...], look: Look, base_table: int, dtype: npt.DType
     height, width, planes = shape
     shapes = sides(height, width)
     known: list[list[Lattice]] = []
-    green: list[npt.NDArray[Any]] = []
+    green: npt.NDArray[Any] | None = None
     out: list[Bytes] = []
     for plane in range(planes):
+        out.append(np.empty((height, width), np.uint8))
         base = len(shapes) - 1
         unknown = np.zeros(shapes[base], np.uint8)
         table = np.full(shapes[base], base_table + plane, np.uint8)
-        samples = yield Request(plane, base, None, unknown, table)
-        values = np.asarray(samples, dtype)
-        if plane:
-            values -= green[base]
+        request = Request(plane, base, None, unknown, table)
+        samples = yield request
+        request.samples_of(out)[:] = samples
+        values = samples.astype(dtype)
+        if green is None:
+            green = values
         else:
-            green = [values] * (base + 1)
+            values -= green
         mine: list[Lattice] = []
         for level in range(base - 1, -1, -1):
             own = Lattice(*shapes[level], dtype)
@@ -289,15 +297,14 @@ def passes(shape: tuple[int, ...], look: Look, base_table: int, dtype: npt.DType
                 h, w = own.size(step.target)
                 prediction, table = np.empty((h, w), np.uint8), np.empty((h, w), np.uint8)
                 look(level, step, own, earlier, prediction, table)
-                samples = yield Request(plane, level, step.target, prediction, table)
-                told = np.asarray(samples, dtype)
-                own.put(step.target, told - earlier[0].values(step.target) if plane else told)
-            values = own.samples()
+                request = Request(plane, level, step.target, prediction, table)
+                samples = yield request
+                request.samples_of(out)[:] = samples
+                own.put(step.target, samples, earlier[0].values(step.target) if plane else None)
+            if level:
+                values = own.samples()
             mine.append(own)
-            if not plane:
-                green[level] = values
         known.append(mine)
-        out.append((values + green[0] if plane else values).astype(np.uint8))
     return tuple(out)
 
 

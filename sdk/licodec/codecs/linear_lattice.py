@@ -444,7 +444,7 @@ class Coder:
         def answer(asked: Sequence[Request | None]) -> Sequence[Bytes]:
             out = []
             for request, mine, stream in zip(asked, channels, streams, strict=True):
-                samples = NOTHING if request is None else request.samples_of(mine)
+                samples = NOTHING if request is None else np.ascontiguousarray(request.samples_of(mine))
                 if request is not None:
                     stream.append((request.symbols_of(samples), request.table.reshape(-1)))
                 out.append(samples)

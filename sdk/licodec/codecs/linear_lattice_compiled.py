@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from llvmlite import ir
@@ -291,26 +291,35 @@ def _look(
     own: Integers,
     green: Integers,
     other: Integers,
-    columns: int,
-    corner: int,
-    plan: Integers,
-    counts: tuple[int, int, int, int],
-    weights: tuple[Integers, Integers, Integers],
-    x: Integers,
-    seen: Integers,
-    predicted: Bytes,
-    found: Integers,
+    places: Integers,
+    pairs: Integers,
+    counts: tuple[int, int, int],
+    linear: Integers,
+    magnitudes: Integers,
+    steep: Integers,
     table_of: Bytes,
     prediction: Bytes,
     table: Bytes,
 ) -> None:
-    """A pass. own, green, other: int16, the padded phases of its plane, of G, and of the plane between them,
-    one after the other. `columns` are in a row of a phase, `corner` is where its first sample is. predicted,
-    found: room for a row of blocks; see `block` for the rest."""
+    """A pass. own, green, other: int16 [4, rows, columns], the padded phases of its plane, of G, and of the
+    plane between them. For the rest see `CompiledPass`."""
+    taps, earlier, differences = counts
+    count = pairs.size // 2
+    plan = np.empty(places.shape[0] + pairs.size, np.int64)
+    for i in range(places.shape[0]):
+        plan[i] = 2 * ((places[i, 0] * own.shape[1] + places[i, 1]) * own.shape[2] + places[i, 2])
+    for i in range(pairs.size):
+        plan[places.shape[0] + i] = pairs[i]
+    inputs = 2 * linear.shape[0]
+    x = np.empty(SAMPLES * inputs, np.int16)
+    seen = np.empty(SAMPLES * (inputs + count + 2), np.int16)
+    for i in range(SAMPLES):
+        seen[SAMPLES * (inputs + count) + i] = 1
     height, width = prediction.shape
-    of_linear, of_magnitudes, of_steep = weights
+    room = (width + SAMPLES - 1) // SAMPLES * SAMPLES
+    predicted, found = np.empty(room, np.uint8), np.empty(room, np.uint16)
     for row in range(height):
-        base = 2 * (corner + row * columns)
+        base = 2 * ((BEFORE + row) * own.shape[2] + BEFORE)
         for first in range(0, width, SAMPLES):
             start = base + 2 * first
             _block(
@@ -320,34 +329,35 @@ def _look(
                 np.uintp(plan.ctypes.data),
                 np.uintp(x.ctypes.data),
                 np.uintp(seen.ctypes.data),
-                np.uintp(of_linear.ctypes.data),
-                np.uintp(of_magnitudes.ctypes.data),
-                np.uintp(of_steep.ctypes.data),
+                np.uintp(linear.ctypes.data),
+                np.uintp(magnitudes.ctypes.data),
+                np.uintp(steep.ctypes.data),
                 np.uintp(predicted.ctypes.data + first),
                 np.uintp(found.ctypes.data + 2 * first),
-                counts[0],
-                counts[1],
-                counts[2],
-                counts[3],
+                taps,
+                earlier,
+                differences,
+                count,
             )
         for i in range(width):
             prediction[row, i] = predicted[i]
             table[row, i] = table_of[found[i]]
 
 
-@dataclass(frozen=True, eq=False)
-class CompiledPass:
+class CompiledPass(NamedTuple):
     """A pass on a plane as the loops read it.
 
-    places: numbers of phases, rows and columns of what is seen, [3, n], in the order of the plan. pairs:
-    int64 [2 f], in bytes from the first input. weights: see `block`. table_of: uint8 [4096 x 4], by activity
-    and quarter.
+    places: int64 [n, 3], numbers of phases, rows and columns of what is seen, in the order of the plan.
+    pairs: int64 [2 f], in bytes from the first input. counts: of taps, earlier planes, and pairs that are
+    differences. linear, magnitudes, steep: see `block`. table_of: uint8 [4096 x 4], by activity and quarter.
     """
 
     places: Integers
     pairs: Integers
-    counts: tuple[int, int, int, int]
-    weights: tuple[Integers, Integers, Integers]
+    counts: tuple[int, int, int]
+    linear: Integers
+    magnitudes: Integers
+    steep: Integers
     table_of: Bytes
 
 
@@ -363,14 +373,12 @@ def pass_of(name: Name, numbers: Numbers) -> CompiledPass:
     scale = np.searchsorted(numbers.thresholds, np.arange(ACTIVITIES), side="right")[:, None]
     tables = np.where(scale < FINE_SCALES, 4 * scale + np.arange(4), 3 * FINE_SCALES + scale)
     return CompiledPass(
-        np.array([(PHASES.index(phase), i, j) for phase, i, j in seen], np.int64).T,
+        np.array([(PHASES.index(phase), i, j) for phase, i, j in seen], np.int64),
         _ROW * np.array([(p, q) for p, q, _ in view.pairs], np.int64).reshape(-1),
-        (len(view.taps), plane, differences, len(signs)),
-        (
-            _paired(numbers.linear, _WEIGHTS),
-            _paired(numbers.activity, _WEIGHTS),
-            _paired(numbers.direction, 2),
-        ),
+        (len(view.taps), plane, differences),
+        _paired(numbers.linear, _WEIGHTS),
+        _paired(numbers.activity, _WEIGHTS),
+        _paired(numbers.direction, 2),
         tables.astype(np.uint8).reshape(-1),
     )
 
@@ -399,30 +407,8 @@ class Looking:
         table: Bytes,
     ) -> None:
         of_pass = self.passes[min(level, 1), len(earlier), step.name]
-        flat = [each.stack.reshape(-1) for each in (own, *earlier)]
-        flat += [flat[-1]] * (3 - len(flat))
-        _, rows, columns = own.stack.shape
-        phases, i, j = of_pass.places
-        plan = np.concatenate([own.stack.itemsize * ((phases * rows + i) * columns + j), of_pass.pairs])
-        inputs, (_, _, _, pairs) = 2 * len(of_pass.weights[0]), of_pass.counts
-        seen = np.empty((inputs + pairs + 2, SAMPLES), np.int16)
-        seen[inputs + pairs] = 1
-        room = -(-prediction.shape[1] // SAMPLES) * SAMPLES
-        _look(
-            *flat,
-            columns,
-            BEFORE * columns + BEFORE,
-            plan,
-            of_pass.counts,
-            of_pass.weights,
-            np.empty((inputs, SAMPLES), np.int16),
-            seen,
-            np.empty(room, np.uint8),
-            np.empty(room, np.uint16),
-            of_pass.table_of,
-            prediction,
-            table,
-        )
+        green = earlier[0].stack if earlier else own.stack
+        _look(own.stack, green, earlier[-1].stack if earlier else green, *of_pass, prediction, table)
 
 
 def look_of(numbers: Mapping[Name, Numbers]) -> Looking:

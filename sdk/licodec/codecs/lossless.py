@@ -349,7 +349,7 @@ def streams_of(
     def answer(asked: Sequence[Request | None]) -> Sequence[Bytes]:
         out = []
         for request, mine, stream in zip(asked, channels, streams, strict=True):
-            samples = NOTHING if request is None else request.samples_of(mine)
+            samples = NOTHING if request is None else np.ascontiguousarray(request.samples_of(mine))
             if request is not None:
                 name = None if request.phase is None else NAMES[request.phase]
                 group = None if name is None else (min(request.level, 1), request.plane, name)
