@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -128,8 +129,8 @@ def test_damaged_bodies_end_as_in_numpy() -> None:
     tile = photograph(24, 31, 3)
     (body,) = codec.encode_many([tile])
     rng = np.random.default_rng(2)
-    damaged = [body[:length] for length in range(0, len(body), 60)]
-    for _ in range(30):
+    damaged = [body[:length] for length in range(0, len(body), 200)]
+    for _ in range(12):
         flipped = bytearray(body)
         flipped[rng.integers(len(body))] ^= 1 << rng.integers(8)
         damaged.append(bytes(flipped))
@@ -142,3 +143,13 @@ def test_damaged_bodies_end_as_in_numpy() -> None:
 
     for data in damaged:
         assert ending(data, True) == ending(data, False)
+
+
+def test_threads_share_a_look() -> None:
+    tiles = [photograph(90, 70 + i, 3) for i in range(12)]
+    with ThreadPoolExecutor(4) as pool:
+        bodies = list(pool.map(lambda tile: codec.encode_many([tile], compiled=True)[0], tiles))
+        found = pool.map(lambda body, tile: codec.decode_many([body], [tile.shape], True)[0], bodies, tiles)
+        for tile, back in zip(tiles, found, strict=True):
+            np.testing.assert_array_equal(back, tile)
+    assert bodies == codec.encode_many(tiles)

@@ -128,7 +128,10 @@ class _Emitter:
     def pairs(self, address: Any, number: Any) -> list[Any]:
         """Vectors 2 `number` and 2 `number` + 1 of those at an address, as pairs: both halves."""
         at = self.build.add(address, self.build.mul(number, self.number(2 * _ROW)))
-        a, b = self.load(_V16, at), self.load(_V16, at, _ROW)
+        return self.halves(self.load(_V16, at), self.load(_V16, at, _ROW))
+
+    def halves(self, a: Any, b: Any) -> list[Any]:
+        """Two vectors of 16 as pairs, 8 samples each."""
         return [self.build.bitcast(self.shuffled(a, b, order), _V32) for order in _INTERLEAVED]
 
     def multiplied(self, a: Any, b: Any) -> Any:
@@ -200,26 +203,28 @@ def _emit(emit: _Emitter, arguments: Sequence[Any]) -> None:
     of_pairs = build.add(plan, build.mul(build.add(taps, emit.number(_TAPS)), emit.number(8)))
     behind = build.add(seen, build.mul(inputs, emit.number(_ROW)))
 
-    def pair(number: Any, sign: Callable[..., Any]) -> list[Any]:
-        two = build.mul(number, emit.number(16))
-        p, q = (emit.load(_V16, x, emit.load(_I64, of_pairs, build.add(two, emit.number(i)))) for i in (0, 8))
-        emit.store(emit.magnitude(sign(p, q)), behind, build.mul(number, emit.number(_ROW)))
-        return []
-
-    emit.loop(differences, [], lambda number: pair(number, build.sub))
-    emit.loop(
-        build.sub(pairs, differences), [], lambda number: pair(build.add(number, differences), build.add)
-    )
-
-    def steepness(number: Any, *sums: Any) -> list[Any]:
-        halves = emit.pairs(behind, number)
-        at_weights = build.mul(number, emit.number(8))
-        weights = [emit.splat(emit.load(_I32, steep, build.add(at_weights, emit.number(i)))) for i in (0, 4)]
-        products = [emit.multiplied(half, weight) for weight in weights for half in halves]
+    def two_pairs(number: Any, sums: Sequence[Any], sign: Callable[..., Any]) -> list[Any]:
+        """Pairs 2 `number` and 2 `number` + 1, and the steepness that they add."""
+        places_at = build.add(of_pairs, build.mul(number, emit.number(32)))
+        rows = []
+        for i in (0, 16):
+            p, q = (emit.load(_V16, x, emit.load(_I64, places_at, i + more)) for more in (0, 8))
+            rows.append(emit.magnitude(sign(p, q)))
+        to = build.add(behind, build.mul(number, emit.number(2 * _ROW)))
+        emit.store(rows[0], to)
+        emit.store(rows[1], to, _ROW)
+        weights_at = build.add(steep, build.mul(number, emit.number(8)))
+        weights = [emit.splat(emit.load(_I32, weights_at, i)) for i in (0, 4)]
+        products = [emit.multiplied(half, weight) for weight in weights for half in emit.halves(*rows)]
         return [build.add(total, product) for total, product in zip(sums, products, strict=True)]
 
-    half_of = build.ashr(build.add(pairs, emit.number(1)), emit.number(1))
-    sums = emit.loop(half_of, [emit.all(0)] * 4, steepness)
+    differences, pairs = (build.ashr(each, emit.number(1)) for each in (differences, pairs))
+    sums = emit.loop(differences, [emit.all(0)] * 4, lambda number, *sums: two_pairs(number, sums, build.sub))
+    sums = emit.loop(
+        build.sub(pairs, differences),
+        sums,
+        lambda number, *sums: two_pairs(build.add(number, differences), sums, build.add),
+    )
     directions = [emit.direction(sums[half], sums[2 + half]) for half in range(2)]
 
     def weighed(rows: Any, weights_at: Any) -> Callable[..., Sequence[Any]]:
@@ -232,9 +237,15 @@ def _emit(emit: _Emitter, arguments: Sequence[Any]) -> None:
 
         return turn
 
-    predictions = emit.loop(build.ashr(inputs, emit.number(1)), [emit.all(0)] * 2, weighed(x, linear))
-    every = build.ashr(build.add(build.add(inputs, pairs), emit.number(2)), emit.number(1))
-    activities = emit.loop(every, [emit.all(0)] * 2, weighed(seen, magnitudes))
+    halves = build.ashr(inputs, emit.number(1))
+    predictions = emit.loop(halves, [emit.all(0)] * 2, weighed(x, linear))
+    rest = build.add(magnitudes, emit.number(4 * _WEIGHTS))
+    constant = emit.load(_V32, magnitudes)
+    activities = emit.loop(
+        build.add(halves, pairs),
+        [emit.chosen(constant, direction) for direction in directions],
+        weighed(seen, rest),
+    )
 
     levels, of_tables = [], []
     for prediction, activity in zip(predictions, activities, strict=True):
@@ -262,10 +273,12 @@ def block(paired: bool = HAS_PMADDWD) -> Any:
     """A function that compiled ones call, for 16 samples of a row.
 
     It takes addresses: of what has the target's row and column in the first phase of its own plane, of G and
-    of the plane between them; of the plan; of memory for inputs [k, 16] and for magnitudes [k + f + 1, 16],
-    int16, the last row of which is 1; of weights int32 [pairs of inputs, 8], [pairs of magnitudes, 8] and
-    [pairs, 2]; of the predictions, uint8 [16], and 4 activity + quarter, uint16 [16], that it fills. Then the
-    numbers of taps, earlier planes, pairs that are differences, and pairs. paired: by instructions of x86.
+    of the plane between them; of the plan; of memory for inputs [k, 16] and for magnitudes [k + f, 16],
+    int16; of weights int32 [k / 2, 8], [1 + (k + f) / 2, 8], the first of which are constants, and
+    [f / 2, 2]; of the predictions, uint8 [16], and 4 activity + quarter, uint16 [16], that it fills. Then the
+    numbers of taps, of earlier planes, of pairs that are differences and of all pairs, f: even both.
+
+    paired: by instructions of x86.
     """
 
     def generate(context: Any, build: Any, signature: Any, arguments: Any) -> Any:
@@ -312,9 +325,7 @@ def _look(
         plan[places.shape[0] + i] = pairs[i]
     inputs = 2 * linear.shape[0]
     x = np.empty(SAMPLES * inputs, np.int16)
-    seen = np.empty(SAMPLES * (inputs + count + 2), np.int16)
-    for i in range(SAMPLES):
-        seen[SAMPLES * (inputs + count) + i] = 1
+    seen = np.empty(SAMPLES * (inputs + count), np.int16)
     height, width = prediction.shape
     room = (width + SAMPLES - 1) // SAMPLES * SAMPLES
     predicted, found = np.empty(room, np.uint8), np.empty(room, np.uint16)
@@ -369,15 +380,18 @@ def pass_of(name: Name, numbers: Numbers) -> CompiledPass:
     seen: list[Place] = [*step.nearest, (step.target, 0, 0), *places(step.around), *view.taps]
     signs = [sign for _, _, sign in view.pairs]
     differences = signs.count(-1)
-    assert signs == [-1] * differences + [1] * (len(signs) - differences)
+    assert signs == sorted(signs) and differences % 2 == 0
+    pairs = [(p, q) for p, q, _ in view.pairs] + [(0, 0)] * (len(signs) % 2)
+    constants = np.zeros((1, _WEIGHTS), np.int32)
+    constants[0, :DIRECTIONS] = numbers.activity[:, -1]
     scale = np.searchsorted(numbers.thresholds, np.arange(ACTIVITIES), side="right")[:, None]
     tables = np.where(scale < FINE_SCALES, 4 * scale + np.arange(4), 3 * FINE_SCALES + scale)
     return CompiledPass(
         np.array([(PHASES.index(phase), i, j) for phase, i, j in seen], np.int64),
-        _ROW * np.array([(p, q) for p, q, _ in view.pairs], np.int64).reshape(-1),
+        _ROW * np.array(pairs, np.int64).reshape(-1),
         (len(view.taps), plane, differences),
         _paired(numbers.linear, _WEIGHTS),
-        _paired(numbers.activity, _WEIGHTS),
+        np.concatenate([constants, _paired(numbers.activity[:, :-1], _WEIGHTS)]),
         _paired(numbers.direction, 2),
         tables.astype(np.uint8).reshape(-1),
     )
