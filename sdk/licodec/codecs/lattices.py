@@ -15,6 +15,7 @@ B - G see all of the earlier planes, also below and to the right.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
@@ -29,6 +30,9 @@ BASE: Final = 16
 
 BEFORE, AFTER = 1, 2
 """Rows and columns by which a phase is continued with its edge: as far as passes look."""
+
+SLACK: Final = 16
+"""Samples behind a lattice that loops over so many at a time may read; they mean nothing."""
 
 
 class Phase(NamedTuple):
@@ -122,22 +126,28 @@ class Lattice:
         self.height, self.width, self.dtype = height, width, np.dtype(dtype)
         self.rows, self.columns = (height + 1) // 2, (width + 1) // 2
         shape = len(PHASES), self.rows + BEFORE + AFTER, self.columns + BEFORE + AFTER
-        self.stack: npt.NDArray[Any] = np.empty(shape, dtype)
+        size = math.prod(shape)
+        self.stack: npt.NDArray[Any] = np.empty(size + SLACK, dtype)[:size].reshape(shape)
         self.padded: dict[Phase, npt.NDArray[Any]] = dict(zip(PHASES, self.stack, strict=True))
 
     def size(self, phase: Phase) -> tuple[int, int]:
         """Rows and columns that a phase has."""
         return (self.height + 1 - phase.row) // 2, (self.width + 1 - phase.column) // 2
 
-    def put(self, phase: Phase, values: npt.NDArray[np.generic]) -> None:
-        """All samples of a phase."""
+    def put(
+        self, phase: Phase, values: npt.NDArray[np.generic], less: npt.NDArray[Any] | None = None
+    ) -> None:
+        """All samples of a phase: by how much values are more than `less`, where that is given."""
         h, w = values.shape
         out = self.padded[phase]
         if not h * w:
             out[:] = self.padded[EE]
             return
         inner = out[BEFORE : BEFORE + h]
-        inner[:, BEFORE : BEFORE + w] = values
+        if less is None:
+            inner[:, BEFORE : BEFORE + w] = values
+        else:
+            np.subtract(values, less, out=inner[:, BEFORE : BEFORE + w])
         inner[:, :BEFORE] = inner[:, BEFORE, None]
         inner[:, BEFORE + w :] = inner[:, BEFORE + w - 1, None]
         out[:BEFORE] = out[BEFORE]
@@ -204,17 +214,17 @@ class Request:
     from their predictions.
 
     phase: None for a base lattice, which is not predicted but coded by differences of neighbours.
-    prediction: of the samples 0..255, [h, w]; table: for each of them, [h, w].
+    prediction: of the samples, [h, w]; table: for each of them, [h, w].
     """
 
     plane: int
     level: int
     phase: Phase | None
-    prediction: npt.NDArray[np.int32]
+    prediction: Bytes
     table: Bytes
 
     def samples_of(self, channels: Sequence[Bytes]) -> Bytes:
-        """These samples in a tile whose channels are G, R, B."""
+        """These samples in a tile whose channels are G, R, B: a view."""
         step = 1 << self.level
         if self.phase is None:
             return channels[self.plane][::step, ::step]
@@ -224,7 +234,7 @@ class Request:
     def symbols_of(self, samples: Bytes) -> Bytes:
         """[h, w] samples as [h w] symbols, mod 256."""
         if self.phase is not None:
-            return np.subtract(samples, self.prediction, dtype=np.int32).astype(np.uint8).reshape(-1)
+            return np.subtract(samples, self.prediction).reshape(-1)
         differences = np.diff(samples, axis=1, prepend=np.uint8(0))
         differences[1:, 0] = np.diff(samples[:, 0])
         return differences.reshape(-1)
@@ -233,16 +243,16 @@ class Request:
         """The inverse of `symbols_of`."""
         shaped = symbols.reshape(self.prediction.shape)
         if self.phase is not None:
-            return (shaped + self.prediction).astype(np.uint8)
+            return np.add(shaped, self.prediction)
         rows = shaped.copy()
         rows[:, 0] = np.cumsum(rows[:, 0], dtype=np.uint8)
         return np.cumsum(rows, axis=1, dtype=np.uint8)
 
 
-Look = Callable[[int, Pass, Lattice, Sequence[Lattice], npt.NDArray[np.int32], Bytes], None]
+Look = Callable[[int, Pass, Lattice, Sequence[Lattice], Bytes, Bytes], None]
 """Predicts a pass: of level 0 (the finest) or more, in a lattice of its own plane and those of earlier ones.
 
-Fills the predictions of the samples themselves, 0..255, and the table of each: [h, w] both.
+Fills the predictions of the samples themselves and the table of each: [h, w] both.
 """
 Passes = Generator[Request, Bytes, tuple[Bytes, ...]]
 
@@ -260,18 +270,21 @@ def passes(shape: tuple[int, ...], look: Look, base_table: int, dtype: npt.DType
     height, width, planes = shape
     shapes = sides(height, width)
     known: list[list[Lattice]] = []
-    green: list[npt.NDArray[Any]] = []
+    green: npt.NDArray[Any] | None = None
     out: list[Bytes] = []
     for plane in range(planes):
+        out.append(np.empty((height, width), np.uint8))
         base = len(shapes) - 1
-        unknown = np.zeros(shapes[base], np.int32)
+        unknown = np.zeros(shapes[base], np.uint8)
         table = np.full(shapes[base], base_table + plane, np.uint8)
-        samples = yield Request(plane, base, None, unknown, table)
-        values = np.asarray(samples, dtype)
-        if plane:
-            values -= green[base]
+        request = Request(plane, base, None, unknown, table)
+        samples = yield request
+        request.samples_of(out)[:] = samples
+        values = samples.astype(dtype)
+        if green is None:
+            green = values
         else:
-            green = [values] * (base + 1)
+            values -= green
         mine: list[Lattice] = []
         for level in range(base - 1, -1, -1):
             own = Lattice(*shapes[level], dtype)
@@ -282,17 +295,16 @@ def passes(shape: tuple[int, ...], look: Look, base_table: int, dtype: npt.DType
                     own.put(step.target, np.empty(own.size(step.target), dtype))
                     continue
                 h, w = own.size(step.target)
-                prediction, table = np.empty((h, w), np.int32), np.empty((h, w), np.uint8)
+                prediction, table = np.empty((h, w), np.uint8), np.empty((h, w), np.uint8)
                 look(level, step, own, earlier, prediction, table)
-                samples = yield Request(plane, level, step.target, prediction, table)
-                told = np.asarray(samples, dtype)
-                own.put(step.target, told - earlier[0].values(step.target) if plane else told)
-            values = own.samples()
+                request = Request(plane, level, step.target, prediction, table)
+                samples = yield request
+                request.samples_of(out)[:] = samples
+                own.put(step.target, samples, earlier[0].values(step.target) if plane else None)
+            if level:
+                values = own.samples()
             mine.append(own)
-            if not plane:
-                green[level] = values
         known.append(mine)
-        out.append((values + green[0] if plane else values).astype(np.uint8))
     return tuple(out)
 
 

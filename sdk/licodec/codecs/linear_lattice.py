@@ -27,9 +27,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +41,7 @@ from licodec.codecs.lattices import (
     Bytes,
     Lattice,
     Pass,
+    Passes,
     Phase,
     Place,
     Request,
@@ -51,6 +52,9 @@ from licodec.codecs.lattices import (
 from licodec.entropy import lanes
 from licodec.entropy.lanes import LaneTables
 from licodec.entropy.lanes_reference import SYMBOLS
+
+if TYPE_CHECKING:
+    from licodec.codecs.linear_lattice_compiled import Looking as CompiledLooking
 
 Tile = npt.NDArray[Any]
 """Samples uint8 [height, width, 1 or 3]."""
@@ -353,7 +357,7 @@ class Looking:
         step: Pass,
         own: Lattice,
         earlier: Sequence[Lattice],
-        prediction: npt.NDArray[np.int32],
+        prediction: Bytes,
         table: Bytes,
     ) -> None:
         prepared = self._prepared[min(level, 1), len(earlier), step.name]
@@ -370,7 +374,7 @@ class Looking:
         own: Lattice,
         earlier: Sequence[Lattice],
         part: slice,
-        prediction: npt.NDArray[np.int32],
+        prediction: Bytes,
         table: Bytes,
     ) -> None:
         view = prepared.view
@@ -401,10 +405,11 @@ class Looking:
         index = np.where(fine, 4 * scale + (quarters & 3), 3 * FINE_SCALES + scale)
         table[:] = index.reshape(h, w)
         quarters >>= 2
-        np.add(quarters.reshape(h, w), mean, out=prediction, casting="unsafe")
+        levels = quarters.reshape(h, w)
+        np.add(levels, mean, out=levels, casting="unsafe")
         if earlier:
-            np.add(prediction, earlier[0].at((step.target, 0, 0), part, w), out=prediction, casting="unsafe")
-        np.clip(prediction, 0, 255, out=prediction)
+            np.add(levels, earlier[0].at((step.target, 0, 0), part, w), out=levels, casting="unsafe")
+        np.clip(levels, 0, 255, out=prediction, casting="unsafe")
 
 
 # --- Tiles --------------------------------------------------------------------------------------------------
@@ -424,7 +429,14 @@ class Coder:
         """For the passes of one thread."""
         return Looking(self._prepared)
 
-    def streams_of(self, tiles: Sequence[Tile]) -> list[Stream]:
+    @cached_property
+    def compiled(self) -> CompiledLooking:
+        """Compiled; see `licodec.compiled`."""
+        from licodec.codecs.linear_lattice_compiled import look_of
+
+        return look_of(self.table.numbers)
+
+    def streams_of(self, tiles: Sequence[Tile], compiled: bool = False) -> list[Stream]:
         """What an encoder writes of several tiles."""
         channels = [_channels(tile) for tile in tiles]
         streams: list[Stream] = [[] for _ in tiles]
@@ -432,24 +444,34 @@ class Coder:
         def answer(asked: Sequence[Request | None]) -> Sequence[Bytes]:
             out = []
             for request, mine, stream in zip(asked, channels, streams, strict=True):
-                samples = NOTHING if request is None else request.samples_of(mine)
+                samples = NOTHING if request is None else np.ascontiguousarray(request.samples_of(mine))
                 if request is not None:
                     stream.append((request.symbols_of(samples), request.table.reshape(-1)))
                 out.append(samples)
             return out
 
-        look = self.look()
-        walked([passes(tile.shape, look, BASE_TABLE) for tile in tiles], answer)
+        walked(self._walks([tile.shape for tile in tiles], compiled), answer)
         return streams
 
-    def encode(self, tiles: Sequence[Tile]) -> list[bytes]:
-        """See `encode_many`."""
-        counts = [lanes.lanes_for(tile.size) for tile in tiles]
-        return lanes.encode_many(self.streams_of(tiles), self.tables, counts)
+    def _walks(self, shapes: Sequence[tuple[int, ...]], compiled: bool) -> list[Passes]:
+        look, dtype = (self.compiled, np.int16) if compiled else (self.look(), np.float32)
+        return [passes(shape, look, BASE_TABLE, dtype) for shape in shapes]
 
-    def decode(self, bodies: Sequence[bytes], shapes: Sequence[tuple[int, ...]]) -> list[Tile]:
+    def encode(self, tiles: Sequence[Tile], compiled: bool = False) -> list[bytes]:
+        """See `encode_many`."""
+        if compiled and len(tiles) > 1:
+            return [body for tile in tiles for body in self.encode([tile], compiled)]
+        counts = [lanes.lanes_for(tile.size) for tile in tiles]
+        return lanes.encode_many(self.streams_of(tiles, compiled), self.tables, counts, compiled=compiled)
+
+    def decode(
+        self, bodies: Sequence[bytes], shapes: Sequence[tuple[int, ...]], compiled: bool = False
+    ) -> list[Tile]:
         """See `decode_many`."""
-        decoder = lanes.LaneDecoder(bodies, self.tables)
+        if compiled and len(bodies) > 1:
+            pairs = zip(bodies, shapes, strict=True)
+            return [tile for body, shape in pairs for tile in self.decode([body], [shape], compiled)]
+        decoder = lanes.LaneDecoder(bodies, self.tables, compiled=compiled)
 
         def answer(asked: Sequence[Request | None]) -> Sequence[Bytes]:
             symbols = decoder.get([NOTHING if each is None else each.table.reshape(-1) for each in asked])
@@ -458,8 +480,7 @@ class Coder:
                 for each, found in zip(asked, symbols, strict=True)
             ]
 
-        look = self.look()
-        done = walked([passes(shape, look, BASE_TABLE) for shape in shapes], answer)
+        done = walked(self._walks(shapes, compiled), answer)
         decoder.close()
         return [np.stack([channels[c] for c in _order(len(channels))], axis=2) for channels in done]
 
@@ -490,15 +511,20 @@ def coder() -> Coder:
     return Coder(read(data))
 
 
-def encode_many(tiles: Sequence[Tile]) -> list[bytes]:
-    """Bodies of tiles uint8 [height, width, 1 or 3] in mode 5, coded in lockstep."""
-    return coder().encode(tiles)
+def encode_many(tiles: Sequence[Tile], compiled: bool = False) -> list[bytes]:
+    """Bodies of tiles uint8 [height, width, 1 or 3] in mode 5, coded in lockstep.
+
+    compiled: one by one, by loops that numba compiles, without the interpreter's lock; the same bytes.
+    """
+    return coder().encode(tiles, compiled)
 
 
-def decode_many(bodies: Sequence[bytes], shapes: Sequence[tuple[int, ...]]) -> list[Tile]:
-    """Tiles of bodies in mode 5: `shapes` are those of the tiles that were encoded.
+def decode_many(
+    bodies: Sequence[bytes], shapes: Sequence[tuple[int, ...]], compiled: bool = False
+) -> list[Tile]:
+    """Tiles of bodies in mode 5: `shapes` are those of the tiles that were encoded. compiled: as above.
 
     Raises:
         FormatError: a body can't be one. Samples are only certain once their check was compared.
     """
-    return coder().decode(bodies, shapes) if bodies else []
+    return coder().decode(bodies, shapes, compiled) if bodies else []

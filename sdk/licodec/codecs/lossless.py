@@ -289,7 +289,7 @@ class Looking:
         step: Pass,
         own: Lattice,
         earlier: Sequence[Lattice],
-        prediction: npt.NDArray[np.int32],
+        prediction: Bytes,
         table: Bytes,
     ) -> None:
         group = min(level, 1), len(earlier), step.name
@@ -299,16 +299,15 @@ class Looking:
         for top in range(0, h, rows):
             part = slice(top, min(top + rows, h))
             seen = run(net, step, own, earlier, part, w, self.scratch)
-            quarters = quarters_of(seen.linear.astype(np.int32), seen.correction)
-            of_part = prediction[part]
-            places = table_places(quarters, seen.activity).reshape(of_part.shape)
+            quarters = quarters_of(seen.linear.astype(np.int32), seen.correction).reshape(-1, w)
+            places = table_places(quarters, seen.activity.reshape(-1, w))
             np.take(table_of, places, out=table[part], mode="clip")
             quarters >>= 2
-            np.add(quarters.reshape(of_part.shape), seen.mean, out=of_part, casting="unsafe")
+            np.add(quarters, seen.mean, out=quarters, casting="unsafe")
             if earlier:
                 beside = earlier[0].at((step.target, 0, 0), part, w)
-                np.add(of_part, beside, out=of_part, casting="unsafe")
-            np.clip(of_part, 0, 255, out=of_part)
+                np.add(quarters, beside, out=quarters, casting="unsafe")
+            np.clip(quarters, 0, 255, out=prediction[part], casting="unsafe")
 
     def see(self, step: Pass, own: Lattice, earlier: Sequence[Lattice], parts: Sequence[slice]) -> Seen:
         """What the net of a pass of the finest lattice makes of some of its rows."""
@@ -350,7 +349,7 @@ def streams_of(
     def answer(asked: Sequence[Request | None]) -> Sequence[Bytes]:
         out = []
         for request, mine, stream in zip(asked, channels, streams, strict=True):
-            samples = NOTHING if request is None else request.samples_of(mine)
+            samples = NOTHING if request is None else np.ascontiguousarray(request.samples_of(mine))
             if request is not None:
                 name = None if request.phase is None else NAMES[request.phase]
                 group = None if name is None else (min(request.level, 1), request.plane, name)
@@ -751,7 +750,7 @@ class Lossless:
         bodies = [unit.body for _, _, unit in group]
         together = {
             LATTICE: lambda bodies, shapes: self.decode_lattices(bodies, shapes, timer),
-            LATTICE0: linear_lattice.decode_many,
+            LATTICE0: lambda bodies, shapes: linear_lattice.decode_many(bodies, shapes, self.compiled),
             THREEWAY: self.decode_threeway,
         }
         for mode, decode in together.items():

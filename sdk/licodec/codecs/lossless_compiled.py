@@ -279,7 +279,7 @@ def _look(
     earlier: int,
     weights: tuple[Integers, ...],
     table_of: Bytes,
-    prediction: Integers,
+    prediction: Bytes,
     table: Bytes,
 ) -> None:
     """A pass. `columns` are in a row of a phase, `corner` is where its first sample is; see `_row`."""
@@ -388,7 +388,7 @@ class Looking:
         step: Pass,
         own: Lattice,
         earlier: Sequence[Lattice],
-        prediction: npt.NDArray[np.int32],
+        prediction: Bytes,
         table: Bytes,
     ) -> None:
         group = min(level, 1), len(earlier), step.name

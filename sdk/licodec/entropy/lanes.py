@@ -306,8 +306,8 @@ class LaneDecoder:
         else:
             for segment in _segments([index.size for index in indices], self._lanes):
                 self._decode(segment, indices, out)
-        for tile, symbols in enumerate(out):
-            self._unescape(tile, symbols, indices[tile])
+            for tile, symbols in enumerate(out):
+                self._unescape(tile, symbols, indices[tile])
         return out
 
     def close(self) -> None:
@@ -348,15 +348,22 @@ class LaneDecoder:
         segment.scatter(states, self._states)
 
     def _decode_compiled(self, indices: Sequence[Bytes], out: Sequence[Bytes]) -> None:
-        from .lanes_compiled import decode_stage
+        from .lanes_compiled import decode_stage, put_escapes
 
-        symbols_of, spans = self._tables.symbols, self._tables.spans
+        tables = self._tables
+        symbols_of, spans = tables.symbols, tables.spans
         for tile, (index, symbols) in enumerate(zip(indices, out, strict=True)):
             at, end = self._at[tile], self._ends[tile]
             at = decode_stage(self._states[tile], self._words, at, end, index, symbols_of, spans, symbols)
             if at < 0:
                 raise self._words_end(tile)
             self._at[tile] = at
+        for tile, (index, symbols) in enumerate(zip(indices, out, strict=True)):
+            stored = self._escapes[tile][self._escape[tile] :]
+            escaped = put_escapes(symbols, index, tables.full, tables.frequencies, stored)
+            if escaped < 0:
+                self._unescape(tile, symbols, index)  # says what is wrong
+            self._escape[tile] += escaped
 
     def _unescape(self, tile: int, symbols: Bytes, index: Bytes) -> None:
         """Put the raw bytes in the places of a stage's escapes."""

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from licodec import compiled
+from licodec.entropy.lanes_reference import ESCAPE
 
 Integers = npt.NDArray[Any]
 
@@ -101,3 +102,32 @@ def encode_stages(
                     np.uint32((x // frequency) << np.uint32(12)) + x % frequency + (code & np.uint32(4095))
                 )
     return words.size - word, escapes.size - escape
+
+
+@compiled.function
+def put_escapes(
+    symbols: Integers, index: Integers, full: Integers, frequencies: Integers, stored: Integers
+) -> int:
+    """Put raw bytes in the places of a stage's escapes; returns how many there were, or -1, with all symbols
+    as they were, where too few are stored or one is needless.
+
+    symbols, index: uint8 [N]. full, frequencies: see `LaneTables`. stored: uint8, the bytes from here on.
+    """
+    places, count = np.empty(stored.size, np.int64), 0
+    for first in range(0, symbols.size, 512):
+        part, escapes = symbols[first : first + 512], 0
+        for i in range(part.size):
+            escapes += part[i] == ESCAPE
+        if not escapes:
+            continue
+        for i in range(first, first + part.size):
+            if symbols[i] == ESCAPE and not full[index[i]]:
+                if count == stored.size:
+                    return -1
+                if stored[count] != ESCAPE and frequencies[index[i], stored[count]]:
+                    return -1
+                places[count] = i
+                count += 1
+    for i in range(count):
+        symbols[places[i]] = stored[i]
+    return count
