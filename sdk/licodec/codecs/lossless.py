@@ -619,18 +619,30 @@ class Lossless:
         return Plan(chosen, 1, False, more)
 
     def _encode_tiles(self, group: Sequence[Tile], first: int, plan: Plan, timer: Timer) -> list[Unit]:
-        """Units of tiles, the first of which has that number: each in the smallest of the ways of a plan."""
+        """Units of tiles, the first of which has that number."""
+        small = [i for i, tile in enumerate(group) if tile.shape[0] * tile.shape[1] <= SMALL]
+        large = [i for i in range(len(group)) if i not in small]
+        best: dict[int, tuple[int, int, bytes]] = {}
+        for members, how in ((large, plan), (small, plan.more or plan)):
+            ways = self._smallest([group[i] for i in members], how, timer) if members else []
+            best |= dict(zip(members, ways, strict=True))
+        units = []
+        for i, tile in enumerate(group):
+            mode, flips, body = best[i]
+            units.append(_unit(mode, flips, check_of(tile, first + i), body))
+        return units
+
+    def _smallest(self, group: Sequence[Tile], plan: Plan, timer: Timer) -> list[tuple[int, int, bytes]]:
+        """Mode, flips and body of tiles: the smallest of the ways of a plan."""
         with timer("drawn"):
             drawn = [screen_content.best(tile, effort=0) for tile in group]
         best = [(int(mode), 0, body) for mode, body in drawn]
-        if plan.more and all(tile.shape[0] * tile.shape[1] <= SMALL for tile in group):
-            plan = plan.more
         rest = [i for i, (mode, _) in enumerate(drawn) if mode != screen_content.Mode.CONSTANT]
         with timer("flips"):
             judged = {i: _flips(group[i]) for i in rest}
         coders = {
             LATTICE: lambda tiles: self.encode_lattices(tiles, timer),
-            LATTICE0: linear_lattice.encode_many,
+            LATTICE0: lambda tiles: linear_lattice.encode_many(tiles, compiled=self.compiled),
             THREEWAY: self.encode_threeway,
         }
         for mode in plan.modes:
@@ -645,10 +657,7 @@ class Lossless:
                 if plan.drawn and len(drawn[i][1]) < CLOSE * len(best[i][2]):
                     mode, body = screen_content.best(group[i], effort=plan.drawn)
                     best[i] = min(best[i], (int(mode), 0, body), key=lambda way: len(way[2]))
-        return [
-            _unit(mode, flips, check_of(tile, first + i), body)
-            for i, (tile, (mode, flips, body)) in enumerate(zip(group, best, strict=True))
-        ]
+        return best
 
     def encode_lattices(self, group: Sequence[Tile], timer: Timer = NO_TIMER) -> list[bytes]:
         """Bodies of tiles in mode 4."""
