@@ -5,10 +5,10 @@
     tiles = model.batches.decode_batch(bodies, (h, w, c))
 
 The bytes are those of `lossless`, and so are the samples: all arithmetic is that of integers. What goes over
-the bus is the bodies, and a few numbers for each tile. Tiles of `encode_batch` need not say anything of
-themselves; what `encode_lattices` of the model says of them is what the CPU says, whose corrections are also
-found there. When not to use it: on the CPU, or for a few small
-tiles, which take as many launches (two for each pass) as a thousand large ones.
+the bus is the bodies, and a few numbers for each tile. What a tile says of itself (see `lossless_adaptation`)
+is nothing, or the caller's; the model's `encode_lattices` finds corrections on the CPU and offsets on the
+device, and says what the CPU alone would. When not to use it: on the CPU, or for a few small tiles, which
+take as many launches (two for each pass) as a thousand large ones.
 """
 
 from __future__ import annotations
