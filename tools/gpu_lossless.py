@@ -4,8 +4,9 @@
     python tools/gpu_lossless.py --pictures 8 --tag l-1
 
 Samples are made on the device and stay there; bodies start and end as bytes on the host. 1 GB is 10^9 samples
-of 8 bits. Each figure is the best of several runs, after one that compiles the kernels. What is decoded is
-compared with what was encoded. The stages are measured in a run of their own, by events on the device.
+of 8 bits. Tiles say nothing of themselves, so all of the work is the device's. Each figure is the best of
+several runs, after one that compiles the kernels. What is decoded is compared with what was encoded. The
+stages are measured in a run of their own, by events on the device.
 """
 
 from __future__ import annotations

@@ -785,7 +785,7 @@ class Lossless:
         """Tiles of bodies in mode 4, before they are turned back; FormatError where a body can't be one."""
         if not bodies:
             return []
-        adapted = [_split(body, shape[2]) for body, shape in zip(bodies, shapes, strict=True)]
+        adapted = [split(body, shape[2]) for body, shape in zip(bodies, shapes, strict=True)]
         decoder = lanes.LaneDecoder([body for _, body in adapted], self.tables, compiled=self.compiled)
 
         def answer(asked: Sequence[Request | None]) -> Sequence[Bytes]:
@@ -825,7 +825,7 @@ class Lossless:
         return self.threeway
 
 
-def _split(body: bytes | memoryview, planes: int) -> tuple[Adaptation, memoryview]:
+def split(body: bytes | memoryview, planes: int) -> tuple[Adaptation, memoryview]:
     """A body of mode 4: what the tile says of itself, and its lanes."""
     count, at = read_varint(body, 0)
     view = memoryview(body)

@@ -5,8 +5,10 @@
     tiles = model.batches.decode_batch(bodies, (h, w, c))
 
 The bytes are those of `lossless`, and so are the samples: all arithmetic is that of integers. What goes over
-the bus is the bodies, and a few numbers for each tile. When not to use it: on the CPU, or for a few small
-tiles, which take as many launches (two for each pass) as a thousand large ones.
+the bus is the bodies, and a few numbers for each tile. What a tile says of itself (see `lossless_adaptation`)
+is nothing, or the caller's; the model's `encode_lattices` finds corrections on the CPU and offsets on the
+device, and says what the CPU alone would. When not to use it: on the CPU, or for a few small tiles, which
+take as many launches (two for each pass) as a thousand large ones.
 """
 
 from __future__ import annotations
@@ -25,8 +27,37 @@ import triton
 
 from lic_format.errors import FormatError, LicWarning, UnsupportedError, UsageTypeError, UsageValueError
 from licodec.codecs import lossless_kernels as kernels
+from licodec.codecs.contract import Timer
 from licodec.codecs.lattices import BASE, EE, PASSES, Bytes, Lattice, Pass, inputs, places, sides
-from licodec.codecs.lossless import BASE_TABLE, HIDDEN_MAX, WEIGHT_UNIT, Lossless, Net, Nets, streams_of
+from licodec.codecs.lossless import (
+    BASE_TABLE,
+    FITTED,
+    HIDDEN_MAX,
+    NO_TIMER,
+    SCALES,
+    WEIGHT_UNIT,
+    Costs,
+    Lossless,
+    Net,
+    Nets,
+    Scratch,
+    corrected,
+    scales_by_activity,
+    split,
+    streams_of,
+    tables_by_activity,
+)
+from licodec.codecs.lossless_adaptation import (
+    NONE,
+    OFFSET_MAX,
+    STEP,
+    Adaptation,
+    Correction,
+    Group,
+    groups,
+    near,
+    write,
+)
 from licodec.codecs.registry import PILC_TILE_EXPONENT
 from licodec.codecs.screen_content import Tile
 from licodec.entropy import lanes as lane_coder
@@ -47,7 +78,8 @@ HIDDEN_MIDDLE: Final = (HIDDEN_MAX + 1) // 2
 """Taken from what the first layer gives, so that it is 256 high + low with high and low of 8 bits."""
 INT8_MAX: Final = 127 * 256 + 127
 """The largest such number; the smallest is -128 * 257."""
-HEAD_BYTES: Final = 8
+BY_SCALE: Final = 2 * OFFSET_MAX + 1
+"""Where 4 scale + quarter stands behind the tables of all offsets."""
 
 Mark = Callable[[str], None]
 """Is told the name of a stage of work behind each launch of it."""
@@ -63,11 +95,12 @@ def _unmarked(name: str) -> None:
 @dataclass(frozen=True, eq=False)
 class DeviceNet:
     """A net as `kernels.predict` takes it. k, a, b: inputs and units, with as many of nought as make
-    powers of two."""
+    powers of two. linear: int32 [K], of the net as it is, on the host."""
 
     k: int
     a: int
     b: int
+    linear: npt.NDArray[np.int32]
     first: torch.Tensor
     second: torch.Tensor
     integers: torch.Tensor
@@ -79,11 +112,8 @@ def device_net(net: Net, name: str, device: torch.device) -> DeviceNet:
     second = np.rint(net.second.astype(np.float64) * WEIGHT_UNIT).astype(np.int64)
     used = first.shape[1] - 1
     k, a, b = (max(32, triton.next_power_of_2(n)) for n in (used, len(first) - 1, len(second)))
-    integers = np.zeros(k + a + 3 * b + 3, np.int64)
-    linear, after_first, after_second, correction, activity, added = np.split(
-        integers, np.cumsum([k, a, b, b, b])
-    )
-    linear[:used] = first[0, :-1]
+    integers = np.zeros(a + 3 * b + 3, np.int64)
+    after_first, after_second, correction, activity, added = np.split(integers, np.cumsum([a, b, b, b]))
     after_first[: len(first) - 1] = first[1:, -1]
     after_second[: len(second)] = second[:, -1] + HIDDEN_MIDDLE * second[:, :-1].sum(axis=1)
     correction[: len(second)], activity[: len(second)] = third[:, :-1]
@@ -92,10 +122,17 @@ def device_net(net: Net, name: str, device: torch.device) -> DeviceNet:
         k,
         a,
         b,
+        _linear(net, k),
         torch.from_numpy(_halves(first[1:, :-1], a, k, f"{name}.first")).to(device),
         torch.from_numpy(_halves(second[:, :-1], b, a, f"{name}.second")).to(device),
         torch.from_numpy(integers.astype(np.int32)).to(device),
     )
+
+
+def _linear(net: Net, k: int) -> npt.NDArray[np.int32]:
+    out = np.zeros(k, np.int32)
+    out[: net.first.shape[1] - 1] = net.first[0, :-1]
+    return out
 
 
 def _halves(matrix: npt.NDArray[np.int64], rows: int, columns: int, name: str) -> npt.NDArray[np.int8]:
@@ -132,6 +169,11 @@ class Stage:
     @property
     def count(self) -> int:
         return self.height * self.width
+
+    @property
+    def group(self) -> Group | None:
+        """Whose net it has; None for a base."""
+        return None if self.step is None else (min(self.level, 1), self.plane, self.step.name)
 
 
 def stages_of(shape: tuple[int, ...], device: torch.device) -> list[Stage]:
@@ -183,6 +225,14 @@ def _places(lattice: Lattice, step: Pass, plane: int, level: int, width: int, ar
     return torch.from_numpy(out)
 
 
+@dataclass(frozen=True, eq=False)
+class Change:
+    """How a group is to be in each tile: see `kernels.predict`."""
+
+    rows: torch.Tensor
+    chosen: torch.Tensor
+
+
 # --- Batches of tiles ---------------------------------------------------------------------------------------
 
 
@@ -193,27 +243,70 @@ class DeviceLattices:
         UnsupportedError: weights that the kernels can't take.
     """
 
-    def __init__(self, nets: Nets, table_of: Bytes, tables: LaneTables, device: str) -> None:
+    def __init__(self, nets: Nets, scales: Bytes, tables: LaneTables, device: str) -> None:
         self.device = torch.device(device)
+        self._plain = nets
         self._nets = {
             (which, plane, name): device_net(net, f"{which}.{plane}.{name}", self.device)
             for (which, plane, name), net in nets.items()
         }
-        self._table_of = torch.from_numpy(table_of).to(self.device)
+        self._tables_of = self._by_offset(scales, scales_by_activity(scales))
+        self._tables_by_scale = self._by_offset(np.arange(SCALES, dtype=np.uint8))
+        costs = Costs(tables).of_offsets.T.astype(np.int32)
+        self._costs = torch.from_numpy(np.ascontiguousarray(costs)).to(self.device)
         self._slots = torch.from_numpy(tables.slots.view(np.int32).copy()).to(self.device)
         self._codes = torch.from_numpy(tables.codes.copy()).to(self.device)
         self._stages: dict[tuple[int, ...], list[Stage]] = {}
 
-    def encode_batch(
-        self, tiles: torch.Tensor, *, lanes: int | None = None, mark: Mark = _unmarked
-    ) -> list[bytes]:
-        """Bodies of tiles, uint8 [T, h, w, 1 or 3], on the device: the bytes of `Lossless.encode_lattices`.
+    def _by_offset(self, scales: Bytes, *more: Bytes) -> torch.Tensor:
+        """`tables_by_activity` of all offsets, and rows behind them: uint8 [7 or more, 4 len(scales)]."""
+        tables = [tables_by_activity(scales, offset) for offset in range(-OFFSET_MAX, OFFSET_MAX + 1)]
+        return torch.from_numpy(np.stack([*tables, *more])).to(self.device)
 
-        lanes: a power of two, 1..512, where it isn't to be what the format's writer takes.
+    def encode_batch(
+        self,
+        tiles: torch.Tensor,
+        adaptations: Sequence[Adaptation] | None = None,
+        *,
+        lanes: int | None = None,
+        mark: Mark = _unmarked,
+    ) -> list[bytes]:
+        """Bodies of tiles, uint8 [T, h, w, 1 or 3], on the device.
+
+        adaptations: what each tile is to say of itself; nothing where there are none. lanes: a power of two,
+        1..512, where it isn't to be what the format's writer takes.
 
         Raises:
-            UsageTypeError, UsageValueError: a tensor of another dtype, shape or place.
+            UsageTypeError, UsageValueError: a tensor of another dtype, shape or place; adaptations of another
+                count, or that can't be written.
+            FormatError: a correction that a reader would refuse.
         """
+        if adaptations is None:
+            adaptations = [NONE] * len(tiles)
+        return self._encode_parts(tiles, adaptations, lanes, mark, choose=False)
+
+    def encode_suited(
+        self,
+        tiles: torch.Tensor,
+        corrections: Sequence[Mapping[Group, Correction]],
+        *,
+        lanes: int | None = None,
+        mark: Mark = _unmarked,
+    ) -> list[bytes]:
+        """Bodies of tiles that say of themselves these corrections and what offsets suit them best: the
+        bytes of `Lossless.encode_lattices`. Otherwise as `encode_batch`."""
+        adaptations = [Adaptation({}, each) for each in corrections]
+        return self._encode_parts(tiles, adaptations, lanes, mark, choose=True)
+
+    def _encode_parts(
+        self,
+        tiles: torch.Tensor,
+        adaptations: Sequence[Adaptation],
+        lanes: int | None,
+        mark: Mark,
+        *,
+        choose: bool,
+    ) -> list[bytes]:
         if tiles.dtype != torch.uint8 or tiles.ndim != 4:
             raise UsageTypeError(
                 f"tiles: expected uint8 [T, h, w, c], found {tiles.dtype} {tuple(tiles.shape)}",
@@ -229,12 +322,19 @@ class DeviceLattices:
             raise UsageValueError(
                 f"lanes: expected a power of two, 1..{LANES_MAX}, found {lanes}", argument="lanes"
             )
+        if len(adaptations) != len(tiles):
+            raise UsageValueError(
+                f"adaptations: expected {len(tiles)}, found {len(adaptations)}", argument="adaptations"
+            )
+        for adaptation in adaptations:
+            _check_adaptation(adaptation)
         of_tile = lanes or lane_coder.lanes_for(int(np.prod(shape)))
         together = max(1, AT_ONCE // int(np.prod(shape)))
         out: list[bytes] = []
         with self._at_work():
             for first in range(0, len(tiles), together):
-                out += self._encode(tiles[first : first + together], shape, of_tile, mark)
+                part = slice(first, first + together)
+                out += self._encode(tiles[part], shape, adaptations[part], of_tile, mark, choose=choose)
         return out
 
     def decode_batch(
@@ -269,10 +369,40 @@ class DeviceLattices:
             found = self._stages[shape] = stages_of(shape, self.device)
         return found
 
+    def _changes(self, adaptations: Sequence[Adaptation], *, by_scale: bool = False) -> dict[Group, Change]:
+        """How the groups are to be in each tile; `by_scale`: to give 4 scale + quarter for tables.
+
+        Raises:
+            FormatError: see `lossless.corrected`.
+        """
+        chosen = np.zeros((len(self._nets), len(adaptations), 2), np.int32)
+        chosen[:, :, 1] = BY_SCALE if by_scale else OFFSET_MAX
+        rows = [[net.linear] for net in self._nets.values()]
+        for tile, adaptation in enumerate(adaptations):
+            if adaptation is NONE:
+                continue
+            for number, (group, net) in enumerate(self._nets.items()):
+                if not by_scale:
+                    chosen[number, tile, 1] += adaptation.offsets.get(group, 0)
+                if (correction := adaptation.corrections.get(group)) is not None:
+                    chosen[number, tile, 0] = len(rows[number])
+                    rows[number].append(_linear(corrected(self._plain[group], group, correction), net.k))
+        linear = torch.from_numpy(np.concatenate([row for of_group in rows for row in of_group])).to(
+            self.device
+        )
+        chosen_there = torch.from_numpy(chosen).to(self.device)
+        out, first = {}, 0
+        for number, (group, net) in enumerate(self._nets.items()):
+            size = net.k * len(rows[number])
+            out[group] = Change(linear[first : first + size], chosen_there[number])
+            first += size
+        return out
+
     def _predict(
         self,
         stage: Stage,
         step: Pass,
+        changes: Mapping[Group, Change],
         shape: tuple[int, ...],
         planes: torch.Tensor,
         values: torch.Tensor,
@@ -282,7 +412,8 @@ class DeviceLattices:
     ) -> None:
         """Launch `kernels.predict`; values and indices [T, all symbols of a tile] if `code`, else those of
         the stage."""
-        net = self._nets[min(stage.level, 1), stage.plane, step.name]
+        group = min(stage.level, 1), stage.plane, step.name
+        net, change = self._nets[group], changes[group]
         area, count = shape[0] * shape[1], stage.count
         blocks = -(-count // SAMPLES)
         kernels.predict[(len(planes) * blocks,)](
@@ -293,7 +424,9 @@ class DeviceLattices:
             net.first,
             net.second,
             net.integers,
-            self._table_of,
+            change.rows,
+            self._tables_of,
+            change.chosen,
             count,
             stage.width,
             stage.stride_y,
@@ -342,8 +475,18 @@ class DeviceLattices:
             **LAUNCH,
         )
 
-    def _encode(self, tiles: torch.Tensor, shape: tuple[int, ...], lanes: int, mark: Mark) -> list[bytes]:
+    def _encode(
+        self,
+        tiles: torch.Tensor,
+        shape: tuple[int, ...],
+        adaptations: Sequence[Adaptation],
+        lanes: int,
+        mark: Mark,
+        *,
+        choose: bool,
+    ) -> list[bytes]:
         count, size = len(tiles), int(np.prod(shape))
+        changes = self._changes(adaptations, by_scale=choose)
         planes = _planes_of(tiles)
         mark("colour")
         stages = self._stages_of(shape)
@@ -355,9 +498,13 @@ class DeviceLattices:
                 indices[:, stage.first : stage.first + stage.count] = BASE_TABLE + stage.plane
                 mark("base")
             else:
-                self._predict(stage, stage.step, shape, planes, symbols, indices, code=True)
+                self._predict(stage, stage.step, changes, shape, planes, symbols, indices, code=True)
                 mark("nets")
         del planes
+        if choose:
+            adaptations = self._suited(stages, adaptations, symbols, indices)
+            mark("offsets")
+        said = [write(adaptation, shape[2]) for adaptation in adaptations]
         starts = torch.tensor(
             [*(stage.first for stage in stages), size], dtype=torch.int32, device=self.device
         )
@@ -382,12 +529,16 @@ class DeviceLattices:
         )
         mark("lanes")
         used = size - first.cpu().numpy().astype(np.int64)
-        heads = [bytes([lanes.bit_length() - 1]) + write_varint(n) for n in used[:, 1].tolist()]
+        heads = [
+            write_varint(len(each)) + each + bytes([lanes.bit_length() - 1]) + write_varint(n)
+            for each, n in zip(said, used[:, 1].tolist(), strict=True)
+        ]
+        head_length = max(len(head) for head in heads)
         head_sizes = np.array([len(head) for head in heads], np.int32)
         ends = np.cumsum(head_sizes + used[:, 1] + 4 * lanes + 2 * used[:, 0])
         total = int(ends[-1])
         out = torch.empty(total, dtype=torch.uint8, device=self.device)
-        padded = bytearray().join(head.ljust(HEAD_BYTES, b"\0") for head in heads)
+        padded = bytearray().join(head.ljust(head_length, b"\0") for head in heads)
         kernels.pack[(count,)](
             torch.frombuffer(padded, dtype=torch.uint8).to(self.device),
             torch.from_numpy(head_sizes).to(self.device),
@@ -399,7 +550,7 @@ class DeviceLattices:
             out,
             lanes,
             size,
-            HEAD=HEAD_BYTES,
+            head_length,
             LANES=LANES_MAX,
             BLOCK=PACKED,
             **LAUNCH,
@@ -411,6 +562,46 @@ class DeviceLattices:
         view = host.numpy().data
         return [
             bytes(view[start:end]) for start, end in zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True)
+        ]
+
+    def _suited(
+        self,
+        stages: Sequence[Stage],
+        adaptations: Sequence[Adaptation],
+        symbols: torch.Tensor,
+        indices: torch.Tensor,
+    ) -> list[Adaptation]:
+        """Choose the offsets of all tiles as `lossless.offset_of` does, and turn scales into tables.
+
+        indices: [T, symbols of a tile], 4 scale + quarter before, tables after; those of bases stay.
+        """
+        totals: dict[Group, torch.Tensor] = {}
+        for stage in stages:
+            if stage.group is None:
+                continue
+            some = slice(stage.first, stage.first + stage.count, max(1, stage.count // (2 * FITTED)))
+            places = indices[:, some].to(torch.int64) << 8 | symbols[:, some]
+            found = torch.stack([costs[places].sum(dim=1) for costs in self._costs])
+            before = totals.get(stage.group)
+            totals[stage.group] = found if before is None else before + found
+        offsets: dict[Group, npt.NDArray[np.int64]] = {}
+        for group, total in totals.items():
+            of_tiles = total.cpu().numpy()
+            gains = of_tiles.min(axis=0) < of_tiles[OFFSET_MAX]
+            offsets[group] = np.where(gains, of_tiles.argmin(axis=0) - OFFSET_MAX, 0)
+        rows = {
+            group: torch.from_numpy(OFFSET_MAX + offset).to(self.device)[:, None]
+            for group, offset in offsets.items()
+        }
+        for stage in stages:
+            if stage.group is not None:
+                part = indices[:, stage.first : stage.first + stage.count]
+                part.copy_(self._tables_by_scale[rows[stage.group], part.to(torch.int64)])
+        return [
+            Adaptation(
+                {group: int(offset[tile]) for group, offset in offsets.items()}, adaptation.corrections
+            )
+            for tile, adaptation in enumerate(adaptations)
         ]
 
     def _decode(
@@ -426,8 +617,10 @@ class DeviceLattices:
         sections = np.zeros((count, 4), np.int64)
         lanes = np.zeros(count, np.int32)
         start_states = np.full((count, LANES_MAX), STATE_MIN, np.uint32)
+        adapted = [split(body, shape[2]) for body in bodies]
+        changes = self._changes([adaptation for adaptation, _ in adapted])
         start = 0
-        for tile, body in enumerate(bodies):
+        for tile, (_, body) in enumerate(adapted):
             lanes[tile], escapes_at, states_at, words_at = sections_of(body)
             sections[tile] = (
                 start + words_at,
@@ -437,7 +630,9 @@ class DeviceLattices:
             )
             start_states[tile, : lanes[tile]] = np.frombuffer(body, "<u4", lanes[tile], states_at)
             start += len(body)
-        data = torch.frombuffer(bytearray().join(bodies), dtype=torch.uint8).to(self.device)
+        data = torch.frombuffer(bytearray().join([body for _, body in adapted]), dtype=torch.uint8).to(
+            self.device
+        )
         sections_there = torch.from_numpy(sections).to(self.device)
         lanes_there = torch.from_numpy(lanes).to(self.device)
         states = torch.from_numpy(start_states.view(np.int32)).to(self.device)
@@ -451,7 +646,7 @@ class DeviceLattices:
         indices = torch.empty_like(values)
         for stage in stages:
             if stage.step is not None:
-                self._predict(stage, stage.step, shape, planes, values, indices, code=False)
+                self._predict(stage, stage.step, changes, shape, planes, values, indices, code=False)
                 mark("nets")
             kernels.decode_lanes[(count,)](
                 data,
@@ -497,6 +692,22 @@ def _check_shape(shape: tuple[int, ...]) -> None:
             f"shape: expected [h, w, 1 or 3] of 1..2^{PILC_TILE_EXPONENT} pixels, found {shape}",
             argument="shape",
         )
+
+
+def _check_adaptation(adaptation: Adaptation) -> None:
+    for group, offset in adaptation.offsets.items():
+        if not -OFFSET_MAX <= offset <= OFFSET_MAX:
+            raise UsageValueError(
+                f"adaptations: offset {offset} of {group}, expected -{OFFSET_MAX}..{OFFSET_MAX}",
+                argument="adaptations",
+            )
+    for group, correction in adaptation.corrections.items():
+        if group[0] or correction.dtype != np.int8 or correction.shape != near(*group[1:]).shape:
+            raise UsageValueError(
+                f"adaptations: a correction of {group}, {correction.dtype} {correction.shape}; expected int8 "
+                "for each near input of a group of class 0",
+                argument="adaptations",
+            )
 
 
 def _planes_of(tiles: torch.Tensor) -> torch.Tensor:
@@ -564,22 +775,35 @@ class LosslessOnDevice(Lossless):
 
     def __init__(self, weights: Weights, device: str) -> None:
         super().__init__(weights)
-        self.batches = DeviceLattices(self.nets, self.table_of, self.tables, device)
+        self.batches = DeviceLattices(self.nets, self.scales, self.tables, device)
 
-    def encode_lattices(self, group: Sequence[Tile]) -> list[bytes]:
+    def compile(self) -> None:
+        """Nothing: a device takes many tiles at a time, compiled loops one."""
+
+    def encode_lattices(self, group: Sequence[Tile], timer: Timer = NO_TIMER) -> list[bytes]:
+        """See `Lossless`."""
+        scratch = Scratch()
+        with timer("corrections"):
+            corrections = [self._corrections(tile, scratch) for tile in group]
         bodies = [b""] * len(group)
-        for members in _by_shape([tile.shape for tile in group]).values():
-            tiles = torch.from_numpy(np.stack([group[i] for i in members])).to(self.batches.device)
-            for i, body in zip(members, self.batches.encode_batch(tiles), strict=True):
-                bodies[i] = body
+        with timer("device"):
+            for members in _by_shape([tile.shape for tile in group]).values():
+                tiles = torch.from_numpy(np.stack([group[i] for i in members])).to(self.batches.device)
+                found = self.batches.encode_suited(tiles, [corrections[i] for i in members])
+                for i, body in zip(members, found, strict=True):
+                    bodies[i] = body
         return bodies
 
-    def decode_lattices(self, bodies: Sequence[bytes], shapes: Sequence[tuple[int, ...]]) -> list[Tile]:
+    def decode_lattices(
+        self, bodies: Sequence[bytes], shapes: Sequence[tuple[int, ...]], timer: Timer = NO_TIMER
+    ) -> list[Tile]:
+        """See `Lossless`."""
         tiles: list[Tile] = [np.empty(0, np.uint8)] * len(bodies)
-        for shape, members in _by_shape(shapes).items():
-            found = self.batches.decode_batch([bodies[i] for i in members], shape).cpu().numpy()
-            for i, tile in zip(members, found, strict=True):
-                tiles[i] = tile
+        with timer("device"):
+            for shape, members in _by_shape(shapes).items():
+                found = self.batches.decode_batch([bodies[i] for i in members], shape).cpu().numpy()
+                for i, tile in zip(members, found, strict=True):
+                    tiles[i] = tile
         return tiles
 
 
@@ -616,20 +840,46 @@ def on_device(weights: Weights, device: str) -> Lossless:
 
 
 def differs(model: LosslessOnDevice) -> str | None:
-    """What a device makes otherwise than the CPU of a tile that takes every kernel; None where nothing."""
-    tile = trial_tile()
-    expected = lane_coder.encode_many(
-        streams_of([tile], model.nets, model.table_of), model.tables, [LANES_MAX]
-    )
+    """What a device makes otherwise than the CPU of a tile that takes every kernel, once saying nothing of
+    itself and once much; None where nothing."""
+    tiles, adaptations = [trial_tile()] * 2, [NONE, trial_adaptation(model.nets)]
+    expected = bodies_of(model, tiles, adaptations, LANES_MAX)
     try:
-        samples = model.batches.decode_batch(expected, tile.shape)
+        samples = model.batches.decode_batch(expected, tiles[0].shape)
     except FormatError as error:
         return f"it cannot decode what the CPU encoded ({error})"
-    if not np.array_equal(samples[0].cpu().numpy(), tile):
+    if not np.array_equal(samples.cpu().numpy(), np.stack(tiles)):
         return "it decodes other samples than the CPU"
-    if model.batches.encode_batch(samples, lanes=LANES_MAX) != expected:
+    if model.batches.encode_batch(samples, adaptations, lanes=LANES_MAX) != expected:
         return "it encodes to other bytes than the CPU"
     return None
+
+
+def bodies_of(
+    model: Lossless, tiles: Sequence[Tile], adaptations: Sequence[Adaptation], lanes: int
+) -> list[bytes]:
+    """What the CPU makes of tiles that say this of themselves."""
+    scratch = Scratch()
+    looks = [model.look(model.tables_of(each), each, scratch) for each in adaptations]
+    streams = [
+        [(symbols, tables) for _, symbols, tables in stream]
+        for stream in streams_of(tiles, looks, model.dtype)
+    ]
+    coded = lane_coder.encode_many(streams, model.tables, [lanes] * len(tiles))
+    said = [write(each, tile.shape[2]) for each, tile in zip(adaptations, tiles, strict=True)]
+    return [write_varint(len(head)) + head + body for head, body in zip(said, coded, strict=True)]
+
+
+def trial_adaptation(nets: Nets) -> Adaptation:
+    """All offsets, and corrections that make the weights of linear predictions smaller, in each plane but for
+    one pass of it."""
+    offsets = {group: number % (2 * OFFSET_MAX + 1) - OFFSET_MAX for number, group in enumerate(groups(3))}
+    corrections = {}
+    for group in groups(3):
+        if group[0] == 0 and group[2] != PASSES[group[1]].name:
+            weights = nets[group].first[0, near(*group[1:])]
+            corrections[group] = -np.clip(np.fix(weights / STEP), -3, 3).astype(np.int8)
+    return Adaptation(offsets, corrections)
 
 
 def trial_tile() -> Tile:

@@ -14,12 +14,12 @@ import triton.language as tl
 
 _NUMBERS = (
     *("count", "width", "height", "stride_y", "stride_x", "target", "area", "tile_samples", "row_length"),
-    *("row_first", "blocks", "base_table", "stage_count", "lanes", "plane", "own", "around"),
+    *("row_first", "blocks", "base_table", "stage_count", "lanes", "plane", "own", "around", "head_length"),
 )
 """Arguments that differ between stages: none of their values is worth a kernel of its own."""
 
 
-@triton.jit(do_not_specialize=_NUMBERS)
+@triton.jit(do_not_specialize=_NUMBERS, do_not_specialize_on_alignment=("chosen",))
 def predict(
     planes: tl.tensor,
     values: tl.tensor,
@@ -28,7 +28,9 @@ def predict(
     first: tl.tensor,
     second: tl.tensor,
     integers: tl.tensor,
-    table_of: tl.tensor,
+    rows: tl.tensor,
+    tables_of: tl.tensor,
+    chosen: tl.tensor,
     count: tl.tensor,
     width: tl.tensor,
     stride_y: tl.tensor,
@@ -58,8 +60,10 @@ def predict(
     places: int32 [5, K + 4]. Of each input, then of the nearest four: offset in the tile, rows and columns
         further, last row and column of its phase.
     first: int8 [2, A, K], low and high; second: int8 [2, B, A], for units less 16384.
-    integers: int32, linear weights [K], what is added in the first layer [A] and in the second [B], weights
-        of correction and activity [2, B], then what is added to the linear prediction and to these two.
+    integers: int32, what is added in the first layer [A] and in the second [B], weights of correction and
+        activity [2, B], then what is added to the linear prediction and to these two.
+    rows: int32 [any, K], linear weights; tables_of: uint8 [any, 16384], tables by activity and quarter.
+    chosen: int32 [tiles, 2], which of the rows and which of the tables a tile has.
     count, width: samples of the pass in a tile and in a row of them. stride_y, stride_x: from one to the next
         in a plane; target: offset of the first. plane: of the pass; own, around: inputs of its own and of
         each earlier plane.
@@ -111,8 +115,9 @@ def predict(
     u = tl.dot(low8, weights_high, acc=u, out_dtype=tl.int32)
     u = tl.dot(high8, weights_low, acc=u, out_dtype=tl.int32) << 8
     u = tl.dot(low8, weights_low, acc=u, out_dtype=tl.int32)
-    u = tl.minimum(tl.maximum(u + tl.load(integers + K + a)[None, :], 0), 32767) - 16384
-    line = tl.sum(seen * tl.load(integers + k)[None, :], axis=1)
+    u = tl.minimum(tl.maximum(u + tl.load(integers + a)[None, :], 0), 32767) - 16384
+    row = rows + tl.load(chosen + tile * 2) * K
+    line = tl.sum(seen * tl.load(row + k)[None, :], axis=1)
 
     low = ((u + 128) & 255) - 128
     high = (u - low) >> 8
@@ -125,8 +130,8 @@ def predict(
     v = tl.dot(low8, weights_high, acc=v, out_dtype=tl.int32)
     v = tl.dot(high8, weights_low, acc=v, out_dtype=tl.int32) << 8
     v = tl.dot(low8, weights_low, acc=v, out_dtype=tl.int32)
-    v = tl.minimum(tl.maximum((v + tl.load(integers + K + A + b)[None, :]) >> 6, 0), 32767)
-    third = integers + K + A + B
+    v = tl.minimum(tl.maximum((v + tl.load(integers + A + b)[None, :]) >> 6, 0), 32767)
+    third = integers + A + B
     added = third + 2 * B
     correction = tl.sum(v * tl.load(third + b)[None, :], axis=1) + tl.load(added + 1)
     activity = tl.sum(v * tl.load(third + B + b)[None, :], axis=1) + tl.load(added + 2)
@@ -134,6 +139,7 @@ def predict(
     # Quarters of a level: (linear / 512 + correction / 4096) 4, rounded.
     quarters = (line + tl.load(added) + (correction >> 3) + 64 + 2 * 128) >> 7
     activity = tl.minimum(tl.maximum(activity >> 6, 0), 4095)
+    table_of = tables_of + tl.load(chosen + tile * 2 + 1) * 16384
     table = tl.load(table_of + activity * 4 + (quarters & 3))
     value = tl.minimum(tl.maximum((quarters >> 2) + mean + green, 0), 255)
     if CODE:
@@ -358,15 +364,15 @@ def pack(
     out: tl.tensor,
     lanes: tl.tensor,
     row_length: tl.tensor,
-    HEAD: tl.constexpr,
+    head_length: tl.tensor,
     LANES: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
     """Bodies one after the other: head, escapes, states, words.
 
-    heads: uint8 [tiles, HEAD], lanes and count of escapes, the first `head_sizes` [tiles] of them. escapes,
-    states, words, first: as `encode_lanes` left them; states as uint8 [tiles, 4 LANES], words as uint8
-    [tiles, 2 row_length]. starts: int64 [tiles + 1], of the bodies in `out`.
+    heads: uint8 [tiles, head_length], adaptation, lanes and count of escapes, the first `head_sizes` [tiles]
+    of them. escapes, states, words, first: as `encode_lanes` left them; states as uint8 [tiles, 4 LANES],
+    words as uint8 [tiles, 2 row_length]. starts: int64 [tiles + 1], of the bodies in `out`.
     """
     tile = tl.program_id(0).to(tl.int64)
     start = tl.load(starts + tile)
@@ -383,7 +389,7 @@ def pack(
         in_escapes = (n >= before_escapes) & (n < before_states)
         in_states = (n >= before_states) & (n < before_words)
         in_words = (n >= before_words) & inside
-        byte = tl.load(heads + tile * HEAD + n, mask=in_head, other=0)
+        byte = tl.load(heads + tile * head_length + n, mask=in_head, other=0)
         byte |= tl.load(
             escapes + tile * row_length + first_escape + (n - before_escapes), mask=in_escapes, other=0
         )
