@@ -32,7 +32,7 @@ from licodec import options, store, targets
 from licodec.atomic import write_atomic
 from licodec.codecs.contract import USUAL, LosslessModel, LosslessWish, Shared, Stages
 from licodec.codecs.registry import CODECS, LOSSLESS, Area, CodecEntry
-from licodec.images import Picture, check_lossless, from_picture, psnr, reduced, to_picture
+from licodec.images import Picture, check_lossless, from_picture, no_mode_for, psnr, reduced, to_picture
 from licodec.models import CACHE, Loaded, Request, codec_entry, resolve_device
 from licodec.options import EncodeOptions
 from licodec.regions import Region, area_of, shrunk
@@ -862,6 +862,11 @@ def mode_of(head: Head) -> str:
     if head.colour == Colour.GREY:
         return f"LA{deep}" if head.alpha else f"I{deep}" if deep else "L"
     return f"{'RGBA' if head.alpha else 'RGB'}{deep}"
+
+
+def no_mode(head: Head) -> str:
+    """What is to be said of a picture that Pillow has no mode for."""
+    return no_mode_for(mode_of(head).partition(";")[0])
 
 
 # --- codecs, cache, place, time -------------------------------------------------------------------

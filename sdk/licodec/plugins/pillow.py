@@ -156,10 +156,9 @@ class LicImageFile(ImageFile.ImageFile):
     def _mode_for(self, head: lic_format.Head) -> str:
         mode = _MODES.get((head.colour, head.depth, head.alpha))
         if mode is None:
-            from licodec.images import no_mode_for
+            from licodec import api
 
-            grey = head.colour == lic_format.Colour.GREY
-            raise LicUnsupportedError(no_mode_for("LA" if grey else "RGBA" if head.alpha else "RGB"))
+            raise LicUnsupportedError(api.no_mode(head))
         return mode
 
     def draft(  # Pillow's contract: a hint, taken where a smaller picture is decoded in less time
