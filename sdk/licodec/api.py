@@ -360,7 +360,11 @@ def _encode(
 def _warm_up(loaded: Loaded) -> LicFile:
     import numpy as np
 
-    picture = Picture(np.full((WARM_UP_SIDE, WARM_UP_SIDE, 3), 128, np.uint8))
+    samples = np.full((WARM_UP_SIDE, WARM_UP_SIDE, 3), 128, np.uint8)
+    if codec_entry(loaded.ref.codec).lossless:
+        _lossless(loaded).compile()
+        samples += np.indices(samples.shape, np.uint8).sum(0, dtype=np.uint8) * 7 % 30
+    picture = Picture(samples)
     file = lic_format.container.read(
         _coded(loaded, picture, options.rate_index(options.DEFAULT_QUALITY), None, None, USUAL)
     )

@@ -101,6 +101,33 @@ def products_on_one_thread() -> contextlib.AbstractContextManager[None]:
     return _products.held()
 
 
+class _Turns:
+    """A lock that no child finds taken."""
+
+    def __init__(self) -> None:
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def taken(self) -> Iterator[None]:
+        with self._lock:
+            yield
+
+
+_turns = _Turns()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_turns.after_fork)
+
+
+def one_at_a_time() -> contextlib.AbstractContextManager[None]:
+    """For work of many short NumPy calls, in threads that otherwise run without the interpreter's lock. Each
+    call hands that lock over, and two threads at such work take several times as long as one after the other.
+    Not to be nested."""
+    return _turns.taken()
+
+
 @functools.cache
 def _blas() -> ThreadpoolController:
     return ThreadpoolController().select(user_api="blas")

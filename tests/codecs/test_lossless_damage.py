@@ -24,7 +24,7 @@ SIDE = 32
 
 def tile_of(samples: Samples, number: int) -> Unit:
     """The unit of a tile in some place of a picture."""
-    (unit,) = lic_format.read(licodec.encode(samples, lossless=True)).units
+    (unit,) = lic_format.read(licodec.encode(samples, lossless=True, tile_modes="lattice")).units
     return with_record(unit, check=check_of(samples, number))
 
 

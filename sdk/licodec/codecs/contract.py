@@ -116,6 +116,10 @@ class LosslessModel(Model, Protocol):
         """Code a picture as `Model.encode` does, where `rate` says nothing."""
         ...
 
+    def compile(self) -> None:
+        """Get ready what takes time once and makes later calls faster, where there is such a thing."""
+        ...
+
     def decode_region(self, part: Part, area: Area, *, stages: Stages | None = None) -> Picture:
         """Rows and columns of a picture, of the units that show them (the registry's `regions` says which);
         FormatError where their payload isn't valid. Memory: a small multiple of the area's."""

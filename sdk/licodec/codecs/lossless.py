@@ -80,7 +80,7 @@ from licodec.entropy.lanes import LaneTables
 from licodec.entropy.lanes_reference import ESCAPE, PRECISION, TOTAL
 from licodec.images import Picture
 from licodec.store.weights import Weights
-from licodec.threads import products_on_one_thread, wanted
+from licodec.threads import one_at_a_time, products_on_one_thread, wanted
 
 if TYPE_CHECKING:
     from licodec.codecs.lossless_compiled import CompiledNets
@@ -395,13 +395,11 @@ class Costs:
 def offset_of(stage: Sequence[Stage], costs: Costs) -> int:
     """By how many scales the stages of a group, whose tables are 4 scale + quarter, are coded best. Judged on
     a part of long ones."""
-    counts = np.zeros(4 * SCALES * 256, np.int64)
-    for _, symbols, scales in stage:
-        every = slice(None, None, max(1, symbols.size // (2 * FITTED)))
-        places = scales[every].astype(np.intp) << 8 | symbols[every]
-        counts += np.bincount(places, minlength=counts.size)
-    seen = counts.nonzero()[0]
-    totals = counts[seen].astype(np.float64) @ costs.of_offsets[seen]
+    step = max(1, sum(symbols.size for _, symbols, _ in stage) // FITTED)
+    places = np.concatenate(
+        [scales[::step].astype(np.intp) << 8 | symbols[::step] for _, symbols, scales in stage]
+    )
+    totals = costs.of_offsets.take(places, axis=0).sum(axis=0)
     best = int(totals.argmin())
     return best - OFFSET_MAX if totals[best] < totals[OFFSET_MAX] else 0
 
@@ -454,6 +452,7 @@ which NumPy codes some four million."""
 
 CODED: Final = {"lattice": LATTICE, "lattice0": LATTICE0, "threeway": THREEWAY}
 """Tile modes for photographs."""
+NAMED: Final = {mode: name for name, mode in CODED.items()}
 LADDER: Final = ((LATTICE0,), (LATTICE,), (LATTICE, LATTICE0, THREEWAY))
 """Those of little, usual and the highest effort."""
 WITH_NETS, EVERYTHING = 4, 9
@@ -634,11 +633,11 @@ class Lossless:
 
     def _smallest(self, group: Sequence[Tile], plan: Plan, timer: Timer) -> list[tuple[int, int, bytes]]:
         """Mode, flips and body of tiles: the smallest of the ways of a plan."""
-        with timer("drawn"):
+        with one_at_a_time(), timer("drawn"):
             drawn = [screen_content.best(tile, effort=0) for tile in group]
         best = [(int(mode), 0, body) for mode, body in drawn]
         rest = [i for i, (mode, _) in enumerate(drawn) if mode != screen_content.Mode.CONSTANT]
-        with timer("flips"):
+        with one_at_a_time(), timer("flips"):
             judged = {i: _flips(group[i]) for i in rest}
         coders = {
             LATTICE: lambda tiles: self.encode_lattices(tiles, timer),
@@ -648,7 +647,8 @@ class Lossless:
         for mode in plan.modes:
             for turned in range(4) if plan.all_flips and mode != THREEWAY else (None,):
                 flips = {i: judged[i] if turned is None else turned for i in rest}
-                bodies = coders[mode]([_flipped(group[i], flips[i]) for i in rest])
+                with timer(NAMED[mode]):
+                    bodies = coders[mode]([_flipped(group[i], flips[i]) for i in rest])
                 for i, body in zip(rest, bodies, strict=True):
                     if len(body) < len(best[i][2]):
                         best[i] = mode, flips[i], body
@@ -674,13 +674,13 @@ class Lossless:
     def streams(self, tiles: Sequence[Tile], timer: Timer = NO_TIMER) -> list[tuple[Adaptation, Stream]]:
         """What suits each tile, and what its lanes hold."""
         scratch = Scratch()
-        with timer("corrections"):
+        with one_at_a_time(), timer("corrections"):
             corrections = [self._corrections(tile, scratch) for tile in tiles]
         with timer("networks"):
             scales_of = dict.fromkeys(groups(3), scales_by_activity(self.scales))
             looks = [self.look(scales_of, Adaptation({}, each), scratch) for each in corrections]
             streams = streams_of(tiles, looks, self.dtype)
-        with timer("offsets"):
+        with one_at_a_time(), timer("offsets"):
             return [self._adapted(*each) for each in zip(corrections, streams, strict=True)]
 
     def _corrections(self, tile: Tile, scratch: Scratch) -> dict[Group, Correction]:
@@ -764,7 +764,8 @@ class Lossless:
         }
         for mode, decode in together.items():
             mine = [i for i, record in enumerate(records) if record["mode"] == mode]
-            found = decode([bodies[i] for i in mine], [targets[i].shape for i in mine])
+            with timer(NAMED[mode]) if mine else NO_TIMER(""):
+                found = decode([bodies[i] for i in mine], [targets[i].shape for i in mine])
             for i, tile in zip(mine, found, strict=True):
                 targets[i][:] = _flipped(tile, records[i]["flips"])
         for record, target, body in zip(records, targets, bodies, strict=True):

@@ -27,6 +27,8 @@ Integers = npt.NDArray[Any]
 
 OUTPUTS: Final = 4
 SAMPLES: Final = 16
+TOGETHER: Final = 192
+"""Samples of a row that go through a net at a time: few enough to stay in a core's first cache."""
 _LANES: Final = 8
 _VECTORS: Final = SAMPLES // _LANES
 _I16, _I32, _I64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
@@ -283,28 +285,30 @@ def _look(
     table: Bytes,
 ) -> None:
     """A pass. `columns` are in a row of a phase, `corner` is where its first sample is; see `_row`."""
-    height, width = prediction.shape
-    stride = (width + 15) // 16 * 16
+    height, whole = prediction.shape
+    stride = min((whole + 15) // 16 * 16, TOGETHER)
     mean = np.zeros(stride, np.int32)
     x = np.zeros((weights[0].shape[1], stride), np.int32)
     one = np.empty((2 * weights[2].shape[0], stride), np.int32)
     two = np.empty((2 * weights[4].shape[0], stride), np.int32)
     linear, three = np.empty((4, stride), np.int32), np.empty((4, stride), np.int32)
     for row in range(height):
-        base = corner + row * columns
-        _row(
-            own, green, other, base, width, target, nearest, seen, around, earlier, weights,
-            mean, x, one, two, linear, three,
-        )  # fmt: skip
-        beside = green[base + target :][:width]
-        for i in range(width):
-            quarters = (linear[0, i] + (three[0, i] >> 3) + 320) >> 7
-            value = (quarters >> 2) + mean[i]
-            if earlier:
-                value += np.int32(beside[i])
-            prediction[row, i] = min(max(value, 0), 255)
-            activity = min(max(three[1, i] >> 6, 0), 4095)
-            table[row, i] = table_of[activity << 2 | quarters & 3]
+        for left in range(0, whole, stride):
+            base, width = corner + row * columns + left, min(stride, whole - left)
+            _row(
+                own, green, other, base, width, target, nearest, seen, around, earlier, weights,
+                mean, x, one, two, linear, three,
+            )  # fmt: skip
+            beside = green[base + target :][:width]
+            predicted, tables = prediction[row, left:], table[row, left:]
+            for i in range(width):
+                quarters = (linear[0, i] + (three[0, i] >> 3) + 320) >> 7
+                value = (quarters >> 2) + mean[i]
+                if earlier:
+                    value += np.int32(beside[i])
+                predicted[i] = min(max(value, 0), 255)
+                activity = min(max(three[1, i] >> 6, 0), 4095)
+                tables[i] = table_of[activity << 2 | quarters & 3]
 
 
 @compiled.function

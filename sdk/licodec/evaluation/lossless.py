@@ -104,14 +104,21 @@ def _subjects(threads: int | None, weights: str | None) -> list[_Subject]:
     encoder = licodec.Encoder("pilc", threads=threads, weights=weights)
     decoder = licodec.Decoder(threads=threads, weights=weights)
     encoder.warm_up()
-    stages: dict[str, Stages] = {"encode": {}, "decode": {}}
-    found = [
-        _Subject(
-            "pilc l-1",
-            lambda pixels: encoder(pixels, stages=stages["encode"]),
+    decoder.warm_up("pilc")
+
+    def ours(title: str, **options: Any) -> _Subject:
+        stages: dict[str, Stages] = {"encode": {}, "decode": {}}
+        return _Subject(
+            title,
+            lambda pixels: encoder(pixels, stages=stages["encode"], **options),
             lambda data: np.asarray(decoder(data, stages=stages["decode"])),
             stages,
         )
+
+    found = [
+        ours("pilc l-1"),
+        ours("pilc l-1, lattice0", tile_modes="lattice0"),
+        ours("pilc l-1, threeway", tile_modes="threeway"),
     ]
     if importlib.util.find_spec("qoi") is not None:
         import qoi
