@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import subprocess
 import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -576,10 +577,15 @@ class DeviceLattices:
         indices: [T, symbols of a tile], 4 scale + quarter before, tables after; those of bases stay.
         """
         totals: dict[Group, torch.Tensor] = {}
+        samples: Counter[Group] = Counter()
+        for stage in stages:
+            if stage.group is not None:
+                samples[stage.group] += stage.count
         for stage in stages:
             if stage.group is None:
                 continue
-            some = slice(stage.first, stage.first + stage.count, max(1, stage.count // (2 * FITTED)))
+            step = max(1, samples[stage.group] // FITTED)
+            some = slice(stage.first, stage.first + stage.count, step)
             places = indices[:, some].to(torch.int64) << 8 | symbols[:, some]
             found = torch.stack([costs[places].sum(dim=1) for costs in self._costs])
             before = totals.get(stage.group)
