@@ -33,7 +33,7 @@ from PIL import Image
 
 from licodec.codecs import deep
 from licodec.codecs.deep import Floats, Numbers, Request
-from licodec.codecs.lattices import PASSES, Lattice, Pass, inputs, places
+from licodec.codecs.lattices import PASSES, Lattice, Pass, inputs, places, walked
 
 Key = tuple[int, int, str]
 DEPTHS = (10, 12, 12, 14, 14, 16, 16, 16)
@@ -118,7 +118,7 @@ class Gathering:
                 self.wanted[key].append((samples - midst - mean).reshape(-1)[at])
             return [samples]
 
-        deep.walked([deep.passes(tile.shape, self)], answer)
+        walked([deep.passes(tile.shape, self)], answer)
 
 
 def fitted(seen: Floats, wanted: Floats, kept: int) -> tuple[Floats, Floats]:

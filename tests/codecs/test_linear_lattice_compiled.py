@@ -65,7 +65,7 @@ def seen(
     tile: Samples, look: lattices.Look, dtype: npt.DTypeLike
 ) -> list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
     """Predictions and tables of all passes of a tile."""
-    channels, out = codec._channels(tile), []
+    channels, out = lattices.channels_of(tile), []
     walk = lattices.passes(tile.shape, look, codec.BASE_TABLE, dtype)
     request = next(walk)
     while True:

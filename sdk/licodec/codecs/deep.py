@@ -37,7 +37,20 @@ from lic_format.container import CODEC_BYTES, Unit
 from lic_format.errors import FormatError
 from lic_format.fields import Table, VarBytes
 from licodec.codecs import screen_content
-from licodec.codecs.lattices import EE, PASSES, Lattice, Pass, Phase, Place, inputs, places, sides
+from licodec.codecs.lattices import (
+    EE,
+    PASSES,
+    Lattice,
+    Pass,
+    Phase,
+    Place,
+    channel_order,
+    channels_of,
+    inputs,
+    places,
+    sides,
+    walked,
+)
 from licodec.codecs.registry import DEEP, PILC_TILE
 from licodec.entropy import lanes
 from licodec.entropy.lanes import LaneTables
@@ -458,27 +471,11 @@ def passes(shape: tuple[int, ...], look: Look) -> Passes:
 
 NOTHING: Final = np.empty(0, np.uint16)
 NO_TABLES: Final = np.empty(0, np.uint8)
-Answer = Callable[[Sequence[Request | None]], Sequence[Deep]]
-"""Samples for the requests of several tiles; what it gives for None is not looked at."""
-
-
-def walked(tiles: Sequence[Passes], answer: Answer) -> list[tuple[Deep, ...]]:
-    """Go through the passes of several tiles in lockstep, and return their channels."""
-    done: list[tuple[Deep, ...]] = [()] * len(tiles)
-    asked: list[Request | None] = [next(tile) for tile in tiles]
-    while any(asked):
-        for i, samples in enumerate(answer(asked)):
-            if asked[i] is not None:
-                try:
-                    asked[i] = tiles[i].send(samples)
-                except StopIteration as end:
-                    asked[i], done[i] = None, end.value
-    return done
 
 
 def streams_of(tiles: Sequence[Deep], look: Look) -> list[list[tuple[Deep, Bytes]]]:
     """What an encoder writes of several tiles: numbers in zig-zag order and the table of each, by stage."""
-    channels = [[np.ascontiguousarray(tile[:, :, c]) for c in _order(tile.shape[2])] for tile in tiles]
+    channels = [channels_of(tile) for tile in tiles]
     streams: list[list[tuple[Deep, Bytes]]] = [[] for _ in tiles]
 
     def answer(asked: Sequence[Request | None]) -> Sequence[Deep]:
@@ -528,15 +525,7 @@ def decode(bodies: Sequence[bytes], shapes: Sequence[tuple[int, ...]]) -> list[D
     decoder.close()
     for bits in low:
         bits.close()
-    return [np.stack([channels[c] for c in _order(len(channels))], axis=2) for channels in done]
-
-
-def _order(channels: int) -> tuple[int, ...]:
-    """Where G, R, B are among R, G, B, and these among those; or the one channel of a grey tile."""
-    return (1, 0, 2) if channels == 3 else (0,)
-
-
-# --- Units --------------------------------------------------------------------------------------------------
+    return [np.stack([channels[c] for c in channel_order(len(channels))], axis=2) for channels in done]
 
 
 def check_of(tile: Deep, number: int) -> int:

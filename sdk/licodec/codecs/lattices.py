@@ -18,12 +18,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 Bytes = npt.NDArray[np.uint8]
+R = TypeVar("R")
+"""A request."""
+S = TypeVar("S", bound=npt.NDArray[Any])
+"""Samples."""
 
 BASE: Final = 16
 """Largest side of the lattice that is not halved any more."""
@@ -309,15 +313,18 @@ def passes(shape: tuple[int, ...], look: Look, base_table: int, dtype: npt.DType
 
 
 NOTHING: Final = np.empty(0, np.uint8)
-Answer = Callable[[Sequence[Request | None]], Sequence[Bytes]]
-"""Samples for the requests of several tiles; what it gives for None is not looked at."""
 
 
-def walked(tiles: Sequence[Passes], answer: Answer) -> list[tuple[Bytes, ...]]:
-    """Go through the passes of several tiles in lockstep, and return their channels."""
-    done: list[tuple[Bytes, ...]] = [()] * len(tiles)
-    asked: list[Request | None] = [next(tile) for tile in tiles]
-    while any(asked):
+def walked(
+    tiles: Sequence[Generator[R, S, tuple[S, ...]]], answer: Callable[[Sequence[R | None]], Sequence[S]]
+) -> list[tuple[S, ...]]:
+    """Go through the passes of several tiles in lockstep, and return their channels.
+
+    answer: gives samples for the requests of all; what it gives for None is not looked at.
+    """
+    done: list[tuple[S, ...]] = [()] * len(tiles)
+    asked: list[R | None] = [next(tile) for tile in tiles]
+    while any(request is not None for request in asked):
         for i, samples in enumerate(answer(asked)):
             if asked[i] is not None:
                 try:
@@ -325,3 +332,13 @@ def walked(tiles: Sequence[Passes], answer: Answer) -> list[tuple[Bytes, ...]]:
                 except StopIteration as end:
                     asked[i], done[i] = None, end.value
     return done
+
+
+def channel_order(channels: int) -> tuple[int, ...]:
+    """Where G, R, B are among R, G, B, and these among those; or the one channel of a grey tile."""
+    return (1, 0, 2) if channels == 3 else (0,)
+
+
+def channels_of(tile: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], ...]:
+    """G, R, B of a tile of colours, or the one channel of a grey one."""
+    return tuple(np.ascontiguousarray(tile[:, :, channel]) for channel in channel_order(tile.shape[2]))

@@ -45,6 +45,8 @@ from licodec.codecs.lattices import (
     Phase,
     Place,
     Request,
+    channel_order,
+    channels_of,
     passes,
     places,
     walked,
@@ -438,7 +440,7 @@ class Coder:
 
     def streams_of(self, tiles: Sequence[Tile], compiled: bool = False) -> list[Stream]:
         """What an encoder writes of several tiles."""
-        channels = [_channels(tile) for tile in tiles]
+        channels = [channels_of(tile) for tile in tiles]
         streams: list[Stream] = [[] for _ in tiles]
 
         def answer(asked: Sequence[Request | None]) -> Sequence[Bytes]:
@@ -482,17 +484,7 @@ class Coder:
 
         done = walked(self._walks(shapes, compiled), answer)
         decoder.close()
-        return [np.stack([channels[c] for c in _order(len(channels))], axis=2) for channels in done]
-
-
-def _order(channels: int) -> tuple[int, ...]:
-    """Where G, R, B are among R, G, B, and these among those; or the one channel of a grey tile."""
-    return (1, 0, 2) if channels == PLANES else (0,)
-
-
-def _channels(tile: Tile) -> tuple[Bytes, ...]:
-    """G, R, B of a tile of colours, or the one channel of a grey one."""
-    return tuple(np.ascontiguousarray(tile[:, :, channel]) for channel in _order(tile.shape[2]))
+        return [np.stack([channels[c] for c in channel_order(len(channels))], axis=2) for channels in done]
 
 
 @cache

@@ -41,6 +41,8 @@ from licodec.codecs.lattices import (
     Look,
     Pass,
     Request,
+    channel_order,
+    channels_of,
     inputs,
     lattice_of,
     passes,
@@ -343,7 +345,7 @@ def streams_of(
     tiles: Sequence[Tile], looks: Sequence[Look], dtype: npt.DTypeLike = np.float32
 ) -> list[Stream]:
     """What an encoder writes of several tiles; `dtype` is of the lattices that `looks` see."""
-    channels = [_channels(tile) for tile in tiles]
+    channels = [channels_of(tile) for tile in tiles]
     streams: list[Stream] = [[] for _ in tiles]
 
     def answer(asked: Sequence[Request | None]) -> Sequence[Bytes]:
@@ -687,7 +689,7 @@ class Lossless:
         """Of the finest lattices of R - G and B - G: for G they gain nothing."""
         if tile.shape[2] == 1 or tile.shape[0] * tile.shape[1] < 2 * FITTED:
             return {}
-        green, red, blue = (channel.astype(self.dtype) for channel in _channels(tile))
+        green, red, blue = (channel.astype(self.dtype) for channel in channels_of(tile))
         planes = [lattice_of(plane) for plane in (green, red - green, blue - green)]
         look = self.look({}, Adaptation(), scratch)
         out = {}
@@ -807,7 +809,7 @@ class Lossless:
         with timer("networks"):
             done = walked(walks, answer)
         decoder.close()
-        return [np.stack([channels[c] for c in _order(len(channels))], axis=2) for channels in done]
+        return [np.stack([channels[c] for c in channel_order(len(channels))], axis=2) for channels in done]
 
     def encode_threeway(self, group: Sequence[Tile]) -> list[bytes]:
         """Bodies of tiles in mode 6; WeightsError where the weights have no such system."""
@@ -835,16 +837,6 @@ def split(body: bytes | memoryview, planes: int) -> tuple[Adaptation, memoryview
             f"adaptation: {count} bytes are announced, {len(view) - at} are there", chunk="DATA"
         )
     return read(view[at : at + count], planes), view[at + count :]
-
-
-def _order(channels: int) -> tuple[int, ...]:
-    """Where G, R, B are among R, G, B, and these among those; or the one channel of a grey tile."""
-    return (1, 0, 2) if channels == 3 else (0,)
-
-
-def _channels(tile: Tile) -> tuple[Bytes, ...]:
-    """G, R, B of a tile of colours, or the one channel of a grey one."""
-    return tuple(np.ascontiguousarray(tile[:, :, channel]) for channel in _order(tile.shape[2]))
 
 
 def _unit(mode: int, flips: int, check: int, body: bytes) -> Unit:
