@@ -17,6 +17,7 @@ import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -231,19 +232,21 @@ def _let_freed_memory_be_used_again() -> None:
 
 
 def _build(entry: CodecEntry, request: Request, device: str) -> Loaded:
-    weights = store.load(
-        request.codec,
-        request.tag,
-        request.decode_digest,
-        synthesis_digest=request.synthesis_digest,
-        path=request.path,
-        download=request.download,
-    )
-    module = importlib.import_module(entry.module)
+    with ThreadPoolExecutor(1) as beside:  # hashing a file leaves the interpreter to others
+        imported = beside.submit(importlib.import_module, entry.module)
+        weights = store.load(
+            request.codec,
+            request.tag,
+            request.decode_digest,
+            synthesis_digest=request.synthesis_digest,
+            path=request.path,
+            download=request.download,
+        )
+        module = imported.result()
     _let_freed_memory_be_used_again()
     noted = _Noted(weights.tensors)
     model = module.build(replace(weights, tensors=noted), device)
-    if unused := sorted(set(weights.tensors) - noted.used):
+    if not weights.known and (unused := sorted(set(weights.tensors) - noted.used)):
         raise WeightsError(
             f"{weights.path}: {request.codec} has no use for {len(unused)} of its tensors, as {unused[0]!r}; "
             "expected those of the architecture that its metadata names, and no others"

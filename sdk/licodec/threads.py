@@ -14,12 +14,18 @@ import contextlib
 import contextvars
 import ctypes
 import functools
+import itertools
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Final, TypeVar
 
 from threadpoolctl import ThreadpoolController
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 _wanted: contextvars.ContextVar[int | None] = contextvars.ContextVar("_wanted", default=None)
 
@@ -126,6 +132,86 @@ def one_at_a_time() -> contextlib.AbstractContextManager[None]:
     call hands that lock over, and two threads at such work take several times as long as one after the other.
     Not to be nested."""
     return _turns.taken()
+
+
+class Team:
+    """Threads of one call, for work that leaves the interpreter's lock alone: they do its pieces one by one,
+    and whoever finds none left helps with a part of somebody else's, see `spread`."""
+
+    def __init__(self, count: int) -> None:
+        self._pool: Final = ThreadPoolExecutor(count, initializer=_teams.join, initargs=(self,))
+        self._lock: Final = threading.Lock()
+        self._idle = count
+
+    def __enter__(self) -> Team:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def map(self, work: Callable[[T], R], pieces: Iterable[T]) -> Iterator[R]:
+        """What work makes of each piece, in their order."""
+        pieces = list(pieces)
+        self._add(-len(pieces))
+
+        def done(piece: T) -> R:
+            try:
+                return work(piece)
+            finally:
+                self._add(1)
+
+        return self._pool.map(done, pieces)
+
+    def spread(self, work: Callable[[slice], None], length: int, least: int) -> None:
+        """See `spread`."""
+        parts = 1 + self._take(length // least - 1)
+        edges = [length * number // parts for number in range(parts + 1)]
+        own, *others = (slice(first, last) for first, last in itertools.pairwise(edges))
+
+        def helped(part: slice) -> None:
+            try:
+                work(part)
+            finally:
+                self._add(1)
+
+        asked = [self._pool.submit(helped, part) for part in others]
+        try:
+            work(own)
+        finally:
+            for each in asked:
+                each.result()
+
+    def _add(self, count: int) -> None:
+        with self._lock:
+            self._idle += count
+
+    def _take(self, wished: int) -> int:
+        """Of those with nothing to do, so many or fewer. Pieces that wait count as threads at work."""
+        with self._lock:
+            taken = max(0, min(wished, self._idle))
+            self._idle -= taken
+            return taken
+
+
+class _Teams(threading.local):
+    """The team that a thread belongs to."""
+
+    mine: Team | None = None
+
+    def join(self, team: Team) -> None:
+        self.mine = team
+
+
+_teams = _Teams()
+
+
+def spread(work: Callable[[slice], None], length: int, least: int) -> None:
+    """Do all of work(slice(0, length)), in parts of `least` or more where threads of this thread's team have
+    nothing to do."""
+    if _teams.mine is None:
+        work(slice(0, length))
+    else:
+        _teams.mine.spread(work, length, least)
 
 
 @functools.cache

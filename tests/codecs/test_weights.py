@@ -32,7 +32,8 @@ def filled(value: float) -> Change:
 
 
 def build(weights: store.Weights, tensors: Mapping[str, Tensor], **metadata: str) -> cb.Checkerboard:
-    return cb.build(replace(weights, tensors=tensors, metadata={**weights.metadata, **metadata}), "cpu")
+    other = replace(weights, known=False, tensors=tensors, metadata={**weights.metadata, **metadata})
+    return cb.build(other, "cpu")
 
 
 @pytest.mark.parametrize(

@@ -2,35 +2,52 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import TextIO
+from typing import Final, TextIO
 
 import click
 
 from lic_format.errors import LicError, UsageError
-from licodec.cli.bench import bench
-from licodec.cli.codecs import codecs
-from licodec.cli.decode import decode
-from licodec.cli.encode import encode
-from licodec.cli.inspect import inspect
-from licodec.cli.integrate import integrate, thumbnail
-from licodec.cli.train import train
-from licodec.cli.weights import weights
 from licodec.version import __version__
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+COMMANDS: Final = {
+    "encode": "encode",
+    "decode": "decode",
+    "inspect": "inspect",
+    "codecs": "codecs",
+    "bench": "bench",
+    "train": "train",
+    "weights": "weights",
+    "integrate": "integrate",
+    "thumbnail": "integrate",
+}
+"""Modules of this package by command, in the order of the help."""
+
+
+class Commands(click.Group):
+    """Loads the module of the command that is called; of all of them for the help alone."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        found = getattr(importlib.import_module(f"licodec.cli.{COMMANDS[cmd_name]}"), cmd_name)
+        assert isinstance(found, click.Command)
+        return found
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="licodec")
 def licodec() -> None:
     """Images in the .lic format, coded by learned codecs."""
-
-
-for _command in (encode, decode, inspect, codecs, bench, train, weights, integrate, thumbnail):
-    licodec.add_command(_command)
 
 
 def run(arguments: Sequence[str]) -> int:

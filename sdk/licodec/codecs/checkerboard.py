@@ -821,14 +821,31 @@ class Checkerboard:
         self.exact = ExactNet(layers, _known_answers(weights), PATHS if exact == "auto" else (exact,))
         fast = torch.bfloat16 if bfloat16_is_fast(device) else torch.float32
         self.precision = fast
-        self.analysis = _mixed(read.module("encoder.analysis.", Analysis, self.preset), fast).to(device)
-        self.synthesis = _mixed(read.module("synthesis.", Synthesis, self.preset), fast).to(device)
-        self.preview = _mixed(read.module("synthesis.preview.", Preview, self.preset), fast).to(device)
-        self.refinement = _mixed(read.module("encoder.refine.", Refinement, self.preset), fast).to(device)
-        self.hyper_analysis = _mixed(read.module("encoder.hyper.", HyperAnalysis, self.preset), fast).to(
-            device
-        )
-        self.means = _mixed(read.module("means.", MeanNets, self.preset), fast).to(device)
+        self._tensors = read
+        self.synthesis = self._net("synthesis.", Synthesis)
+        self.means = self._net("means.", MeanNets)
+        if not weights.known:  # then nobody has looked at what is not needed for every file
+            _ = self.analysis, self.refinement, self.hyper_analysis, self.preview
+
+    def _net(self, prefix: str, kind: Callable[[Preset], NetT]) -> NetT:
+        return _mixed(self._tensors.module(prefix, kind, self.preset), self.precision).to(self.device)
+
+    @functools.cached_property
+    def analysis(self) -> Analysis:
+        return self._net("encoder.analysis.", Analysis)
+
+    @functools.cached_property
+    def refinement(self) -> Refinement:
+        return self._net("encoder.refine.", Refinement)
+
+    @functools.cached_property
+    def hyper_analysis(self) -> HyperAnalysis:
+        return self._net("encoder.hyper.", HyperAnalysis)
+
+    @functools.cached_property
+    def preview(self) -> Preview:
+        """Of reduced pictures."""
+        return self._net("synthesis.preview.", Preview)
 
     # Encoder
 

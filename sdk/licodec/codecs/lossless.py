@@ -17,7 +17,6 @@ import importlib.util
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
@@ -82,7 +81,7 @@ from licodec.entropy.lanes import LaneTables
 from licodec.entropy.lanes_reference import ESCAPE, PRECISION, TOTAL
 from licodec.images import Picture
 from licodec.store.weights import Weights
-from licodec.threads import one_at_a_time, products_on_one_thread, wanted
+from licodec.threads import Team, one_at_a_time, products_on_one_thread, wanted
 
 if TYPE_CHECKING:
     from licodec.codecs.lossless_compiled import CompiledNets
@@ -459,6 +458,8 @@ LADDER: Final = ((LATTICE0,), (LATTICE,), (LATTICE, LATTICE0, THREEWAY))
 """Those of little, usual and the highest effort."""
 WITH_NETS, EVERYTHING = 4, 9
 """The least efforts of the latter two."""
+SEEN_LINES: Final = 32
+"""Rows and columns of a tile, about, that say which flips suit it."""
 SMALL: Final = 4096
 """Pixels of tiles that are coded in every way."""
 CLOSE: Final = 1.25
@@ -514,6 +515,8 @@ class Lossless:
         self.costs = Costs(self.tables)
         offsets = range(-OFFSET_MAX, OFFSET_MAX + 1)
         self._tables_of = {offset: tables_by_activity(self.scales, offset) for offset in offsets}
+        every_scale = np.arange(SCALES, dtype=np.uint8)
+        self._tables_of_scale = {offset: tables_by_activity(every_scale, offset) for offset in offsets}
         self._compiled: CompiledNets | None = None
         self._coded = 0
 
@@ -560,14 +563,14 @@ class Lossless:
             self.compile()
         together, count = self.together, 1
         if self._compiled is not None:
-            together, count = 1, min(wanted(), len(items))
+            together, count = 1, wanted()
         groups = [items[first : first + together] for first in range(0, len(items), together)]
         with products_on_one_thread():
             if count == 1:
                 yield from map(work, groups)
                 return
-            with ThreadPoolExecutor(count) as pool:
-                yield from pool.map(work, groups)
+            with Team(count) as team:
+                yield from team.map(work, groups)
 
     # Encoder
 
@@ -711,10 +714,10 @@ class Lossless:
             if stage.group is not None:
                 of_group.setdefault(stage.group, []).append(stage)
         offsets = {group: offset_of(stages, self.costs) for group, stages in of_group.items()}
-        every_scale = np.arange(SCALES, dtype=np.uint8)
-        tables_of = {group: tables_by_activity(every_scale, offset) for group, offset in offsets.items()}
         out = [
-            stage if stage.group is None else stage._replace(tables=tables_of[stage.group].take(stage.tables))
+            stage
+            if stage.group is None
+            else stage._replace(tables=self._tables_of_scale[offsets[stage.group]].take(stage.tables))
             for stage in stream
         ]
         return Adaptation(offsets, corrections), out
@@ -862,7 +865,8 @@ def _flips(tile: Tile) -> int:
     """
     if tile.shape[2] == 1:
         return 0
-    colours = (tile[:, ::4], tile[::4].transpose(1, 0, 2))  # a quarter says as much
+    part = [max(1, side // SEEN_LINES) for side in tile.shape[:2]]
+    colours = (tile[:, :: part[1]], tile[:: part[0]].transpose(1, 0, 2))
     return sum(1 << axis for axis, lines in enumerate(colours) if _even_ones_are_smoother(lines))
 
 

@@ -22,6 +22,7 @@ from licodec import compiled
 from licodec.codecs.lattices import BEFORE, PASSES, PHASES, Bytes, Lattice, Pass, Place, places
 from licodec.codecs.lossless import HIDDEN_MAX, WEIGHT_UNIT, Net, Nets, Seen
 from licodec.codecs.lossless_adaptation import Group, near
+from licodec.threads import spread
 
 Integers = npt.NDArray[Any]
 
@@ -29,6 +30,8 @@ OUTPUTS: Final = 4
 SAMPLES: Final = 16
 TOGETHER: Final = 192
 """Samples of a row that go through a net at a time: few enough to stay in a core's first cache."""
+WORTH_HELP: Final = 4096
+"""Samples of a pass that are worth asking another thread."""
 _LANES: Final = 8
 _VECTORS: Final = SAMPLES // _LANES
 _I16, _I32, _I64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
@@ -396,7 +399,15 @@ class Looking:
         table: Bytes,
     ) -> None:
         group = min(level, 1), len(earlier), step.name
-        _look(*self._of(group, step, own, earlier), self.tables_of[group], prediction, table)
+        first, second, third, columns, corner, *rest = self._of(group, step, own, earlier)
+        h, w = prediction.shape
+
+        def rows(part: slice) -> None:
+            at = corner + part.start * columns
+            found = self.tables_of[group], prediction[part], table[part]
+            _look(first, second, third, columns, at, *rest, *found)
+
+        spread(rows, h, max(1, WORTH_HELP // w))
 
     def see(self, step: Pass, own: Lattice, earlier: Sequence[Lattice], parts: Sequence[slice]) -> Seen:
         """What the net of a pass of the finest lattice makes of some of its rows."""

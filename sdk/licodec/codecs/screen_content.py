@@ -287,8 +287,10 @@ screens that show a photograph in a window stay above 0.43."""
 def has_few_colours(tile: Tile) -> bool:
     """Whether a palette is worth trying: a sixteenth of the pixels has at most 256 colours, or at most 128
     where a pixel is one byte."""
-    count = len(np.unique(_keys(tile[::_SAMPLED, ::_SAMPLED])))
-    return count <= COLOURS_MAX // 2 if tile.shape[2] * tile.itemsize == 1 else count <= COLOURS_MAX
+    most = COLOURS_MAX // 2 if tile.shape[2] * tile.itemsize == 1 else COLOURS_MAX
+    return all(  # a part with too many says enough
+        len(np.unique(_keys(tile[::step, ::_SAMPLED]))) <= most for step in (4 * _SAMPLED, _SAMPLED)
+    )
 
 
 def looks_drawn(tile: Tile) -> bool:
@@ -316,8 +318,13 @@ def _same(these: Tile, those: Tile) -> npt.NDArray[np.bool_]:
 
 
 def _repeated(lines: Tile) -> float:
-    """Share of lines (along the first axis) that an earlier one equals at every fourth pixel."""
-    return 1 - len({zlib.crc32(line) for line in np.ascontiguousarray(lines[:, ::_SAMPLED])}) / len(lines)
+    """Share of lines (along the first axis) that an earlier one equals at every fourth pixel; too much where
+    that is little: then at fewer pixels."""
+    for step in (16 * _SAMPLED, _SAMPLED):
+        different = {zlib.crc32(line) for line in np.ascontiguousarray(lines[:, ::step])}
+        if (share := 1 - len(different) / len(lines)) <= _DRAWN:
+            break
+    return share
 
 
 def palette_of(tile: Tile) -> tuple[Tile, Bytes] | None:

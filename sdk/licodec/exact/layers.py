@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -95,22 +96,23 @@ def check_bounds(layer: StoredLayer, prefix: str = "") -> None:
     """Refuse a layer whose sums could leave the range in which float32 is exact, or whose multipliers break
     the rule."""
     name = f"{prefix}{layer.spec.name}"
-    weight, bias = layer.weight, layer.bias.to(torch.int64)
-    if int(weight.min()) < -127:
+    weight, bias, m, s = (
+        each.cpu().numpy() for each in (layer.weight, layer.bias, layer.multiplier, layer.shift)
+    )
+    if weight.min() < -127:
         raise WeightsError(f"tensor '{name}.weight' holds -128; integer weights are -127..127")
-    magnitude = weight.abs().sum(dim=(1, 2, 3), dtype=torch.int64)
-    bound = layer.spec.in_max * magnitude + bias.abs().amax(dim=0)
+    magnitude = np.abs(weight, dtype=np.int16).reshape(len(weight), -1).sum(axis=1, dtype=np.int64)
+    bound = layer.spec.in_max * magnitude + np.abs(bias, dtype=np.int64).max(axis=0)
     worst = int(bound.max())
     if worst >= ACCUMULATOR_LIMIT:
         raise WeightsError(
             f"integer layer {name!r}: output channel {int(bound.argmax())} can reach {worst}, "
             f"the limit is {ACCUMULATOR_LIMIT} (2^24); these weights can't be run exactly"
         )
-    m, s = layer.multiplier, layer.shift
-    if int(m.min()) < 2**14 or int(m.max()) >= 2**15 or int(s.min()) < 0 or int(s.max()) > 30:
+    if m.min() < 2**14 or m.max() >= 2**15 or s.min() < 0 or s.max() > 30:
         raise WeightsError(
-            f"integer layer {name!r}: multipliers {int(m.min())}..{int(m.max())} (expected 16384..32767), "
-            f"shifts {int(s.min())}..{int(s.max())} (expected 0..30)"
+            f"integer layer {name!r}: multipliers {m.min()}..{m.max()} (expected 16384..32767), "
+            f"shifts {s.min()}..{s.max()} (expected 0..30)"
         )
 
 

@@ -409,14 +409,14 @@ def _product(rows: Tensor, weight: Tensor) -> Tensor:
 # --- Known answers ------------------------------------------------------------------------------------------
 
 
-@functools.lru_cache(maxsize=8)  # many layers have the same number of channels
+@functools.lru_cache(maxsize=32)  # many layers have the same number of channels
 def known_map(channels: int, signed: bool, kernel: int) -> Tensor:
     """The inputs of `known_inputs` on one map [1, in, h, w], so far from each other that between them lies
     what lies beyond a map's border: one convolution instead of three gives the same sums."""
     inputs = known_inputs(channels, signed)
     places = _places(kernel)
     height, width = (max(place[axis].stop for place in places) for axis in (0, 1))
-    together = torch.zeros(1, channels, height, width)
+    together = torch.zeros(1, channels, height, width).contiguous(memory_format=torch.channels_last)
     for (rows, columns), values in zip(places, inputs, strict=True):
         together[:, :, rows, columns] = values
     return together

@@ -36,12 +36,15 @@ class Weights:
         tensors: name -> tensor on the CPU, in the dtype in which it is stored; floats are finite.
         metadata: name -> text, as the file has it.
         path: where it was read.
+        known: whether the table of known weights has this very content. A model was built of all its tensors
+            before it was entered there.
     """
 
     ref: WeightsRef
     tensors: Mapping[str, torch.Tensor]
     metadata: Mapping[str, str]
     path: Path
+    known: bool = False
 
     @property
     def decode_digest(self) -> bytes:
@@ -153,7 +156,7 @@ def _of_hub(published: Sequence[Entry], local: _File | None, download: Download)
     if not found and local is None:
         found = [(published[0], *hub.obtain(published[0], download))]
     for entry, path, data in found:
-        yield _File(path, data, entry.ref)
+        yield _File(path, data, entry.ref, known=True)
 
 
 def _nothing_fits(
@@ -192,6 +195,7 @@ class _File:
     path: Path
     data: bytes
     ref: WeightsRef
+    known: bool
 
     @classmethod
     def read(cls, path: Path, codec: str, tag: str, *, as_named: bool = False) -> _File:
@@ -204,7 +208,7 @@ class _File:
         sha256 = hashlib.sha256(data).hexdigest()
         entry = next((entry for entry in known() if entry.sha256 == sha256), None)
         if entry is not None and entry.ref.codec == codec:
-            return cls(path, data, entry.ref)
+            return cls(path, data, entry.ref, known=True)
         try:
             digests = digests_of(data)
         except WeightsError as error:
@@ -215,20 +219,22 @@ class _File:
         ref = WeightsRef(codec, metadata.get("tag", tag), digests.decode, digests.synthesis)
         if not as_named:
             _refuse_damage(path, ref, sha256)
-        return cls(path, data, ref)
+        return cls(path, data, ref, known=False)
 
     def weights(self) -> Weights:
         import safetensors.torch
         import torch
 
         tensors = safetensors.torch.load(self.data)
-        floats = {name: t for name, t in tensors.items() if t.dtype.is_floating_point and t.numel()}
+        floats: dict[str, torch.Tensor] = {}
+        if not self.known:
+            floats = {name: t for name, t in tensors.items() if t.dtype.is_floating_point and t.numel()}
         # The largest magnitude of each in one call; a call for each takes as long as reading the file.
         largest_of_each = torch._foreach_norm(list(floats.values()), math.inf) if floats else []
         for name, largest in zip(floats, largest_of_each, strict=True):
             if not math.isfinite(largest):
                 raise WeightsError(f"{self.path}: the tensor {name} holds values that are not finite")
-        return Weights(self.ref, tensors, read_metadata(self.data), self.path)
+        return Weights(self.ref, tensors, read_metadata(self.data), self.path, self.known)
 
 
 def load_file(path: Path, codec: str, tag: str) -> Weights:

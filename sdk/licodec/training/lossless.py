@@ -42,14 +42,14 @@ from licodec.store.weights import load_file as load_weights_file
 from licodec.training.card import table
 from licodec.training.data import Pixels, read_crops
 
-UNITS: Final = 48, 32
-"""Of the two layers of a net."""
+UNITS: Final = (48, 16), (48, 32)
+"""Of the two layers of a net in the finest lattice (three quarters of all samples) and in others."""
 HALF_COLOUR_SHARE: Final = 0.4
 SCALE_MIN: Final = 0.06
 SCALE_RATIO: Final = 1.16
 LEVELS: Final = ((0,), (1, 2, 3))
 """Lattices that nets of a class are trained on."""
-PER_PICTURE: Final = 1400
+PER_PICTURE: Final = 4000
 WEIGHT_LIMIT: Final = 127 / pilc.WEIGHT_UNIT
 ROW_LIMIT: Final = 7.75
 """Sum of magnitudes in a row of the second and third layers; 8 is what float32 has room for."""
@@ -178,13 +178,13 @@ def _bounded(weight: Tensor) -> Tensor:
 class Trainable(nn.Module):
     """A net of `pilc.look` with its integers as floats."""
 
-    def __init__(self, inputs: int) -> None:
+    def __init__(self, inputs: int, units: tuple[int, int]) -> None:
         super().__init__()
 
         def start(rows: int, columns: int, scale: float) -> nn.Parameter:
             return nn.Parameter(torch.randn(rows, columns) * scale / columns**0.5)
 
-        hidden, second = UNITS
+        hidden, second = units
         self.linear = nn.Parameter(torch.zeros(1, inputs))
         self.first, self.first_bias = start(hidden, inputs, 0.6), nn.Parameter(torch.zeros(hidden))
         self.second, self.second_bias = start(second, hidden, 1.0), nn.Parameter(torch.zeros(second))
@@ -243,12 +243,13 @@ def fit(
     wanted: npt.NDArray[np.int16],
     steps: int,
     *,
+    units: tuple[int, int],
     batch: int = 8192,
     rate: float = 6e-3,
 ) -> Trainable:
     """A net, from the least squares of its linear prediction."""
     x, y = torch.from_numpy(seen), torch.from_numpy(wanted)
-    net = Trainable(x.shape[1])
+    net = Trainable(x.shape[1], units)
     order = torch.randperm(len(x))[:300_000]
     few = x[order].double(), y[order].double()
     with torch.no_grad():
@@ -368,7 +369,7 @@ def train_nets(data: Path, out: Path, steps: int, only: Sequence[str]) -> None:
         if (only and name not in only) or (not only and (out / f"{name}.safetensors").exists()):
             continue
         start = time.monotonic()
-        net = fit(*samples(train, which, plane, step, rng), steps)
+        net = fit(*samples(train, which, plane, step, rng), steps, units=UNITS[which])
         val = judged(net, *samples(validation, which, plane, step, rng, per_picture=2500, turn=False))
         save_file(net.integers(), out / f"{name}.safetensors")
         took = round(time.monotonic() - start)
