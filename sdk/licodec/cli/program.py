@@ -12,6 +12,7 @@ import click
 from lic_format.errors import LicError, UsageError
 from licodec.cli.bench import bench
 from licodec.cli.codecs import codecs
+from licodec.cli.compare import compare
 from licodec.cli.decode import decode
 from licodec.cli.encode import encode
 from licodec.cli.inspect import inspect
@@ -29,7 +30,7 @@ def licodec() -> None:
     """Images in the .lic format, coded by learned codecs."""
 
 
-for _command in (encode, decode, inspect, codecs, bench, train, weights, integrate, thumbnail):
+for _command in (encode, decode, inspect, codecs, compare, bench, train, weights, integrate, thumbnail):
     licodec.add_command(_command)
 
 
