@@ -14,6 +14,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
+WEB = ROOT / "sdk" / "licodec" / "evaluation" / "web"
+
 ROUND_TRIP = """
 import sys
 from pathlib import Path
@@ -89,6 +91,7 @@ def test_the_wheel_holds_both_packages_their_types_the_weights_and_nothing_else(
         "licodec/py.typed",
         "licodec/LicImagePlugin.py",
         "licodec/store/known.json",
+        *(f"licodec/evaluation/web/{path.name}" for path in WEB.iterdir()),
         "licodec/weights/fhic/s-1/model.safetensors",
     ):
         assert needed in names
@@ -105,5 +108,7 @@ def test_the_installed_wheel_encodes_and_decodes_outside_the_tree(environment: P
     run(environment / "licodec", "encode", "picture.png", "-o", "command.lic", "-q", "60", cwd=tmp_path)
     assert (tmp_path / "command.lic").read_bytes() == (tmp_path / "pillow.lic").read_bytes()
     run(environment / "licodec", "decode", "command.lic", "-o", "back.png", cwd=tmp_path)
+    run(environment / "licodec", "compare", "picture.png", "-q", "20", "--peers", "webp", cwd=tmp_path)
+    assert "<h1>picture.png</h1>" in (tmp_path / "picture.html").read_text("utf-8")
     assert '"fhic"' in run(environment / "licodec", "inspect", "--json", "command.lic", cwd=tmp_path)
     assert run(environment / "licodec", "weights", "verify", cwd=tmp_path).endswith(": whole\n")

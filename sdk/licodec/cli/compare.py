@@ -77,13 +77,14 @@ def compare(
     from licodec import options
     from licodec.evaluation import compare as room
     from licodec.evaluation.bench import environment
-    from licodec.evaluation.views import comparison_page, environment_line
+    from licodec.evaluation.report import environment_line
+    from licodec.evaluation.views import comparison_page
     from licodec.models import resolve_device
 
     names = room.DEFAULT_PEERS if peers is None else room.known_peers(peers)
     _refuse_missing(peers or ())
     planned = plan(sources, None if out is None else f"{out}{os.sep}", ".html")
-    place = {"weights": weights, "device": device, "threads": threads, "download": download}
+    place: dict[str, Any] = {"weights": weights, "device": device, "threads": threads, "download": download}
     encoder = licodec.Encoder(codec, quality=quality, **place)
     decoder = licodec.Decoder(**place)
     count = options.setting("threads", threads).value or torch.get_num_threads()

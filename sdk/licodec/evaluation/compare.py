@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from PIL import Image, ImageOps
 
-from lic_format.errors import LicError, UsageError, UsageValueError
+from lic_format.errors import UsageError, UsageValueError
 from licodec import images, options
 
 from .metrics import MS_SSIM_SMALLEST_SIDE, Pixels, bits_per_pixel, ms_ssim, psnr
@@ -304,9 +304,9 @@ def _ours(
                 f"bytes: {max_bytes} are too few for this picture, the smallest file has {len(data)}", "bytes"
             )
     info = inspect(data)
+    if info.quality is None:
+        raise UsageValueError(f"codec: {info.codec} is lossless; compare takes lossy ones", "codec")
     setting = info.quality if quality is None or max_bytes is not None else quality
-    if setting is None:
-        raise LicError(f"{info.codec} has no qualities; compare takes lossy codecs")
     data, encode_ms = _timed(lambda: encoder(original.pixels, quality=setting))
     decoder(data, output="numpy")
     decoded, decode_ms = _timed(lambda: decoder(data, output="numpy"))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeAlias
@@ -157,7 +157,7 @@ def _references(result: BenchResult, codec: CodecResult) -> list[Curve]:
 def markdown(result: BenchResult) -> str:
     """Return the run as Markdown: deltas, times, checks, and the points of the learned codecs."""
     learned = [codec for codec in result.codecs if codec.kind == "learned"]
-    parts = [heading(result), _table(*summary(result))]
+    parts = [_heading(result), _table(*summary(result))]
     if learned and len(result.codecs) > 1:
         parts.append(_table(*against_peers(result)))
     parts.append("\n\n".join([_table(*times(result)), *_stages(result)]))
@@ -175,14 +175,20 @@ def picture_curve(codec: CodecResult, picture: str) -> Curve:
     return Curve(codec.title, bpp, distortion, None, codec.settings)
 
 
-def heading(result: BenchResult) -> str:
-    """Return what was measured and where, a sentence or two a line."""
-    where = ", ".join(f"{key} {value}" for key, value in result.environment.items())
-    lines = [f"{len(result.shapes)} pictures of {result.images}. {where}."]
-    if not result.kodak:
-        lines.append("Not the 24 Kodak pictures: no comparison with published curves.")
-    lines += [f"{name} left out: {why}." for name, why in result.left_out.items()]
-    return "\n".join(lines)
+def _heading(result: BenchResult) -> str:
+    first = f"{len(result.shapes)} pictures of {result.images}. {environment_line(result.environment)}."
+    return "\n".join([first, *remarks(result)])
+
+
+def environment_line(environment: Mapping[str, str | int | float]) -> str:
+    """Return what times depend on, in one line."""
+    return ", ".join(f"{key} {value}" for key, value in environment.items())
+
+
+def remarks(result: BenchResult) -> list[str]:
+    """Return what the run does not have, a sentence each."""
+    kodak = [] if result.kodak else ["Not the 24 Kodak pictures: no comparison with published curves."]
+    return [*kodak, *(f"{name} left out: {why}." for name, why in result.left_out.items())]
 
 
 def summary(result: BenchResult) -> Rows:

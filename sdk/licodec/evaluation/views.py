@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 
 from . import report
 from .bench import BenchResult, CodecResult, Trial
@@ -70,7 +70,7 @@ def _renditions_table(found: Comparison) -> Html:
     fitting = [rendition for rendition in found.renditions if rendition.fits]
     best_psnr = max(rendition.psnr for rendition in fitting)
     best_score = max(rendition.ms_ssim or -math.inf for rendition in fitting)
-    rows = [
+    rows: list[list[str | Cell]] = [
         [
             rendition.title,
             f"{rendition.setting:g}",
@@ -93,6 +93,8 @@ def _notes(found: Comparison) -> Iterator[str]:
         if not rendition.fits:
             more = rendition.size - found.ours.size
             yield f"{rendition.title}: its smallest file has {more:,} bytes more than ours."
+        elif rendition.name in PEERS and rendition.setting == PEERS[rendition.name].search[-1]:
+            yield f"{rendition.title}: its best setting; there is no larger file."
     for name, why in found.left_out.items():
         yield f"{PEERS[name].title} is left out: {why}."
 
@@ -114,8 +116,7 @@ def _best(holds: bool) -> str:
 
 def bench_page(result: BenchResult) -> bytes:
     """The page of a bench run: curves, deltas, times, and what every picture gave."""
-    first, *more = report.heading(result).splitlines()
-    where = first.removeprefix(f"{len(result.shapes)} pictures of {result.images}. ")
+    count = len(result.shapes)
     tables = [
         _plain_table(report.summary(result), "Codecs"),
         _plain_table(report.against_peers(result), "BD-rate; below zero: fewer bits"),
@@ -124,14 +125,14 @@ def bench_page(result: BenchResult) -> bytes:
     ]
     body = fill(
         part("bench.html"),
-        title=f"{result.images}, {len(result.shapes)} pictures",
-        summary=" ".join([report.CONVENTIONS[0].upper() + report.CONVENTIONS[1:] + ".", *more]),
+        title=f"{result.images}, {count} {'pictures' if count > 1 else 'picture'}",
+        summary=" ".join([f"Figures: {report.CONVENTIONS}.", *report.remarks(result)]),
         plot=_plot(result),
         plot_text="Rate-distortion curves of all codecs",
         tables=_joined(tables),
         points=_points_table(result),
         checks=_list(line for codec in _learned(result) for line in report.check_lines(codec)),
-        footer=where,
+        footer=report.environment_line(result.environment),
     )
     return page(f"licodec bench: {result.images}", body, script=part("sort.js"))
 
@@ -174,7 +175,7 @@ def _against(reference: Curve, test: Curve) -> Cell:
 
 def _points_table(result: BenchResult) -> Html:
     head = ["picture", "codec", "setting", "bytes", "bpp", "PSNR dB", "MS-SSIM", "encode ms", "decode ms"]
-    rows = (
+    rows: list[list[str | Cell]] = [
         [
             trial.picture,
             codec.title,
@@ -187,7 +188,7 @@ def _points_table(result: BenchResult) -> Html:
         ]
         for codec in result.codecs
         for trial in codec.trials
-    )
+    ]
     return table(head, rows, caption="Milliseconds: the least of all calls", sortable=True)
 
 
@@ -196,11 +197,6 @@ def _least_times(trial: Trial) -> list[str]:
 
 
 # --- both -----------------------------------------------------------------------------------------
-
-
-def environment_line(environment: Mapping[str, str | int | float]) -> str:
-    """What times depend on, in one line."""
-    return ", ".join(f"{key} {value}" for key, value in environment.items())
 
 
 def _joined(parts: Iterable[Html]) -> Html:
