@@ -419,7 +419,7 @@ def test_a_picture_of_one_pixel_is_shown(show: Show, found: Comparison, tmp_path
     one = Comparison(Original(pixels[0]), (0, 0, 1, 1), (ours,))
     driver = show(written(tmp_path, one))
     left, top, right, bottom = box(driver, "#world img")
-    assert (right - left, bottom - top) == (16, 16)
+    assert (right - left, bottom - top) == (64, 64)
     drag(driver, "#divider", (100, 0))
     assert screenshot(driver)[(top + bottom) // 2, (left + right) // 2].tolist() == [200, 30, 10]
     drag(driver, "#divider", (-200, 0))

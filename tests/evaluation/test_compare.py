@@ -77,7 +77,7 @@ def test_bytes_are_the_most_that_our_file_has(run: Run) -> None:
 
 
 def test_too_few_bytes_name_the_smallest_file_which_can_be_had(run: Run) -> None:
-    pixels = synthetic(64, 64)
+    pixels = synthetic(16, 16)
     with pytest.raises(UsageValueError, match="bytes: 9 are too few") as caught:
         run(pixels, max_bytes=9)
     smallest = int(re.findall(r"\d+", str(caught.value))[-1])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import dataclasses
 import io
-from collections.abc import Callable
 from html.parser import HTMLParser
 
 import numpy as np
@@ -18,7 +17,7 @@ from licodec.evaluation.page import Cell, Html, fill, page, table
 from licodec.evaluation.pictures import Source
 from licodec.evaluation.views import bench_page, comparison_page
 
-from .conftest import synthetic
+from .conftest import png, synthetic
 
 HOSTILE = [
     "<script>alert(1)</script>.png",
@@ -93,16 +92,21 @@ def found() -> Comparison:
     )
 
 
-@pytest.fixture
-def result(make_source: Callable[..., Source]) -> BenchResult:
-    ours = dataclasses.replace
+@pytest.fixture(scope="module")
+def result() -> BenchResult:
+    sources = [Source("a", lambda: png(synthetic(64, 80))), Source("b", lambda: png(synthetic(60, 70, 2)))]
     measured = run(
         [Classical("jpeg", (10, 30, 60, 90)), Classical("webp", (5, 30, 60, 90))],
-        [make_source("a", 64, 80), make_source("b", 60, 70, seed=2)],
+        sources,
         BenchOptions("dir/set", ms_ssim=False, quick=True),
     )
     first, second = measured.codecs
-    return ours(measured, codecs=(ours(first, kind="learned"), second))
+    return dataclasses.replace(measured, codecs=(dataclasses.replace(first, kind="learned"), second))
+
+
+@pytest.fixture(scope="module")
+def bench(result: BenchResult) -> bytes:
+    return bench_page(result)
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -115,7 +119,7 @@ def test_a_picture_of_any_name_is_text_on_the_page(found: Comparison, name: str)
     assert hostile.outside() == []
 
 
-def test_a_bench_of_pictures_of_any_name_is_text_on_the_page(result: BenchResult) -> None:
+def test_a_bench_of_pictures_of_any_name_is_text_on_the_page(result: BenchResult, bench: bytes) -> None:
     name = " ".join(HOSTILE)
     codecs = tuple(
         dataclasses.replace(
@@ -126,7 +130,7 @@ def test_a_bench_of_pictures_of_any_name_is_text_on_the_page(result: BenchResult
     )
     shapes = {name + picture: shape for picture, shape in result.shapes.items()}
     hostile = Parsed(bench_page(dataclasses.replace(result, codecs=codecs, shapes=shapes, images=name)))
-    assert [tag for tag, _ in hostile.elements] == [tag for tag, _ in Parsed(bench_page(result)).elements]
+    assert [tag for tag, _ in hostile.elements] == [tag for tag, _ in Parsed(bench).elements]
     assert hostile.texts["h1"] == f"{name}, 2 pictures" and hostile.outside() == []
 
 
@@ -135,8 +139,8 @@ def test_a_name_in_another_encoding_makes_a_page_that_is_utf8(found: Comparison)
     assert parsed.texts["h1"] == "caf?.png"
 
 
-def test_pages_hold_all_that_they_need(found: Comparison, result: BenchResult) -> None:
-    for data in (comparison_page(found, "photo.png", "where"), bench_page(result)):
+def test_pages_hold_all_that_they_need(found: Comparison, bench: bytes) -> None:
+    for data in (comparison_page(found, "photo.png", "where"), bench):
         parsed = Parsed(data)
         assert parsed.outside() == []
         assert len(parsed.all("script")) == len(parsed.all("style")) == 1
@@ -178,8 +182,10 @@ def test_equal_pictures_have_no_figure_in_decibels(found: Comparison) -> None:
     assert b">equal</td>" in page_of and b"inf" not in page_of.split(b"<tbody>")[1].split(b"</tbody>")[0]
 
 
-def test_the_bench_page_has_deltas_of_every_picture_and_every_point(result: BenchResult) -> None:
-    text = bench_page(result).decode()
+def test_the_bench_page_has_deltas_of_every_picture_and_every_point(
+    result: BenchResult, bench: bytes
+) -> None:
+    text = bench.decode()
     assert "BD-rate of JPEG 4:2:0 optimize, picture by picture" in text
     for picture in ("a", "b"):
         assert text.count(f'<th scope="row" class="word">{picture}</th>') == 1 + 2 * 4

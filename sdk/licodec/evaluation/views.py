@@ -78,8 +78,8 @@ def _renditions_table(found: Comparison) -> Html:
             f"{rendition.bpp:.3f}",
             Cell(_decibel(rendition.psnr), look=_best(rendition.psnr == best_psnr and rendition.fits)),
             Cell(_score(rendition.ms_ssim), look=_best(rendition.ms_ssim == best_score and rendition.fits)),
-            f"{rendition.encode_ms:.0f}",
-            f"{rendition.decode_ms:.0f}",
+            _milliseconds(rendition.encode_ms),
+            _milliseconds(rendition.decode_ms),
         ]
         for rendition in found.renditions
     ]
@@ -105,6 +105,10 @@ def _decibel(value: float) -> str:
 
 def _score(value: float | None) -> str:
     return _NONE if value is None else f"{value:.4f}"
+
+
+def _milliseconds(value: float) -> str:
+    return f"{value:.0f}" if value >= 9.95 else f"{value:.1f}"
 
 
 def _best(holds: bool) -> str:

@@ -4,14 +4,14 @@
   const stage = find("stage"), world = find("world"), divider = find("divider");
   const pictures = [...world.querySelectorAll("img")];
   const width = Number(world.dataset.width), height = Number(world.dataset.height);
-  const LARGEST = 32, LARGEST_FITTING = 16, LOWEST = 200;
+  const LARGEST = 64, LOWEST = 200;
   const view = { left: 0, right: Math.min(1, pictures.length - 1), split: 0.5, scale: 1, x: 0, y: 0, fitted: true };
   const maps = new Map();
 
   const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
   const fitting = (room = stage.clientHeight) => {
     const scale = Math.min(stage.clientWidth / width, room / height);
-    return scale < 1 ? scale : Math.min(Math.floor(scale), LARGEST_FITTING);
+    return scale < 1 ? scale : Math.min(Math.floor(scale), LARGEST);
   };
   const roomy = () => width * view.scale > stage.clientWidth + 1 || height * view.scale > stage.clientHeight + 1;
   // Where a picture that is wider than the stage may lie, and where another does.
@@ -98,7 +98,7 @@
   }
 
   function step(up) {
-    const steps = [fitting(), 0.25, 0.5, 1, 2, 4, 8, 16, LARGEST].sort((a, b) => a - b);
+    const steps = [fitting(), 0.25, 0.5, 1, 2, 4, 8, 16, 32, LARGEST].sort((a, b) => a - b);
     const next = up ? steps.find((one) => one > view.scale * 1.001) : steps.findLast((one) => one < view.scale / 1.001);
     if (next !== undefined) zoom(next);
   }
