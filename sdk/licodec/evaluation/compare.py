@@ -41,7 +41,7 @@ MOST_SHOWN = 2**21
 LONGEST_SHOWN = 16383
 """Pixels: WebP, in which pictures are shown, has no longer side."""
 MOST_MS_SSIM = 2**24
-"""Pixels up to which MS-SSIM is measured: it takes 120 bytes for each of them."""
+"""Pixels up to which MS-SSIM is measured: it takes some 180 bytes for each of them."""
 _LARGEST_PROFILE = 2**20
 _PAPER = 255
 _SIXTEEN_BITS = "16 bits a sample, taken as 8"
