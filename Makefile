@@ -6,13 +6,14 @@ DATA ?= ../shared/data
 OUT ?= out
 DEMO ?= examples/photo.png
 FUZZ_SECONDS ?= 300
+INSTALL ?=
 PYTEST_ARGS ?=
 
 BIN := $(VENV)/bin
 PY := $(BIN)/python
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-all lint typecheck bench peers ray fuzz wheel clean
+.PHONY: demo test test-all test-browser lint typecheck bench peers ray fuzz wheel clean
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
@@ -35,10 +36,21 @@ typecheck: $(READY)
 	$(BIN)/mypy --strict
 
 test: lint typecheck
-	$(PY) -m pytest -m "not slow" $(PYTEST_ARGS)
+	$(PY) -m pytest -m "not slow and not browser" $(PYTEST_ARGS)
 
 test-all: lint typecheck
 	$(PY) -m pytest $(PYTEST_ARGS)
+
+# The pages of `licodec compare` and `licodec bench --html` in chromium. INSTALL=1 installs browser and driver
+# first (Debian, as root).
+test-browser: $(READY)
+ifeq ($(INSTALL),1)
+	apt-get install -y --no-install-recommends chromium chromium-driver
+endif
+	@for need in chromium chromedriver; do command -v $$need >/dev/null || \
+	  { echo "test-browser needs $$need: apt-get install chromium chromium-driver, or make test-browser INSTALL=1 as root" >&2; exit 1; }; done
+	$(PY) -m pip install --quiet -c constraints.txt -e '.[dev,browser]'
+	$(PY) -m pytest tests/browser $(PYTEST_ARGS)
 
 bench: $(READY)
 	$(BIN)/licodec bench --images $(DATA)/kodak --out $(OUT)/bench

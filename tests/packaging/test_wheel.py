@@ -14,6 +14,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
+WEB = ROOT / "sdk" / "licodec" / "evaluation" / "web"
+
 ROUND_TRIP = """
 import sys
 from pathlib import Path
@@ -35,6 +37,8 @@ assert Image.open("pillow.lic").tobytes() == decoded.tobytes()
 from licodec import store
 assert home in store.load("fhic", licodec.inspect(data).tag).path.resolve().parents
 image.save("picture.png")
+from licodec.evaluation.page import Html, page, part
+assert part("compare.js") in page("", Html(""), script=part("compare.js")).decode()
 print(len(data))
 """
 
@@ -89,6 +93,7 @@ def test_the_wheel_holds_both_packages_their_types_the_weights_and_nothing_else(
         "licodec/py.typed",
         "licodec/LicImagePlugin.py",
         "licodec/store/known.json",
+        *(f"licodec/evaluation/web/{path.name}" for path in WEB.iterdir()),
         "licodec/weights/fhic/s-1/model.safetensors",
     ):
         assert needed in names

@@ -1,4 +1,4 @@
-"""The command `licodec`: encode, decode, inspect, bench, train, weights, codecs.
+"""The command `licodec`: encode, decode, inspect, codecs, compare, bench, train, weights.
 
 It parses, calls the SDK and prints; what it can do, `licodec` and `licodec.evaluation` can do from Python.
 Starting it loads neither torch nor NumPy: commands import what they need when they run.

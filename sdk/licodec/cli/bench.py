@@ -12,25 +12,12 @@ from typing import Any
 
 import click
 
+from licodec.atomic import write_atomic
 from licodec.cli.batch import progress_bar
-from licodec.cli.declared import Declared, declared_option
+from licodec.cli.declared import CommaList, Declared, declared_option
 from licodec.options import OPTIONS
 
 _NEEDS = ("matplotlib", "pytorch_msssim", "scipy")
-
-
-class CommaList(click.ParamType[Any]):
-    """Values of another type, separated by commas."""
-
-    name = "list"
-
-    def __init__(self, of: click.ParamType[Any]) -> None:
-        self.of = of
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if not isinstance(value, str):
-            return value
-        return tuple(self.of.convert(part.strip(), param, ctx) for part in value.split(",") if part.strip())
 
 
 @click.command()
@@ -43,6 +30,9 @@ class CommaList(click.ParamType[Any]):
 )
 @click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), help="Write JSON, table, plot and crops here."
+)
+@click.option(
+    "--html", is_flag=True, help="Write bench.html into --out, or here: a report that needs no other file."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first so many pictures.")
@@ -60,6 +50,7 @@ def bench(
     codecs: tuple[str, ...] | None,
     qualities: tuple[float, ...] | None,
     out: Path | None,
+    html: bool,
     as_json: bool,
     limit: int | None,
     threads: int | None,
@@ -78,7 +69,9 @@ def bench(
     appear for the 24 Kodak pictures. Peers: jpeg, jpeg444, jpeg2000, webp, avif, avif444, jxl.
     """
     if lossless:
-        _refuse_with_lossless(codecs=codecs, qualities=qualities, out=out, environments=environments)
+        _refuse_with_lossless(
+            codecs=codecs, qualities=qualities, out=out, html=html, environments=environments
+        )
         _bench_lossless(images, limit, threads, weights, halve, as_json, quiet)
         return
     if halve:
@@ -104,6 +97,10 @@ def bench(
     if out is not None:
         report.write(result, out)
         crops.write_sheet(result, options, out / "crops.png")
+    if html:
+        from licodec.evaluation.views import bench_page
+
+        write_atomic(Path(out or ".") / "bench.html", bench_page(result))
     click.echo(json.dumps(report.to_json(result)) if as_json else report.markdown(result), nl=as_json)
 
 

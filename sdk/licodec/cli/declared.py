@@ -33,6 +33,20 @@ class Declared(click.ParamType[Any]):
             raise click.BadParameter(f"expected {self.option.expects}, got {value!r}", ctx, param) from error
 
 
+class CommaList(click.ParamType[Any]):
+    """Values of another type, separated by commas."""
+
+    name = "list"
+
+    def __init__(self, of: click.ParamType[Any]) -> None:
+        self.of = of
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        return tuple(self.of.convert(part.strip(), param, ctx) for part in value.split(",") if part.strip())
+
+
 def declared_options(direction: Literal["encode", "decode"]) -> Callable[[Command], Command]:
     """Give a command every option that the command line takes in this direction, in the table's order."""
 

@@ -21,6 +21,7 @@ COMMANDS: Final = {
     "decode": "decode",
     "inspect": "inspect",
     "codecs": "codecs",
+    "compare": "compare",
     "bench": "bench",
     "train": "train",
     "weights": "weights",

@@ -8,5 +8,6 @@ MS-SSIM are taken from 8-bit RGB pictures, per picture, and then averaged.
     from licodec.evaluation.report import markdown
     print(markdown(bench(BenchOptions(images="kodak", codecs=("fhic", "webp")))))
 
-Reading order: `metrics`, `rate_distortion`, `pictures`, `peers`, `bench`, `environments`, `report`.
+Reading order: `metrics`, `rate_distortion`, `pictures`, `peers`, `bench`, `environments`, `report`,
+`compare`, `page`, `views`.
 """

@@ -11,10 +11,10 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Literal, TypeAlias
 
 from licodec.atomic import write_atomic
 
@@ -34,6 +34,9 @@ from .rate_distortion import (
     bd_rate,
     rate_at,
 )
+
+Rows: TypeAlias = tuple[list[str], list[list[str]]]
+"""A table: the names of its columns, and its rows."""
 
 RATE_AT_DB = (30.0, 34.0, 38.0)
 # Times are compared where the pictures look alike: at the setting whose mean PSNR is nearest to this.
@@ -154,27 +157,42 @@ def _references(result: BenchResult, codec: CodecResult) -> list[Curve]:
 def markdown(result: BenchResult) -> str:
     """Return the run as Markdown: deltas, times, checks, and the points of the learned codecs."""
     learned = [codec for codec in result.codecs if codec.kind == "learned"]
-    parts = [_heading(result), _summary_table(result)]
+    parts = [_heading(result), _table(*summary(result))]
     if learned and len(result.codecs) > 1:
-        parts.append(_peer_table(result, learned))
-    parts.append(_time_table(result))
+        parts.append(_table(*against_peers(result)))
+    parts.append("\n\n".join([_table(*times(result)), *_stages(result)]))
     for codec in learned:
-        parts += [_points_table(codec), _checks_text(codec)]
+        parts += [_points_table(codec), "\n".join(f"- {line}" for line in check_lines(codec))]
         if rows := result.across.get(codec.name):
             parts.append(environments.markdown(rows))
     return "\n\n".join(parts) + "\n"
 
 
+def picture_curve(codec: CodecResult, picture: str) -> Curve:
+    """Return a codec's curve on one picture."""
+    trials = [trial for trial in codec.trials if trial.picture == picture]
+    bpp, distortion = (tuple(getattr(trial, name) for trial in trials) for name in ("bpp", "psnr"))
+    return Curve(codec.title, bpp, distortion, None, codec.settings)
+
+
 def _heading(result: BenchResult) -> str:
-    where = ", ".join(f"{key} {value}" for key, value in result.environment.items())
-    lines = [f"{len(result.shapes)} pictures of {result.images}. {where}."]
-    if not result.kodak:
-        lines.append("Not the 24 Kodak pictures: no comparison with published curves.")
-    lines += [f"{name} left out: {why}." for name, why in result.left_out.items()]
-    return "\n".join(lines)
+    first = f"{len(result.shapes)} pictures of {result.images}. {environment_line(result.environment)}."
+    return "\n".join([first, *remarks(result)])
 
 
-def _summary_table(result: BenchResult) -> str:
+def environment_line(environment: Mapping[str, str | int | float]) -> str:
+    """Return what times depend on, in one line."""
+    return ", ".join(f"{key} {value}" for key, value in environment.items())
+
+
+def remarks(result: BenchResult) -> list[str]:
+    """Return what the run does not have, a sentence each."""
+    kodak = [] if result.kodak else ["Not the 24 Kodak pictures: no comparison with published curves."]
+    return [*kodak, *(f"{name} left out: {why}." for name, why in result.left_out.items())]
+
+
+def summary(result: BenchResult) -> Rows:
+    """Return the table of the codecs: rates, distortions, deltas against published curves on Kodak."""
     lo, hi = WINDOW_DB
     head = ["codec", "bpp", "PSNR dB", *(f"bpp at {decibel:g} dB" for decibel in RATE_AT_DB)]
     if result.kodak:
@@ -193,36 +211,42 @@ def _summary_table(result: BenchResult) -> str:
                 _percent(scores.get("msssim")),
             ]
         rows.append(row)
-    return _table(head, rows)
+    return head, rows
 
 
-def _peer_table(result: BenchResult, learned: Sequence[CodecResult]) -> str:
+def against_peers(result: BenchResult) -> Rows:
+    """Return the table of deltas of every learned codec against every other codec of the run."""
     lo, hi = WINDOW_DB
     head = ["BD-rate of", "against", "PSNR, overlap", f"PSNR, {lo:g}-{hi:g} dB", "MS-SSIM"]
     rows = []
-    for codec in learned:
-        for other in result.codecs:
+    for codec in result.codecs:
+        for other in result.codecs if codec.kind == "learned" else ():
             if other.name != codec.name:
                 found = deltas(other.curve, codec.curve)
                 window = found[f"psnr_{lo:g}_{hi:g}"]
                 row = [codec.title, other.title, _percent(found["psnr"], ranged=True), _percent(window)]
                 rows.append([*row, _percent(found.get("msssim"))])
-    return _table(head, rows)
+    return head, rows
 
 
-def _time_table(result: BenchResult) -> str:
+def times(result: BenchResult) -> Rows:
+    """Return the table of milliseconds a picture."""
     near = f"near {TIMES_NEAR_DB:g} dB"
     head = ["ms a picture, median (minimum)", "encode", "decode", f"encode {near}", f"decode {near}"]
-    rows, stages = [], []
+    rows = []
     for codec in result.codecs:
         setting = _setting_near(codec, TIMES_NEAR_DB)
-        times = [codec.times(direction, at) for at in (None, setting) for direction in DIRECTIONS]
-        rows.append([codec.title, *map(_ms, times)])
+        calls = [codec.times(direction, at) for at in (None, setting) for direction in DIRECTIONS]
+        rows.append([codec.title, *map(_ms, calls)])
+    return head, rows
+
+
+def _stages(result: BenchResult) -> Iterator[str]:
+    for codec in result.codecs:
         for direction in DIRECTIONS:
             if found := codec.stage_times(direction):
                 each = ", ".join(f"{stage} {ms:.1f}" for stage, ms in found.items())
-                stages.append(f"{codec.title}, {direction} by stage, median ms: {each}")
-    return "\n\n".join([_table(head, rows), *stages])
+                yield f"{codec.title}, {direction} by stage, median ms: {each}"
 
 
 def _setting_near(codec: CodecResult, decibel: float) -> float:
@@ -240,7 +264,8 @@ def _points_table(codec: CodecResult) -> str:
     return _table([f"{codec.title}: quality", "bpp", "PSNR dB", "MS-SSIM"], rows)
 
 
-def _checks_text(codec: CodecResult) -> str:
+def check_lines(codec: CodecResult) -> list[str]:
+    """Return what the checks found, one line each."""
     lines = []
     for name, found in checks(codec).items():
         words = name.replace("_", " ")
@@ -250,8 +275,8 @@ def _checks_text(codec: CodecResult) -> str:
             mean, largest = found["mean_surplus_bytes"], found["largest_surplus_bytes"]
             share = f"{found['total_surplus_share']:+.2%} in all"
             verdict += f" ({share}, {mean:+.0f} bytes a file, at most {largest:+.0f})"
-        lines.append(f"- {codec.title}, {words}: {verdict}")
-    return "\n".join(lines)
+        lines.append(f"{codec.title}, {words}: {verdict}")
+    return lines
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -294,8 +319,8 @@ def write(result: BenchResult, folder: Path) -> list[Path]:
     return [data, table, picture]
 
 
-def plot(result: BenchResult, path: Path) -> None:
-    """Draw the curves: PSNR over bpp, and MS-SSIM (dB) over bpp where there are such points. PNG."""
+def plot(result: BenchResult, path: Path | BinaryIO, kind: Literal["png", "svg"] = "png") -> None:
+    """Draw the curves: PSNR over bpp, and MS-SSIM (dB) over bpp where there are such points."""
     from matplotlib.figure import Figure
 
     metrics: list[Metric] = ["psnr"]
@@ -316,8 +341,10 @@ def plot(result: BenchResult, path: Path) -> None:
         axes.set_xlim(*_rate_limits(result))
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
-    figure.suptitle(f"{result.images}, {len(result.shapes)} pictures")
-    figure.savefig(path, dpi=110)
+    # A name may be anything: no formula, and half of another encoding has no glyph.
+    name = result.images.encode("utf-8", "replace").decode()
+    figure.suptitle(f"{name}, {len(result.shapes)} pictures", parse_math=False)
+    figure.savefig(path, dpi=110, format=kind)
 
 
 def _lines(result: BenchResult, metric: Metric) -> Iterator[tuple[Curve, dict[str, Any]]]:
