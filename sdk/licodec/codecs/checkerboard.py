@@ -1210,8 +1210,11 @@ class Scales:
             clipped = np.clip(z, -HYPER_LIMIT, HYPER_LIMIT).astype(np.float32)
             self._features = self._nets.hyper(torch.from_numpy(clipped).unsqueeze(0))[:, :, :h, :w]
             if self._one_step:
-                scale = self._nets.direct(self._features)
-                self.everything = self._index(scale.flatten(2), slice(0, len(self._skipped)))
+                whole = slice(0, len(self._skipped))
+                self.everything = np.full((whole.stop, h * w), NOT_CODED, np.uint8)
+                if self._end:
+                    scale = self._nets.direct(self._features)
+                    self.everything = self._index(scale.flatten(2), whole)
 
     @contextlib.contextmanager
     def _exact(self) -> Iterator[None]:
