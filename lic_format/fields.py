@@ -276,6 +276,24 @@ class VarBytes(_Octets):
         return self.length.encode(len(value)) + value
 
 
+class Rest(_Octets):
+    """All bytes up to the end of the record, at most `longest`; the last field of one."""
+
+    type_name = "bytes, to the end"
+
+    def __init__(self, longest: int) -> None:
+        self.longest = self.max_size = longest
+
+    def read(self, data: bytes | memoryview, offset: int) -> tuple[bytes, int]:
+        octets = bytes(data[offset:])
+        if len(octets) > self.longest:
+            raise FormatError(f"has {len(octets)} bytes, expected {self.range_text()}", offset=offset)
+        return octets, offset + len(octets)
+
+    def encode(self, value: bytes) -> bytes:
+        return value
+
+
 class Token(Field):
     """A short name after its length (one byte): ASCII letters a-z, digits and the hyphen."""
 

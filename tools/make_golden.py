@@ -38,6 +38,9 @@ CROPS = {5.0: (224, 96, 80, 96), 50.0: (192, 416, 75, 90), 95.0: (256, 128, 49, 
 """Top, left, height and width of the crop at each quality; sizes that no 16 divides among them."""
 GREY_QUALITY = 70.0
 GREY_CROP = (160, 384, 63, 95)
+COARSE_QUALITY = 3.0
+COARSE_CROP = (0, 160, 240, 304)
+"""At a quality and of a size at which channels are left out."""
 
 Pixels = npt.NDArray[np.uint8]
 Deep = npt.NDArray[np.uint16]
@@ -55,6 +58,8 @@ def cases(photo: PIL.Image.Image) -> Iterator[tuple[str, Pixels, float, Order]]:
     y, x = np.indices(colours.shape[:2])
     disc = np.clip(400 - 8 * np.hypot(y - 40, x - 40), 0, 255).astype(np.uint8)
     yield "alpha-order1", np.dstack([colours, disc]), 50.0, Order.CHECKERBOARD
+    coarse = crop(photo.convert("L"), COARSE_CROP)
+    yield "coarse-order1", coarse, COARSE_QUALITY, Order.CHECKERBOARD
     yield "grey-alpha-order1", np.dstack([grey, np.full_like(grey, 77)]), GREY_QUALITY, Order.CHECKERBOARD
 
 

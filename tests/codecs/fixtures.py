@@ -16,6 +16,7 @@ from lic_format import Head, LicFile, Unit
 from lic_format.header import Colour, Order
 from licodec import store
 from licodec.codecs import checkerboard as cb
+from licodec.codecs.channel_skip import Channels, write_skipped
 from licodec.codecs.contract import Stages, Timer
 from licodec.codecs.registry import FHIC_SIDE_INFO
 from licodec.entropy.coder import StreamEncoder
@@ -74,12 +75,20 @@ def encoded(
 
 
 def coded(
-    model: cb.Checkerboard, ref: store.WeightsRef, z: Symbols, q: Symbols, *, rate: int, order: int
+    model: cb.Checkerboard,
+    ref: store.WeightsRef,
+    z: Symbols,
+    q: Symbols,
+    *,
+    rate: int,
+    order: int,
+    skipped: Channels | None = None,
 ) -> LicFile:
     """A file of symbols that need not come from a picture: z [Z, h', w'], q [M, h, w]. What is not coded
     becomes zero in place."""
     h, w = q.shape[1:]
-    scales = cb.Scales(model, z, h, w, rate, Order(order), model.exact.path, Timer(None))
+    skipped = np.zeros(len(q), np.bool_) if skipped is None else skipped
+    scales = cb.Scales(model, z, h, w, rate, Order(order), model.exact.path, Timer(None), skipped)
     passes = [model._hyper_pass(z, rate)]
     for step in model.preset.passes:
         cells = positions(step, h, w)
@@ -94,7 +103,9 @@ def coded(
     stream = StreamEncoder(model.tables)
     for part in passes:
         stream.put(part.symbols.reshape(-1), part.index.reshape(-1))
-    side_info = FHIC_SIDE_INFO.write(dict(zip(FHIC_SIDE_INFO.names, (1, 1, 0, 0, 0), strict=True)))
+    mode, channels = write_skipped(skipped)
+    values = (1, 1, mode, 0, 0, channels)
+    side_info = FHIC_SIDE_INFO.write(dict(zip(FHIC_SIDE_INFO.names, values, strict=True)))
     size = (q.shape[1] * cb.CELL, q.shape[2] * cb.CELL)
     units = (Unit(0, b"", stream.finish()),)
     return _file(ref, *size, Colour.RGB, units, rate=rate, order=Order(order), side_info=side_info)

@@ -223,6 +223,57 @@ def known_inputs(channels: int, low: int) -> list[Integers]:
 # --- Codec fhic
 
 
+def skipped_channels(mode: int, channels: bytes, m: int) -> set[int]:
+    """Skipped channels; InvalidFile where the list is not the one for them."""
+    skipped = set[int]()
+    cursor = Cursor(channels, InvalidFile)
+    if mode == 4:
+        if len(channels) != (m + 7) // 8:
+            raise InvalidFile("bitmap of another length")
+        skipped = {c for c in range(8 * len(channels)) if channels[c // 8] >> c % 8 & 1}
+        if skipped and max(skipped) >= m:
+            raise InvalidFile("bits beyond the last channel")
+    elif mode:
+        first = cursor.varint(0, m if mode == 2 else m - 1)
+        skipped = set(range(first, m))
+        last = first - 1 if mode == 3 else -1
+        while cursor.at < len(channels):
+            if mode == 1:
+                raise InvalidFile("a suffix with a list")
+            last += cursor.varint() + 1
+            if last >= (first if mode == 2 else m):
+                raise InvalidFile("a listed channel that is not there")
+            skipped ^= {last}
+    if ways_to_list(skipped, m)[0] != (len(channels), mode, channels):
+        raise InvalidFile("not the shortest list")
+    return skipped
+
+
+def ways_to_list(skipped: set[int], m: int) -> list[tuple[int, int, bytes]]:
+    """(bytes, mode, channels) of all ways, the one to take first."""
+    if not skipped:
+        return [(0, 0, b"")]
+    first, tail = min(skipped), m
+    while tail and tail - 1 in skipped:
+        tail -= 1
+    below = [c for c in sorted(skipped) if c < tail]
+    kept = [c for c in range(first, m) if c not in skipped]
+    bitmap = sum(1 << c for c in skipped).to_bytes((m + 7) // 8, "little")
+    ways = {
+        2: varint(tail) + b"".join(varint(b - a - 1) for a, b in zip([-1, *below], below, strict=False)),
+        3: varint(first)
+        + b"".join(varint(b - a - 1) for a, b in zip([first - 1, *kept], kept, strict=False)),
+        4: bitmap,
+    }
+    if not below and tail < m:
+        ways[1] = varint(tail)
+    return sorted((len(channels), mode, channels) for mode, channels in ways.items())
+
+
+def varint(value: int) -> bytes:
+    return bytes([value]) if value < 128 else bytes([value % 128 + 128]) + varint(value // 128)
+
+
 class Decoder:
     """Symbols of files coded with these weights."""
 
@@ -257,8 +308,12 @@ class Decoder:
         head, units = file["head"], file["units"]
         assert head["codec"] == "fhic"
         assert head["decode_digest"] == decode_digest(self.tensors, self.metadata)
-        if head["side_info"] != bytes([1, 1, 0, 0, 0]) or head["order"] > 1:
-            raise NewerFile("a layout, order or mode that is reserved")
+        side = Cursor(head["side_info"], InvalidFile)
+        mode = [side.listed(known) for known in ((1,), (1,), (0, 1, 2, 3, 4), (0,), (0,))][2]
+        if head["order"] > 1:
+            raise NewerFile("an order that is reserved")
+        skipped = skipped_channels(mode, side.rest(), sum(self.groups))
+        self.skipped = np.array([c in skipped for c in range(sum(self.groups))])
         if len(units) != 1 or units[0][:2] != (0, b""):
             raise InvalidFile("not one unit of kind 0 without side info")
         self.rate, self.order = head["rate"], head["order"]
@@ -328,6 +383,7 @@ class Decoder:
     ) -> None:
         """Read one pass of the latents into q; `scale` holds the scale indices of these channels."""
         family = self.tensors["family.context" if self.order else "family.direct"].values[part]
-        index = np.where(where & (scale > 0), scale + 64 * family[:, None, None], NOT_CODED)
+        coded = where & (scale > 0) & ~self.skipped[part, None, None]
+        index = np.where(coded, scale + 64 * family[:, None, None], NOT_CODED)
         symbols = np.array(stream.pass_([int(i) for i in index.reshape(-1)]), np.int64)
         q[part] = np.where(where, symbols.reshape(index.shape), q[part])

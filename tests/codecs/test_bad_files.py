@@ -41,11 +41,12 @@ def small(request: pytest.FixtureRequest, model: cb.Checkerboard, weights: store
         ({"side_info": b""}, FormatError, "layout"),
         ({"side_info": bytes([2, 1, 0, 0, 0])}, UnsupportedError, "layout"),
         ({"side_info": bytes([1, 2, 0, 0, 0])}, UnsupportedError, "tables"),
-        ({"side_info": bytes([1, 1, 1, 0, 0])}, UnsupportedError, "channel_skip"),
+        ({"side_info": bytes([1, 1, 1, 0, 0])}, FormatError, "0 bytes of channels"),
+        ({"side_info": bytes([1, 1, 5, 0, 0, 3])}, UnsupportedError, "channel_skip"),
         ({"side_info": bytes([1, 1, 0, 1, 0])}, UnsupportedError, "tiling"),
         ({"side_info": bytes([1, 1, 0, 0, 1])}, UnsupportedError, "hyper_prior"),
         ({"side_info": bytes([1, 1, 0, 0])}, FormatError, "hyper_prior"),
-        ({"side_info": bytes([1, 1, 0, 0, 0, 0])}, FormatError, "1"),
+        ({"side_info": bytes([1, 1, 0, 0, 0, 0])}, FormatError, "1 bytes of channels"),
     ],
 )
 def test_heads_that_fhic_does_not_have_are_refused_by_field(

@@ -21,6 +21,7 @@ from lic_format.fields import (
     EnumU8,
     Field,
     FlagsU8,
+    Rest,
     Table,
     Token,
     VarBytes,
@@ -61,6 +62,18 @@ FIELDS: list[Field] = [
     FlagsU8(Bits),
 ]
 fields = pytest.mark.parametrize("field", FIELDS, ids=lambda field: f"{field.type_name} {field.range_text()}")
+
+
+def test_the_rest_of_a_record_is_all_that_is_left_of_it() -> None:
+    table = Table("T", (("a", U8(), ""), ("rest", Rest(3), "")))
+    assert "| rest | bytes, to the end | 0..3 bytes |" in table.markdown()
+    for rest in (b"", b"x", b"xyz"):
+        octets = table.write({"a": 7, "rest": rest})
+        assert len(octets) == 1 + len(rest) <= table.max_size
+        assert table.read_whole(octets, where="TEST") == {"a": 7, "rest": rest}
+        assert table.read_whole(memoryview(octets), where="TEST")["rest"] == rest
+    with pytest.raises(FormatError, match=r"rest has 4 bytes, expected 0\.\.3"):
+        table.read_whole(b"\x07wxyz", where="TEST")
 
 
 @fields
@@ -129,6 +142,7 @@ def test_varint_beyond_its_bounds_is_refused() -> None:
         (Bytes(2), b"abc", UsageValueError),
         (Bytes(2), "ab", UsageTypeError),
         (VarBytes(2), b"abc", UsageValueError),
+        (Rest(2), b"abc", UsageValueError),
         (Token(), "", UsageValueError),
         (Token(), "a" * 17, UsageValueError),
         (Token(), "Upper", UsageValueError),

@@ -20,6 +20,8 @@ import lic_format
 import licodec
 from licodec import store
 from licodec.codecs import checkerboard as cb
+from licodec.codecs.channel_skip import NONE, SUFFIX
+from licodec.codecs.registry import FHIC_SIDE_INFO
 
 FOLDER = Path(__file__).parent / "fhic"
 FILES = sorted(FOLDER.glob("*.lic"))
@@ -39,6 +41,8 @@ def test_there_are_golden_files_of_every_kind() -> None:
         (colour, alpha) for colour in ("GREY", "RGB") for alpha in (False, True)
     }
     assert len({head.rate for head in heads}) >= 3
+    sides = [FHIC_SIDE_INFO.read_whole(head.side_info, where="HEAD") for head in heads]
+    assert {side["channel_skip"] for side in sides} >= {NONE, SUFFIX}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

@@ -39,7 +39,8 @@ def run(code: str, *arguments: str) -> str:
 def path(tmp_path: Path) -> Path:
     """A file of the default codec whose payload nobody looks at."""
     fields = {name: field for name, field, _ in FHIC_SIDE_INFO.rows if isinstance(field, EnumU8)}
-    side_info = FHIC_SIDE_INFO.write({name: min(field.members) for name, field in fields.items()})
+    values = {name: min(field.members) for name, field in fields.items()}
+    side_info = FHIC_SIDE_INFO.write({**values, "channels": b""})
     head = Head(17, 23, "fhic", "s-1", bytes(range(16)), bytes(8), side_info, rate=128, orientation=6)
     exif = pack_metadata("exif", b"II*\0\x08\0\0\0\0\0\0\0\0\0")
     metadata = (pack_metadata("iccp", b"profile"), exif, pack_resolution(2835, 2835))

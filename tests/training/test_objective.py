@@ -125,7 +125,7 @@ def test_training_codes_as_an_encoder_does_where_a_picture_ends_inside_a_cell_to
     features = scale_features(nets, torch.from_numpy(found.z)[None].float(), h, w)
     index = context_indices(nets, model.preset, features, torch.from_numpy(found.q)[None].float())
     tables = tuple(np.where(each.index == NOT_CODED, 0, each.index % 64).astype(np.int16) for each in passes)
-    coded = cb.Symbols(found.z, tables, found.steps, h, w).q
+    coded = cb.Symbols(found.z, tables, found.steps, h, w, found.skipped).q
     difference = np.abs(torch.floor(index[0] + 0.5).clamp(0, 63).numpy() - coded)
     assert (coded > 0).sum() > 500
     assert (difference == 0).mean() > 0.999

@@ -12,7 +12,8 @@ integer net and sees integers only.
     y^ and inverse_gain[r] --synthesis--> pixels
 
 The choice is the nearest integer, or the one below where that saves more bits than its distortion is worth;
-it is zero, and not coded, where the exact nets give the narrowest table.
+it is zero, and not coded, where the exact nets give the narrowest table, and in all channels from one on in
+which no symbol would pay (`channel_skip`).
 
 Latent channels come in groups. Each group is coded in passes over a checkerboard, the first of them predicted
 from z and the earlier groups, the others also from the group's positions before them:
@@ -32,7 +33,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeVar, cast
 
@@ -45,6 +46,13 @@ from torch import Tensor, nn
 from lic_format.container import SEALED_ANS, LicFile, Unit
 from lic_format.errors import FormatError, UsageValueError, WeightsError
 from lic_format.header import Colour, Head, Order
+from licodec.codecs.channel_skip import (
+    Channels,
+    coded_channels,
+    first_skipped,
+    read_skipped,
+    write_skipped,
+)
 from licodec.codecs.contract import Coded, Shared, Stages, Timer
 from licodec.codecs.registry import FHIC_ORDERS, FHIC_SIDE_INFO
 from licodec.entropy import schedule
@@ -649,12 +657,16 @@ class IntegerLayers:
     net: ExactNet
     rate: int
     path: str
+    outputs: Mapping[str, int] = field(default_factory=dict)
+    """How many outputs of a 1x1 layer are wanted, where not all are."""
 
     def __call__(self, name: str, x: Tensor) -> Tensor:
+        if name in self.outputs:
+            return self.pointwise(name, rows_of(x)).mT.reshape(1, -1, *x.shape[2:])
         return self.net(name, x, self.rate, self.path)
 
     def pointwise(self, name: str, rows: Tensor) -> Tensor:
-        return self.net.pointwise(name, rows, self.rate, self.path)
+        return self.net.pointwise(name, rows, self.rate, self.path, self.outputs.get(name))
 
     def around(self, name: str, known: Sequence[Tensor], unknown: Tensor, place: Place) -> Tensor:
         near = place.near(self.net.layers[name].spec.kernel)
@@ -863,7 +875,7 @@ class Checkerboard:
         timer = Timer(stages)
         with timer("pixels"):
             blocks = _once(shared, "blocks", lambda: self._to_input(picture.planes))
-        passes = self._symbols(blocks, rate, chosen, timer, shared)[1]
+        found, passes = self._symbols(blocks, rate, chosen, timer, shared, skip=True)
         stream = StreamEncoder(self.tables)
         with timer("entropy"):
             for part in passes:
@@ -872,8 +884,12 @@ class Checkerboard:
         if stages is not None:
             bits = sum(estimated_bits(part.symbols, part.index, self.tables) for part in passes)
             stages["estimated_bits"] = stages.get("estimated_bits", 0.0) + bits
+        mode, channels = write_skipped(found.skipped)
         side_info = FHIC_SIDE_INFO.write(
-            {"layout": 1, "tables": 1, "channel_skip": 0, "tiling": 0, "hyper_prior": 0}
+            {
+                **{"layout": 1, "tables": 1, "channel_skip": mode, "tiling": 0, "hyper_prior": 0},
+                "channels": channels,
+            }
         )
         return Coded({"rate": rate, "order": chosen, "side_info": side_info}, (Unit(SEALED_ANS, b"", body),))
 
@@ -892,12 +908,20 @@ class Checkerboard:
             return to_blocks(torch.from_numpy(planes[None]).to(self.device))
 
     def _symbols(
-        self, blocks: Tensor, rate: int, order: Order, timer: Timer, shared: Shared | None = None
+        self,
+        blocks: Tensor,
+        rate: int,
+        order: Order,
+        timer: Timer,
+        shared: Shared | None = None,
+        *,
+        skip: bool = False,
     ) -> tuple[Symbols, list[CodedPass]]:
         """Symbols of a picture as `_to_input` gives it, and the passes of their stream.
 
         The float nets propose the symbols; where the integer nets say that a symbol is not coded it becomes
-        zero before anything is predicted from it.
+        zero before anything is predicted from it. `skip`: channels may be left out, and groups of which
+        nothing is left have no passes in the stream.
         """
         at = torch.tensor([rate])
         gain, inverse = (
@@ -914,9 +938,12 @@ class Checkerboard:
             z = _int16(round_towards(self.hyper_analysis(padded), centre).clamp_(-Z_MAX, Z_MAX))
             parts = torch.split(rows_of(y / per_unit), groups, 2)
             features = self._mean_features(z, h, w)
-        scales = Scales(self, z, h, w, rate, order, self.exact.path, timer)
+            step_value = interpolate_knots(self.step_value, at)[0].numpy()
+            skipped = np.zeros(self.preset.latents, np.bool_)
+            if skip:
+                skipped[first_skipped(rows_of(y)[0].cpu().numpy(), step_value) :] = True
+        scales = Scales(self, z, h, w, rate, order, self.exact.path, timer, skipped)
         passes = [self._hyper_pass(z, rate)]
-        step_value = interpolate_knots(self.step_value, at)[0].numpy()
         savings = symbol_savings(self.tables)
         waited = 0.0
 
@@ -936,11 +963,15 @@ class Checkerboard:
                 passes.append(CodedPass(step, symbols, index))
             return torch.addcdiv(mean, _rows(symbols, self.device), per)
 
-        with torch.inference_mode(), _no_autocast(self.device), timer("network"):
-            self.means.walk(features, settle)
+        coded = [step for step in self.preset.passes if not skipped[step.first : step.last].all()]
+        if coded:
+            with torch.inference_mode(), _no_autocast(self.device), timer("network"):
+                self.means.walk(features, settle, coded)
         if timer.stages is not None:
             timer.stages["network"] -= waited * 1000
-        found = Symbols(z, tuple(scales.settled), self.preset.passes, h, w)
+        for step in self.preset.passes[len(coded) :]:
+            scales.settle(step, np.zeros_like(scales.index(step), np.int16))
+        found = Symbols(z, tuple(scales.settled), self.preset.passes, h, w, skipped)
         if order == Order.ONE_STEP:
             q = found.q.reshape(self.preset.latents, -1)
             passes.append(CodedPass(one_step(len(q))[0], q, scales.everything))
@@ -1024,6 +1055,8 @@ class Checkerboard:
         head = file.head
         h, w = grid(head.height, head.width)
         order = Order(head.order)
+        side = FHIC_SIDE_INFO.read_whole(head.side_info, where="HEAD")
+        skipped = read_skipped(side["channel_skip"], side["channels"], self.preset.latents)
         steps = tuple(step for step in self.preset.passes if groups is None or step.group < groups)
         stream = StreamDecoder(file.units[0].body, self.tables)
         z_shape = (self.preset.hyper, -(-h // HYPER), -(-w // HYPER))
@@ -1031,7 +1064,7 @@ class Checkerboard:
             index, offset = self._hyper_prior(z_shape, head.rate)
             z = stream.get(index.reshape(-1)).reshape(z_shape) + offset
         with exact_section(path):
-            scales = Scales(self, z, h, w, head.rate, order, path, timer)
+            scales = Scales(self, z, h, w, head.rate, order, path, timer, skipped)
             if order == Order.ONE_STEP:
                 with timer("entropy"):
                     q = stream.get(scales.everything.reshape(-1)).reshape(scales.everything.shape)
@@ -1041,12 +1074,15 @@ class Checkerboard:
                 for step in steps:
                     index = scales.index(step)
                     with timer("entropy"):
-                        symbols = stream.get(index.reshape(-1)).reshape(index.shape)
+                        if skipped[step.first : step.last].all():
+                            symbols = np.zeros(index.shape, np.int16)
+                        else:
+                            symbols = stream.get(index.reshape(-1)).reshape(index.shape)
                     scales.settle(step, symbols)
         if order == Order.ONE_STEP or len(steps) == len(self.preset.passes):
             with timer("entropy"):
                 stream.close()
-        return Symbols(z, tuple(scales.settled), steps, h, w)
+        return Symbols(z, tuple(scales.settled), steps, h, w, skipped)
 
     def _mean_features(self, z: npt.NDArray[np.int16], h: int, w: int) -> Tensor:
         hyper = torch.from_numpy(z).unsqueeze(0).to(self.device).float()
@@ -1061,11 +1097,15 @@ class Checkerboard:
         groups = list(self.preset.groups[: symbols.steps[-1].group + 1])
         per_units = torch.split(per_unit.to(self.device)[:, None], groups, 2)
         passes = iter(symbols.passes)
-        decoded = self.means.walk(
-            self._mean_features(symbols.z, symbols.height, symbols.width),
-            lambda step, mean: torch.addcdiv(mean, _rows(next(passes), self.device), per_units[step.group]),
-            symbols.steps,
-        )
+
+        def settle(step: Pass, mean: Tensor) -> Tensor:
+            q = next(passes)
+            if symbols.skipped[step.first : step.last].all():
+                return mean
+            return torch.addcdiv(mean, _rows(q, self.device), per_units[step.group])
+
+        features = self._mean_features(symbols.z, symbols.height, symbols.width)
+        decoded = self.means.walk(features, settle, symbols.steps)
         return decoded, inverse[:, :, None, None]
 
     def _pixels(self, v: Tensor, scale: Tensor, head: Head, timer: Timer) -> npt.NDArray[np.uint8]:
@@ -1117,13 +1157,15 @@ def grid(height: int, width: int) -> tuple[int, int]:
 @dataclass(frozen=True)
 class Symbols:
     """Symbols of a picture: hyper-latents z int16 [Z, h', w'], and those of the latents in the passes of
-    order 1, each int16 [M_g, n], whatever order they are coded in; h and w of the latents' grid."""
+    order 1, each int16 [M_g, n], whatever order they are coded in; h and w of the latents' grid; which
+    channels are left out, bool [M]."""
 
     z: npt.NDArray[np.int16]
     passes: tuple[npt.NDArray[np.int16], ...]
     steps: tuple[Pass, ...]
     height: int
     width: int
+    skipped: Channels
 
     @property
     def q(self) -> npt.NDArray[np.int16]:
@@ -1149,7 +1191,7 @@ class Scales:
 
     `index(pass)` says how the symbols of a pass are coded, `settle(pass, symbols)` what they are; passes in
     the order of order 1. `settled` is what is known so far. In order 0 `everything` holds all
-    indices at once.
+    indices at once. What only tables of `skipped` channels (bool [M]) depend on is not computed.
     """
 
     def __init__(
@@ -1162,13 +1204,22 @@ class Scales:
         order: Order,
         path: str,
         timer: Timer,
+        skipped: Channels | None = None,
     ) -> None:
         self.settled: list[npt.NDArray[np.int16]] = []
         self._size, self._preset = (h, w), model.preset
         self._path, self._timer, self._one_step = path, timer, order == Order.ONE_STEP
         self._magnitudes = model.magnitudes
         self._family = (model.families[order].numpy() * SCALES)[:, None]
-        self._nets = ScaleNets(IntegerLayers(model.exact, rate, path))
+        self._skipped = np.zeros(model.preset.latents, np.bool_) if skipped is None else skipped
+        outputs = {}
+        if self._skipped.any():
+            outputs["direct.1"] = coded_channels(self._skipped)
+            for step in model.preset.passes:
+                name = f"scale.{step.group}.{step.number}.1"
+                outputs[name] = coded_channels(self._skipped[step.first : step.last])
+        self._end = coded_channels(self._skipped)
+        self._nets = ScaleNets(IntegerLayers(model.exact, rate, path, outputs))
         self._base = torch.empty(0)
         self._earlier: list[Tensor] = []
         self._projected: list[Tensor] = []
@@ -1176,8 +1227,11 @@ class Scales:
             clipped = np.clip(z, -HYPER_LIMIT, HYPER_LIMIT).astype(np.float32)
             self._features = self._nets.hyper(torch.from_numpy(clipped).unsqueeze(0))[:, :, :h, :w]
             if self._one_step:
-                scale = self._nets.direct(self._features)
-                self.everything = self._index(scale.flatten(2), slice(None))
+                whole = slice(0, len(self._skipped))
+                self.everything = np.full((whole.stop, h * w), NOT_CODED, np.uint8)
+                if self._end:
+                    scale = self._nets.direct(self._features)
+                    self.everything = self._index(scale.flatten(2), whole)
 
     @contextlib.contextmanager
     def _exact(self) -> Iterator[None]:
@@ -1191,18 +1245,21 @@ class Scales:
         place = self._places(step)[step.number]
         if self._one_step:
             return self.everything[part][:, place.cells.numpy()]
+        if self._skipped[part].all():
+            return np.full((step.last - step.first, len(place.cells)), NOT_CODED, np.uint8)
         with self._exact():
             if step.number == 0:
                 self._base = self._nets.base(step.group, self._features, self._earlier)
-                self._projected = []
             scale = self._nets.scales(step, self._base, place, self._projected)
             return self._index(scale.mT, part)
 
     def settle(self, step: Pass, symbols: npt.NDArray[np.int16]) -> None:
         """Symbols [C, n] of a pass."""
         self.settled.append(symbols)
-        if self._one_step or (step.level == 0 and step.last == self._preset.latents):
+        if self._one_step or self._end <= (step.last if step.level == 0 else step.first):
             return
+        if step.number == 0:
+            self._projected = []
         with self._exact():
             level = self._magnitudes.take(np.abs(symbols), mode="clip")
             self._projected.append(self._nets.project(step.group, torch.from_numpy(level[None]).mT))
@@ -1213,11 +1270,18 @@ class Scales:
         return places(*self._size, self._preset.depths[step.group])
 
     def _index(self, scale: Tensor, part: slice) -> npt.NDArray[np.uint8]:
-        """Scale indices [1, C, n] holding 0..63 -> table indices [C, n]; scale index 0 is not coded."""
+        """Scale indices [1, C, n] holding 0..63 of the first C channels of a part -> table indices of all,
+        [part, n]; scale index 0 is not coded."""
         t: npt.NDArray[np.uint8] = scale[0].to("cpu", torch.uint8).contiguous().numpy()
-        index: npt.NDArray[np.uint8] = t + self._family[part]
+        index: npt.NDArray[np.uint8] = t + self._family[part][: len(t)]
         np.putmask(index, t == 0, NOT_CODED)
-        return index
+        skipped = self._skipped[part]
+        if not skipped.any():
+            return index
+        whole = np.full((len(skipped), index.shape[1]), NOT_CODED, np.uint8)
+        kept = np.flatnonzero(~skipped)
+        whole[kept] = index[kept]
+        return whole
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from typing import Any
 
 from lic_format.container import CODEC_BYTES, LANES, SEALED_ANS, Part, Unit
 from lic_format.errors import FormatError, UnsupportedError
-from lic_format.fields import U8, U32, EnumU8, Table, VarBytes
+from lic_format.fields import U8, U32, EnumU8, Rest, Table, VarBytes
 from lic_format.header import Depth, Head, Order
+from lic_format.limits import MAX_SIDE_INFO
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,8 @@ FHIC_SIDE_INFO = Table(
         ("tables", EnumU8({1: "Gauss, Student t8, Laplace"}), "table set of the symbols"),
         (
             "channel_skip",
-            EnumU8({0: "none"}),
-            "channels without symbols: 1 suffix, 2 skipped, 3 kept, 4 bitmap reserved",
+            EnumU8({0: "none", 1: "suffix", 2: "skipped", 3: "kept", 4: "bitmap"}),
+            "how channels without symbols are listed",
         ),
         ("tiling", EnumU8({0: "one unit"}), "0: the whole picture is one unit; others reserved"),
         (
@@ -79,6 +80,7 @@ FHIC_SIDE_INFO = Table(
             EnumU8({0: "one a rate"}),
             "prior of the hyper-latents; 1: a bank per position, reserved",
         ),
+        ("channels", Rest(MAX_SIDE_INFO - 5), "those channels, as channel_skip says"),
     ),
 )
 
@@ -97,7 +99,12 @@ def fhic_symbols(width: int, height: int) -> int:
 
 
 def _precheck_fhic(head: Head, units: Sequence[Unit]) -> None:
-    FHIC_SIDE_INFO.read_whole(head.side_info, where="HEAD")
+    side = FHIC_SIDE_INFO.read_whole(head.side_info, where="HEAD")
+    if bool(side["channels"]) != bool(side["channel_skip"]):
+        raise FormatError(
+            f"fhic: channel_skip is {side['channel_skip']}, with {len(side['channels'])} bytes of channels",
+            chunk="HEAD",
+        )
     if head.order not in FHIC_ORDERS:
         raise UnsupportedError(f"fhic: decode order {int(head.order)} is not supported by this version")
     if head.lossless or not head.tag:

@@ -276,16 +276,20 @@ class ExactNet:
         sums = sums.round() if path == SAFE_PATH else sums
         return self._requantise(layer, sums.t()[None, :, None], path).squeeze(2).mT
 
-    def pointwise(self, name: str, rows: Tensor, rate: int, path: str | None = None) -> Tensor:
-        """One 1x1 layer of rows [1, n, in]: rows [1, n, out], integers."""
+    def pointwise(
+        self, name: str, rows: Tensor, rate: int, path: str | None = None, outputs: int | None = None
+    ) -> Tensor:
+        """One 1x1 layer of rows [1, n, in]: rows [1, n, out], integers; or only its first `outputs`, which do
+        not depend on the others."""
         layer, path = self.layers[name], path or self.path
         if path in FAST_PATHS:
-            products = _product(rows[0].contiguous(), self._prepare(layer, path).weight)
-            if self._integers(products, name, path, tuple(rows.shape)):
-                offset = self._offset(layer, rate, path)
+            weight = self._prepare(layer, path).weight[:, :outputs].contiguous()
+            products = _product(rows[0].contiguous(), weight)
+            if self._integers(products, name, path, (*rows.shape, weight.shape[1])):
+                offset = self._offset(layer, rate, path)[:outputs]
                 return self._requantise_products(layer, products, offset, path).unsqueeze(0)
             self.path = path = SAFE_PATH
-        return self(name, rows.mT.unsqueeze(2), rate, path).squeeze(2).mT
+        return self(name, rows.mT.unsqueeze(2), rate, path).squeeze(2).mT[..., :outputs]
 
     def _select(self, layer: StoredLayer, near: Neighbours, path: str) -> _Selected:
         key = (layer.spec.name, path, near.pattern)
@@ -363,7 +367,8 @@ class ExactNet:
         """`_requantise` of sums without their bias, [.., out], in the fewest operations: the bias and the
         half go in together, which is as exact in float64, and what is not negative is floored by its
         conversion."""
-        y = torch.addcmul(offset, products, self._prepare(layer, path).scale)
+        scale = self._prepare(layer, path).scale[: products.shape[-1]]
+        y = torch.addcmul(offset, products, scale)
         return y.clamp_(0, layer.high + 0.5).to(torch.int8)
 
     def _requantise(self, layer: StoredLayer, sums: Tensor, path: str) -> Tensor:
