@@ -88,7 +88,7 @@ FHIC_HYPER = 96
 could be."""
 FHIC_CHEAPEST_BITS = 6.6e-5
 """No symbol of table set 1 is cheaper (the largest frequency is 65533 of 65536)."""
-FHIC_ORDERS = (Order.ONE_STEP, Order.CHECKERBOARD)
+FHIC_ORDERS = (Order.ONE_STEP, Order.CHECKERBOARD, Order.SERIAL)
 
 
 def fhic_symbols(width: int, height: int) -> int:
