@@ -15,7 +15,6 @@ import lic_format
 import licodec
 from lic_format import Head, LicFile, Unit
 from lic_format.errors import FormatError, LicError, UnsupportedError, WeightsError
-from lic_format.header import Order
 from licodec import store
 from licodec.codecs import checkerboard as cb
 from licodec.codecs.contract import Timer
@@ -36,7 +35,6 @@ def small(request: pytest.FixtureRequest, model: cb.Checkerboard, weights: store
 @pytest.mark.parametrize(
     ("fields", "error", "message"),
     [
-        ({"order": Order.SERIAL}, UnsupportedError, "order 2"),
         ({"flags": 2}, FormatError, "lossy"),
         ({"side_info": b""}, FormatError, "layout"),
         ({"side_info": bytes([2, 1, 0, 0, 0])}, UnsupportedError, "layout"),

@@ -893,9 +893,11 @@ class Checkerboard:
 
     def _order(self, order: int) -> Order:
         if order not in self.orders:
-            listed = " or ".join(str(int(known)) for known in self.orders)
+            listed = " or ".join(f"{int(known)} ({known.name.lower()})" for known in self.orders)
+            hint = '; Encoder(order="serial") loads others, which do' if order == Order.SERIAL else ""
             raise UsageValueError(
-                f"order: the weights {self._name} code in order {listed}, got {order!r}", argument="order"
+                f"order: the weights {self._name} code in order {listed}, got {int(order)}{hint}",
+                argument="order",
             )
         return Order(order)
 

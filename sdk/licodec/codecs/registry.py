@@ -5,8 +5,8 @@ Side-info tables are declared here: `inspect` shows every field, SPEC.md prints 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from lic_format.container import CODEC_BYTES, LANES, SEALED_ANS, Part, Unit
@@ -24,7 +24,7 @@ class CodecEntry:
     `digest` in the side info is that of `Picture.digest`. `reductions`: to which parts of its size it decodes
     a picture in less time. `regions`: how parts of a picture are decoded without the rest, where they can be.
     `depths`: bits a sample of its pictures. `layouts`: further tables of side info, with the layout id that
-    begins them.
+    begins them. `order_tags`: tags that encode in the decode orders among which its pictures have a choice.
     """
 
     token: str
@@ -38,6 +38,7 @@ class CodecEntry:
     regions: Regions | None = None
     depths: tuple[int, ...] = (8,)
     layouts: tuple[tuple[int, Table], ...] = ()
+    order_tags: Mapping[Order, str] = field(default_factory=dict)
 
     def read_side_info(self, payload: bytes) -> dict[str, Any]:
         """HEAD's side info, by the table of its layout; FormatError or UnsupportedError where it is none."""
@@ -295,6 +296,7 @@ CODECS: dict[str, CodecEntry] = {
         title="checkerboard context with exact scale nets; one model for all rates",
         precheck=_precheck_fhic,
         reductions=(4, 8, 16),
+        order_tags={Order.ONE_STEP: "s-1", Order.CHECKERBOARD: "s-1", Order.SERIAL: "s-serial-1"},
     ),
     "pilc": CodecEntry(
         token="pilc",
