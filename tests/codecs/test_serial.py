@@ -34,7 +34,9 @@ from licodec.codecs.serial import (
 )
 from licodec.entropy.coder import StreamEncoder
 from licodec.entropy.tables import NOT_CODED
+from licodec.exact.layers import LayerSpec, interpolate_knots
 from licodec.exact.paths import PATHS, exact_section, usable
+from licodec.exact.trainable import convert
 from licodec.images import Picture
 from licodec.training import export as exporting
 from licodec.training.objective import TrainingModel
@@ -64,9 +66,9 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> store.Weights:
     model = TrainingModel(TINY).requires_grad_(False)
     model.gain.fill_(2.5)
     for module in model.twins.values():
-        assert isinstance(module.spec, cb.LayerSpec) and isinstance(module.bias, torch.Tensor)
+        assert isinstance(module.spec, LayerSpec) and isinstance(module.bias, torch.Tensor)
         module.bias.uniform_(1, 40) if module.spec.last else module.bias.uniform_(0, 2)
-    layers = [exporting.convert(model.twin(spec.name)) for spec in cb.exact_layers(TINY)]
+    layers = [convert(model.twin(spec.name)) for spec in cb.exact_layers(TINY)]
     tensors = exporting.float_tensors(model)
     for layer in layers:
         tensors.update(layer.tensors("exact."))
@@ -245,7 +247,7 @@ def test_decoded_latents_are_those_that_the_encoder_saw(model: cb.Checkerboard) 
     """Encoder and decoder walk alike, so that their floats are the same on one machine."""
     x = model._to_input(pixels(70, 90))
     gain, inverse = (
-        torch.exp(cb.interpolate_knots(knots, torch.tensor([150])))[:, :, None, None]
+        torch.exp(interpolate_knots(knots, torch.tensor([150])))[:, :, None, None]
         for knots in (model.gain, model.inverse_gain)
     )
     symbols, _ = model._symbols(x, 150, Order.SERIAL, Timer(None))

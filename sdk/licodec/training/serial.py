@@ -17,7 +17,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,7 @@ from licodec.training.objective import (
 )
 from licodec.training.soap import Soap
 
-BATCH = 8
+BATCH, SIDE = 8, 240
 WARM_STEPS = 100
 LOG_MINUTES = 5.0
 MEASURED, MEASURED_SIDE = 24, 256
@@ -217,9 +217,22 @@ def collect(codec: cb.Checkerboard, crops: Crops, rng: np.random.Generator, coun
     for _ in range(count // BATCH):
         rate = (256 * (rng.permutation(BATCH) + rng.random(BATCH)) / BATCH).astype(np.int64)
         found.append(kept(codec, list(crops.draw(rng, side, take_half(rng, rate))), rate.tolist()))
-    return Kept(
-        *(torch.cat([getattr(each, part) for each in found]) for part in ("rate", "latents", "seen", "z"))
+    rate, latents, seen, z = (
+        torch.cat([getattr(each, part) for each in found]) for part in ("rate", "latents", "seen", "z")
     )
+    return Kept(rate, latents, seen, z)
+
+
+def collected(run: Path, collecting: Callable[[], Kept]) -> Kept:
+    """What RUN/kept.pt has, or what is collected, which it then has."""
+    path = run / "kept.pt"
+    if path.exists():
+        return Kept(**torch.load(path, map_location="cpu", weights_only=True))
+    found = collecting()
+    partial = path.with_suffix(".partial")
+    torch.save({name: getattr(found, name) for name in ("rate", "latents", "seen", "z")}, partial)
+    partial.replace(path)
+    return found
 
 
 # --- Training -----------------------------------------------------------------------------------------------
@@ -311,6 +324,7 @@ def prepared(base: Weights) -> tuple[SerialModel, cb.Checkerboard]:
     restore(trained, "fhic", base.ref.tag, base.path)
     trained.quantise_twins(True)
     trained.requires_grad_(False)
+    trained.mixed = cb.bfloat16_is_fast("cpu")
     model = SerialModel(trained)
     model.start_from_checkerboard()
     return model.to(memory_format=torch.channels_last), codec  # type: ignore[call-overload]
@@ -392,6 +406,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=40.0)
     parser.add_argument("--learning-rate", type=float, default=6e-4)
     parser.add_argument("--pictures", type=int, default=2400, help="crops of 240 x 240 to learn from")
+    parser.add_argument("--resume", action="store_true", help="go on from RUN/last.pt, the schedule anew")
     parser.add_argument("--cache", type=Path, default=Path("checkpoints/cache"))
     parser.add_argument("--seed", type=int, default=5)
     wish = parser.parse_args()
@@ -411,9 +426,13 @@ def main() -> None:
     model.prices.compile("cpu")
     model.trained.prices.compile("cpu")
     wish.run.mkdir(parents=True, exist_ok=True)
+    if wish.resume:
+        model.load_state_dict(torch.load(wish.run / "last.pt", map_location="cpu", weights_only=True))
     trainer = SerialTrainer(model, codec, validation_pictures(read_crops(wish.data, "val.jsonl")[::8]))
     began = time.monotonic()
-    data = collect(codec, Crops.load(wish.data, wish.cache), rng, wish.pictures, 240)
+    data = collected(
+        wish.run, lambda: collect(codec, Crops.load(wish.data, wish.cache), rng, wish.pictures, SIDE)
+    )
     row = {
         "base": base.decode_digest.hex(),
         "pictures": len(data.rate),
