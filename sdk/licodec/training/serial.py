@@ -188,6 +188,9 @@ class Kept:
     z: Tensor
 
 
+PARTS = ("rate", "latents", "seen", "z")
+
+
 def kept(codec: cb.Checkerboard, pictures: Sequence[Pixels], rates: Sequence[int]) -> Kept:
     """Pictures of one size, coded as the encoder does it."""
     latents, seen, z = [], [], []
@@ -204,11 +207,8 @@ def kept(codec: cb.Checkerboard, pictures: Sequence[Pixels], rates: Sequence[int
             latents.append((y / cb.density(gain)).half().permute(0, 2, 3, 1).contiguous())
             seen.append(codec._decoded(symbols, rate)[0].half().permute(0, 2, 3, 1).contiguous())
         z.append(torch.from_numpy(symbols.z))
-    maps = (
-        torch.cat(parts).permute(0, 3, 1, 2).clone(memory_format=torch.preserve_format)
-        for parts in (latents, seen)
-    )
-    return Kept(torch.tensor(list(rates)), *maps, torch.stack(z))
+    v, decoded = (torch.cat(parts).permute(0, 3, 1, 2).clone() for parts in (latents, seen))
+    return Kept(torch.tensor(list(rates)), v, decoded, torch.stack(z))
 
 
 def collect(codec: cb.Checkerboard, crops: Crops, rng: np.random.Generator, count: int, side: int) -> Kept:
@@ -217,10 +217,8 @@ def collect(codec: cb.Checkerboard, crops: Crops, rng: np.random.Generator, coun
     for _ in range(count // BATCH):
         rate = (256 * (rng.permutation(BATCH) + rng.random(BATCH)) / BATCH).astype(np.int64)
         found.append(kept(codec, list(crops.draw(rng, side, take_half(rng, rate))), rate.tolist()))
-    rate, latents, seen, z = (
-        torch.cat([getattr(each, part) for each in found]) for part in ("rate", "latents", "seen", "z")
-    )
-    return Kept(rate, latents, seen, z)
+    rates, latents, seen, z = (torch.cat([getattr(each, part) for each in found]) for part in PARTS)
+    return Kept(rates, latents, seen, z)
 
 
 def collected(run: Path, collecting: Callable[[], Kept]) -> Kept:
@@ -230,7 +228,7 @@ def collected(run: Path, collecting: Callable[[], Kept]) -> Kept:
         return Kept(**torch.load(path, map_location="cpu", weights_only=True))
     found = collecting()
     partial = path.with_suffix(".partial")
-    torch.save({name: getattr(found, name) for name in ("rate", "latents", "seen", "z")}, partial)
+    torch.save({name: getattr(found, name) for name in PARTS}, partial)
     partial.replace(path)
     return found
 
