@@ -1,7 +1,6 @@
 """Order 2 of fhic: wavefronts give what one position at a time gives, and one masked pass over everything.
 
-The model is a small one of every part with weights that mean nothing: sums, orders and streams are those of
-the large ones. tests/golden has files of the trained weights.
+The model is the small one of `tiny`.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 
@@ -24,6 +24,7 @@ from licodec.codecs.registry import CODECS
 from licodec.codecs.serial import (
     PROJECTED,
     TAPS,
+    Fronts,
     SerialIndices,
     SerialScales,
     at_taps,
@@ -34,26 +35,13 @@ from licodec.codecs.serial import (
 )
 from licodec.entropy.coder import StreamEncoder
 from licodec.entropy.tables import NOT_CODED
-from licodec.exact.layers import LayerSpec, interpolate_knots
+from licodec.exact.layers import interpolate_knots
 from licodec.exact.paths import PATHS, exact_section, usable
-from licodec.exact.trainable import convert
 from licodec.images import Picture
-from licodec.training import export as exporting
-from licodec.training.objective import TrainingModel
-from licodec.training.serial import SerialModel, export
-from tests.codecs.fixtures import TABLES, built, encoded, pixels, with_body
+from tests.codecs.fixtures import TABLES, Symbols, built, encoded, pixels, with_body
 from tests.codecs.second_decoder import Decoder, decode_digest
+from tests.codecs.tiny import TINY, with_serial
 
-TINY = cb.Preset(
-    groups=(3, 5, 70),
-    depths=(2, 1, 1),
-    eighth=8,
-    encoder_sixteenth=8,
-    decoder_sixteenth=8,
-    hyper=8,
-    mean=8,
-    exact=8,
-)
 SIZES = [(1, 1), (16, 400), (400, 16), (17, 23), (100, 130)]
 GRIDS = [(4, 4), (4, 25), (25, 4), (5, 7), (12, 9)]
 
@@ -61,30 +49,7 @@ GRIDS = [(4, 4), (4, 25), (25, 4), (5, 7), (12, 9)]
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> store.Weights:
     """Weights of a small preset that know all orders, with random numbers in every net."""
-    folder = tmp_path_factory.mktemp("tiny") / "fhic"
-    torch.manual_seed(11)
-    model = TrainingModel(TINY).requires_grad_(False)
-    model.gain.fill_(2.5)
-    for module in model.twins.values():
-        assert isinstance(module.spec, LayerSpec) and isinstance(module.bias, torch.Tensor)
-        module.bias.uniform_(1, 40) if module.spec.last else module.bias.uniform_(0, 2)
-    layers = [convert(model.twin(spec.name)) for spec in cb.exact_layers(TINY)]
-    tensors = exporting.float_tensors(model)
-    for layer in layers:
-        tensors.update(layer.tensors("exact."))
-    tensors["order"] = torch.ones(1, dtype=torch.uint8)
-    tensors["prior.index"] = torch.full((17, TINY.hyper), 50, dtype=torch.uint8)
-    tensors["prior.offset"] = torch.zeros(17, TINY.hyper, dtype=torch.int16)
-    for name in ("direct", "context"):
-        tensors[f"family.{name}"] = torch.arange(TINY.latents, dtype=torch.uint8) % 3
-    base = exporting.write_weights(tensors, exporting.weights_metadata(TINY, "tiny", layers), folder / "tiny")
-    serial = SerialModel(model)
-    serial.start_from_checkerboard()
-    for name, parameter in serial.requires_grad_(False).named_parameters():
-        if name.endswith("weight"):
-            parameter.add_(0.05 * torch.randn_like(parameter))
-    export(base, serial, [], folder / "tiny-serial")
-    return store.load("fhic", "tiny-serial", path=folder / "tiny-serial" / exporting.TAG_FILE)
+    return with_serial(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="module")
@@ -97,12 +62,12 @@ def second(weights: store.Weights) -> Decoder:
     return Decoder(weights.path.read_bytes(), TABLES.read_bytes())
 
 
-def indices(model: cb.Checkerboard, z: np.ndarray, order: object, path: str | None = None) -> SerialIndices:
+def indices(model: cb.Checkerboard, z: Symbols, order: Fronts, path: str | None = None) -> SerialIndices:
     assert model._serial is not None
-    return SerialIndices(model._serial, z, order, 120, path or model.exact.path, Timer(None))  # type: ignore[arg-type]
+    return SerialIndices(model._serial, z, order, 120, path or model.exact.path, Timer(None))
 
 
-def some_symbols(model: cb.Checkerboard, h: int, w: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def some_symbols(model: cb.Checkerboard, h: int, w: int, seed: int = 0) -> tuple[Symbols, Symbols]:
     """Hyper-latents and symbols [M, h, w]; those that are not coded are zero."""
     rng = np.random.default_rng(seed)
     z = rng.integers(-9, 10, (TINY.hyper, -(-h // 4), -(-w // 4))).astype(np.int16)
@@ -113,18 +78,18 @@ def some_symbols(model: cb.Checkerboard, h: int, w: int, seed: int = 0) -> tuple
 
 def table_of(
     model: cb.Checkerboard,
-    z: np.ndarray,
-    q: np.ndarray,
-    order: object,
+    z: Symbols,
+    q: Symbols,
+    order: Fronts,
     *,
     clear: bool = False,
     path: str | None = None,
-) -> np.ndarray:
+) -> npt.NDArray[np.uint8]:
     """Table indices [M, h, w] front by front; `clear` puts zeros into q where nothing is coded."""
     found = np.empty((len(q), q[0].size), np.uint8)
     flat, fronts = q.reshape(len(q), -1), indices(model, z, order, path)
-    for step, front in passes(TINY, order):  # type: ignore[arg-type]
-        cells = order.cells[front].numpy()  # type: ignore[attr-defined]
+    for step, front in passes(TINY, order):
+        cells = order.cells[front].numpy()
         index = fronts.index(step, front)
         symbols = flat[step.first : step.last, cells]
         if clear:
