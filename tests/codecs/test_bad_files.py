@@ -15,6 +15,7 @@ import lic_format
 import licodec
 from lic_format import Head, LicFile, Unit
 from lic_format.errors import FormatError, LicError, UnsupportedError, WeightsError
+from lic_format.header import Order
 from licodec import store
 from licodec.codecs import checkerboard as cb
 from licodec.codecs.contract import Timer
@@ -36,6 +37,8 @@ def small(request: pytest.FixtureRequest, model: cb.Checkerboard, weights: store
     ("fields", "error", "message"),
     [
         ({"flags": 2}, FormatError, "lossy"),
+        ({"order": Order.SERIAL, "width": 16 * 16376}, FormatError, "16385 wavefronts"),
+        ({"order": Order.SERIAL, "height": 16 * 5462}, FormatError, "16387 wavefronts"),
         ({"side_info": b""}, FormatError, "layout"),
         ({"side_info": bytes([2, 1, 0, 0, 0])}, UnsupportedError, "layout"),
         ({"side_info": bytes([1, 2, 0, 0, 0])}, UnsupportedError, "tables"),

@@ -20,7 +20,7 @@ from lic_format.header import Order
 from licodec import store
 from licodec.codecs import checkerboard as cb
 from licodec.codecs.contract import Timer
-from licodec.codecs.registry import CODECS
+from licodec.codecs.registry import CODECS, FHIC_CELL, FHIC_FRONTS_MAX, fhic_fronts
 from licodec.codecs.serial import (
     PROJECTED,
     TAPS,
@@ -309,6 +309,18 @@ def test_a_stream_of_one_order_declared_as_another_is_refused(
         return
     with pytest.raises(FormatError, match=r"verify|escapes"):
         model.read_symbols(lying)
+
+
+def test_strips_of_too_many_wavefronts_are_refused_before_anything_is_computed(
+    model: cb.Checkerboard,
+) -> None:
+    for size in ((16, FHIC_CELL * (FHIC_FRONTS_MAX - 8)), (FHIC_CELL * FHIC_FRONTS_MAX // 3 + 17, 8)):
+        strip = np.broadcast_to(np.zeros(3, np.uint8), (*size, 3))
+        with pytest.raises(UsageValueError, match="wavefronts") as caught:
+            model.encode(Picture(strip), rate=3, order=2)
+        assert caught.value.argument == "order"
+    for h, w in GRIDS:
+        assert fhic_fronts(w * 16, h * 16) == len(wavefronts(h, w).ends)
 
 
 def test_weights_without_the_nets_say_so() -> None:

@@ -46,7 +46,14 @@ from lic_format.container import SEALED_ANS, LicFile, Unit
 from lic_format.errors import FormatError, UsageValueError, WeightsError
 from lic_format.header import Colour, Head, Order
 from licodec.codecs.contract import Coded, Shared, Stages, Timer
-from licodec.codecs.registry import FHIC_ORDERS, FHIC_SIDE_INFO
+from licodec.codecs.registry import (
+    FHIC_CELL,
+    FHIC_FRONTS_MAX,
+    FHIC_GRID_MIN,
+    FHIC_ORDERS,
+    FHIC_SIDE_INFO,
+    fhic_fronts,
+)
 from licodec.entropy import schedule
 from licodec.entropy.coder import StreamDecoder, StreamEncoder
 from licodec.entropy.reference import write_varint
@@ -64,9 +71,9 @@ if TYPE_CHECKING:
 NetT = TypeVar("NetT", bound=nn.Module)
 T = TypeVar("T")
 
-CELL = 16
+CELL = FHIC_CELL
 """Pixels a latent position covers, each way."""
-GRID_MIN = 4
+GRID_MIN = FHIC_GRID_MIN
 """Rows and columns of latents of the smallest pictures."""
 HYPER = 4
 """Latent positions a hyper-latent position covers, each way."""
@@ -874,6 +881,12 @@ class Checkerboard:
     ) -> Coded:
         """See `contract.Model`. The float nets choose the symbols; the stream holds whatever they chose."""
         chosen = self.default_order if order is None else self._order(order)
+        if chosen == Order.SERIAL and fhic_fronts(picture.width, picture.height) > FHIC_FRONTS_MAX:
+            raise UsageValueError(
+                f"order: {picture.width} x {picture.height} pixels are more than {FHIC_FRONTS_MAX} "
+                "wavefronts of order 2 (serial), which would take hours; use another order",
+                argument="order",
+            )
         timer = Timer(stages)
         with timer("pixels"):
             blocks = _once(shared, "blocks", lambda: self._to_input(picture.planes))

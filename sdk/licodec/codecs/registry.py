@@ -91,6 +91,18 @@ FHIC_CHEAPEST_BITS = 6.6e-5
 """No symbol of table set 1 is cheaper (the largest frequency is 65533 of 65536)."""
 FHIC_ORDERS = (Order.ONE_STEP, Order.CHECKERBOARD, Order.SERIAL)
 
+FHIC_CELL, FHIC_GRID_MIN = 16, 4
+"""Pixels of a latent position each way, and the fewest positions each way."""
+FHIC_FRONTS_MAX = 2**14
+"""Wavefronts of a group in order 2. Each takes its time however few positions it has, so a strip of many
+pixels would take hours."""
+
+
+def fhic_fronts(width: int, height: int) -> int:
+    """Wavefronts of a group of channels in order 2."""
+    h, w = (max(FHIC_GRID_MIN, -(-side // FHIC_CELL)) for side in (height, width))
+    return w + 3 * (h - 1)
+
 
 def fhic_symbols(width: int, height: int) -> int:
     """Symbols of a picture that are coded for certain: its hyper-latents. They follow from its size alone."""
@@ -101,6 +113,13 @@ def _precheck_fhic(head: Head, units: Sequence[Unit]) -> None:
     FHIC_SIDE_INFO.read_whole(head.side_info, where="HEAD")
     if head.order not in FHIC_ORDERS:
         raise UnsupportedError(f"fhic: decode order {int(head.order)} is not supported by this version")
+    fronts = fhic_fronts(head.width, head.height)
+    if head.order == Order.SERIAL and fronts > FHIC_FRONTS_MAX:
+        raise FormatError(
+            f"fhic: {head.width} x {head.height} pixels are {fronts} wavefronts of order 2, at most "
+            f"{FHIC_FRONTS_MAX} are expected",
+            chunk="HEAD",
+        )
     if head.lossless or not head.tag:
         raise FormatError(
             "fhic is lossy and needs weights, but HEAD says lossless or names none", chunk="HEAD"
