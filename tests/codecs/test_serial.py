@@ -249,6 +249,18 @@ def test_thread_counts_change_no_byte(model: cb.Checkerboard, weights: store.Wei
     assert found[0] == found[1] == found[2]
 
 
+def test_floats_of_half_the_bits_read_the_same_symbols(
+    model: cb.Checkerboard, weights: store.Weights
+) -> None:
+    half = built(weights, "bfloat16")
+    planes = pixels(40, 56)
+    file = encoded(half, weights.ref, planes, rate=150, order=2)
+    assert file.units != encoded(model, weights.ref, planes, rate=150, order=2).units
+    for found, expected in zip(half.read_symbols(file), model.read_symbols(file), strict=True):
+        assert np.array_equal(found, expected)
+    assert half.decode(file).planes.shape == planes.shape
+
+
 def test_the_stream_is_sorted_by_front_table_channel_and_row(
     model: cb.Checkerboard, weights: store.Weights
 ) -> None:
