@@ -222,8 +222,8 @@ def encode(
         digest: store a BLAKE2b-128 of all samples, alpha with them, which decoding verifies; with a lossless
             codec only.
         order: with fhic, "one-step", "checkerboard" or "serial": the order in which latents are coded. None
-            is checkerboard. serial takes some ten times as long, both ways, for smaller files, and its
-            weights are a tag of their own.
+            is checkerboard. serial takes some five times as long, both ways, and its weights are a tag of
+            their own.
         effort: with a lossless codec 1..9: up to 3 without networks, which is fast; from 4 on with them; 9
             codes in every way and keeps the smallest. None is 5.
         tile_modes: with pilc, how parts of photographs may be coded: of "lattice", "lattice0" and "threeway",

@@ -336,9 +336,8 @@ OPTIONS: Mapping[str, Option] = {
             expects=_ORDER,
             default=None,
             check=_pattern_or_none(_ORDER, "|".join(ORDERS)),
-            doc="With fhic: in which order latents are coded. serial takes some ten times as long as "
-            "checkerboard, both ways, for smaller files; its weights are a tag of their own. None is "
-            "checkerboard.",
+            doc="With fhic: in which order latents are coded. serial takes some five times as long "
+            "as checkerboard, both ways, and its weights are a tag of their own. None is checkerboard.",
         ),
         Option(
             name="effort",

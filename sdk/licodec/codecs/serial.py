@@ -12,7 +12,7 @@ of the second. A wavefront of a group is one pass of the stream. As in order 1 t
 alone: hyper-latents, magnitudes of the earlier groups' symbols around, and of the group's own at the twelve.
 
 The nets are an optional part of a weights file (`serial.`, `exact.serial.`). When not to use it: wherever
-time matters; it takes some ten times as long as the checkerboard (docs/decode_orders.md).
+time matters; it takes some five times as long as the checkerboard (docs/decode_orders.md).
 """
 
 from __future__ import annotations
