@@ -46,6 +46,14 @@ Pixels = npt.NDArray[np.uint8]
 Deep = npt.NDArray[np.uint16]
 
 
+def serial_cases(photo: PIL.Image.Image) -> Iterator[tuple[str, Pixels, float, Order]]:
+    """As `cases`, for weights of which order 2 is what they have beside others."""
+    for quality in QUALITIES:
+        yield f"q{quality:g}-order2", crop(photo, CROPS[quality]), quality, Order.SERIAL
+    yield "grey-order2", crop(photo.convert("L"), GREY_CROP), GREY_QUALITY, Order.SERIAL
+    yield "pixel-order2", crop(photo, (10, 10, 1, 1)), 50.0, Order.SERIAL
+
+
 def cases(photo: PIL.Image.Image) -> Iterator[tuple[str, Pixels, float, Order]]:
     """(name, pixels H x W x C, quality, order) of every golden file."""
     for quality in QUALITIES:
@@ -182,7 +190,8 @@ def main(arguments: list[str] | None = None) -> None:
         return
     weights = store.load("fhic", given.tag or "s-1")
     model = cb.build(weights, "cpu")
-    for case, pixels, quality, order in cases(photo):
+    wished = serial_cases if Order.SERIAL in model.orders else cases
+    for case, pixels, quality, order in wished(photo):
         if wanted(name := f"{weights.ref.tag}-{case}"):
             data = coded(model, weights.ref, pixels, quality, order)
             write_case(folder, name, data, model)

@@ -27,7 +27,7 @@ import lic_format.limits
 from lic_format.container import LicFile, Part
 from lic_format.errors import FormatError, UnsupportedError, UsageTypeError, UsageValueError, WeightsError
 from lic_format.fields import VARINT_BYTES, read_varint
-from lic_format.header import Colour, Depth, Flag, Head
+from lic_format.header import Colour, Depth, Flag, Head, Order
 from licodec import options, store, targets
 from licodec.atomic import write_atomic
 from licodec.codecs.contract import USUAL, LosslessModel, LosslessWish, Shared, Stages
@@ -63,6 +63,7 @@ class Encoder:
     Args:
         codec: token of the codec.
         quality: 0..100, for calls that name none.
+        order: as in `encode`; it says which weights are loaded.
         device, threads, download: as in `encode`; what is not given is settled here, once for all calls.
         weights: a weights file or folder to use instead of the installed ones.
 
@@ -77,13 +78,15 @@ class Encoder:
         codec: str = "fhic",
         *,
         quality: float | None = None,
+        order: str | None = None,
         device: str | None = None,
         threads: int | None = None,
         weights: str | os.PathLike[str] | None = None,
         download: str | None = None,
     ) -> None:
-        self._request = _encode_request(codec, weights, download)
-        refuse_unfit(codec, {"quality": quality})
+        self._order = options.check("order", order)
+        self._request = _encode_request(codec, weights, download, order)
+        refuse_unfit(codec, {"quality": quality, "order": order})
         self._quality: float = targets.chosen({"quality": quality}).quality
         self._given = (device, threads, download)
         self._place = _Place.chosen(device, threads).resolved()
@@ -109,7 +112,7 @@ class Encoder:
 
         Args:
             image: as in `encode`, or a list or tuple of such.
-            quality: 0..100; None is the encoder's own.
+            quality, order: None is the encoder's own. Weights that are loaded may not know another order.
             stages: receives milliseconds by stage.
             more: targets (instead of a quality) and metadata, as in `encode`; the same for every picture.
         """
@@ -123,10 +126,12 @@ class Encoder:
         refuse_unfit(codec, {"quality": quality, **more})
         wanted = options.metadata(more)
         wish = _wish(more)
+        order = _header_order(self._order if more.get("order") is None else more.get("order"))
         digest = bool(more.get("digest"))
 
         def coded(one: Any) -> bytes:
-            return _encode(self._loaded, _picture(one, codec, wanted, stages), goal, stages, wish, digest)
+            picture = _picture(one, codec, wanted, stages)
+            return _encode(self._loaded, picture, goal, stages, wish, digest, order)
 
         with self._place.entered():
             return [coded(one) for one in image] if isinstance(image, list | tuple) else coded(image)
@@ -145,6 +150,7 @@ class Encoder:
         return _restored_encoder, (
             self._request.codec,
             self._quality,
+            self._order,
             *self._given,
             self._request.path,
             self._loaded.ref.decode_digest,
@@ -154,6 +160,7 @@ class Encoder:
 def _restored_encoder(
     codec: str,
     quality: float,
+    order: str | None,
     device: str | None,
     threads: int | None,
     download: str | None,
@@ -161,7 +168,13 @@ def _restored_encoder(
     digest: bytes,
 ) -> Encoder:
     encoder = Encoder(
-        codec, quality=quality, device=device, threads=threads, weights=weights, download=download
+        codec,
+        quality=quality,
+        order=order,
+        device=device,
+        threads=threads,
+        weights=weights,
+        download=download,
     )
     found = encoder._loaded.ref
     if found.decode_digest != digest:
@@ -208,6 +221,9 @@ def encode(
             samples would have to be converted with a loss are refused by name.
         digest: store a BLAKE2b-128 of all samples, alpha with them, which decoding verifies; with a lossless
             codec only.
+        order: with fhic, "one-step", "checkerboard" or "serial": the order in which latents are coded. None
+            is checkerboard. serial takes some five times as long, both ways, and its weights are a tag of
+            their own.
         effort: with a lossless codec 1..9: up to 3 without networks, which is fast; from 4 on with them; 9
             codes in every way and keeps the smallest. None is 5.
         tile_modes: with pilc, how parts of photographs may be coded: of "lattice", "lattice0" and "threeway",
@@ -224,13 +240,14 @@ def encode(
     """
     goal = targets.chosen({"quality": quality, **more})
     codec = codec_for(codec, lossless=options.check("lossless", more.get("lossless")))
-    request = _encode_request(codec, weights, download)
+    order = options.check("order", more.get("order"))
+    request = _encode_request(codec, weights, download, order)
     refuse_unfit(codec, {"quality": quality, **more})
     place = _Place.chosen(device, threads)
     picture = _picture(image, codec, options.metadata(more), stages)
     with place.resolved().entered() as resolved:
         loaded, digest = CACHE.get(request, resolved), bool(more.get("digest"))
-        return _encode(loaded, picture, goal, stages, _wish(more), digest)
+        return _encode(loaded, picture, goal, stages, _wish(more), digest, _header_order(order))
 
 
 def save(
@@ -264,17 +281,29 @@ def save(
     write_atomic(path, data)
 
 
-def _encode_request(codec: str, weights: str | os.PathLike[str] | None, download: str | None) -> Request:
+def _encode_request(
+    codec: str,
+    weights: str | os.PathLike[str] | None,
+    download: str | None,
+    order: str | None = None,
+) -> Request:
     token = options.check("codec", codec)
     entry = CODECS.get(token)
     if entry is None:
         raise UsageValueError(f"codec: expected one of {', '.join(CODECS)}, got {token!r}", argument="codec")
+    wanted = _header_order(order)
     return Request(
         token,
-        entry.default_tag,
+        entry.default_tag if wanted is None else entry.order_tags.get(wanted, entry.default_tag),
         path=options.check("weights", weights),
         download=options.setting("download", download).value,
     )
+
+
+def _header_order(order: Any) -> Order | None:
+    """What HEAD says of an order as the options name it."""
+    name = options.check("order", order)
+    return None if name is None else options.ORDERS[name]
 
 
 def codec_for(codec: Any, *, lossless: bool) -> str:
@@ -298,6 +327,8 @@ def refuse_unfit(codec: str, given: Mapping[str, Any]) -> None:
             f"digest: {codec} is lossy, so its samples are not those of the picture; use lossless=True",
             argument="digest",
         )
+    if options.check("order", given.get("order")) is not None and not entry.order_tags:
+        raise UsageValueError(f"order: {codec} has one decode order; leave the option out", argument="order")
     for name in ("effort", "tile_modes"):
         if options.check(name, given.get(name)) is not None and not lossless:
             raise UsageValueError(
@@ -331,6 +362,7 @@ def _encode(
     stages: Stages | None,
     wish: LosslessWish,
     digest: bool,
+    order: Order | None,
 ) -> bytes:
     chunks = picture.metadata
     if picture.alpha is not None:
@@ -349,7 +381,7 @@ def _encode(
             wish = dataclasses.replace(wish, digest=picture.digest())
 
     def code(rate: int) -> bytes:
-        return _coded(loaded, picture, rate, stages, shared, wish)
+        return _coded(loaded, picture, rate, stages, shared, wish, order)
 
     def likeness(data: bytes) -> float:
         return psnr(picture.planes, loaded.model.decode(lic_format.container.read(data)).planes)
@@ -379,12 +411,13 @@ def _coded(
     stages: Stages | None,
     shared: Shared | None,
     wish: LosslessWish,
+    order: Order | None = None,
 ) -> bytes:
     ref = loaded.ref
     if codec_entry(ref.codec).lossless:
         coded = _lossless(loaded).encode(picture, rate=rate, stages=stages, shared=shared, wish=wish)
     else:
-        coded = loaded.model.encode(picture, rate=rate, stages=stages, shared=shared)
+        coded = loaded.model.encode(picture, rate=rate, order=order, stages=stages, shared=shared)
     flags = Flag.LOSSLESS if codec_entry(ref.codec).lossless else Flag(0)
     if picture.alpha is not None:
         flags |= Flag.ALPHA

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from lic_format.errors import UsageError, UsageTypeError, UsageValueError
+from lic_format.header import Order
 from licodec import metadata as kinds
 from licodec.metadata import INHERIT
 
@@ -63,6 +64,7 @@ class EncodeOptions(TargetOptions, MetadataOptions, total=False):
     """What encoding takes beside what its signatures name."""
 
     digest: bool
+    order: str | None
     effort: int | None
     tile_modes: str | None
 
@@ -272,6 +274,8 @@ _MOST_THREADS = 1024
 _MOST_EFFORT = 9
 _TILE_MODES = "names of tile modes, separated by commas: lattice, lattice0, threeway; or None"
 _DOWNLOAD = "auto or never, or None"
+ORDERS = {order.name.lower().replace("_", "-"): order for order in Order}
+_ORDER = f"{', '.join(list(ORDERS)[:-1])} or {list(ORDERS)[-1]}, or None"
 
 OPTIONS: Mapping[str, Option] = {
     option.name: option
@@ -326,6 +330,14 @@ OPTIONS: Mapping[str, Option] = {
             default=False,
             check=_flag,
             doc="Store a BLAKE2b-128 of all samples, which decoding verifies; with a lossless codec only.",
+        ),
+        Option(
+            name="order",
+            expects=_ORDER,
+            default=None,
+            check=_pattern_or_none(_ORDER, "|".join(ORDERS)),
+            doc="With fhic: in which order latents are coded. serial takes some five times as long "
+            "as checkerboard, both ways, and its weights are a tag of their own. None is checkerboard.",
         ),
         Option(
             name="effort",

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tests.format.second_reader import Cursor, InvalidFile, NewerFile, read_file
+from tests.format.second_reader import Cursor, InvalidFile, read_file
 
 Integers = npt.NDArray[np.int64]
 NOT_CODED = 255
@@ -160,7 +160,7 @@ class Layer:
 
     @property
     def top(self) -> int:
-        scale_index = self.name == "direct.1" or re.fullmatch(r"scale\.\d+\.\d+\.1", self.name)
+        scale_index = re.fullmatch(r"direct\.1|scale\.\d+\.\d+\.1|serial\.scale\.\d+\.1", self.name)
         return 63 if scale_index else 127
 
     def acc(self, x: Integers, rate: int) -> Integers:
@@ -308,11 +308,13 @@ class Decoder:
         head, units = file["head"], file["units"]
         assert head["codec"] == "fhic"
         assert head["decode_digest"] == decode_digest(self.tensors, self.metadata)
+        if head["order"] == 2 and "serial.family" not in self.tensors:
+            raise InvalidFile("an order that these weights do not have")
         side = Cursor(head["side_info"], InvalidFile)
         mode = [side.listed(known) for known in ((1,), (1,), (0, 1, 2, 3, 4), (0,), (0,))][2]
-        if head["order"] > 1:
-            raise NewerFile("an order that is reserved")
         skipped = skipped_channels(mode, side.rest(), sum(self.groups))
+        if head["order"] == 2 and skipped:
+            raise InvalidFile("channels left out in order 2")
         self.skipped = np.array([c in skipped for c in range(sum(self.groups))])
         if len(units) != 1 or units[0][:2] != (0, b""):
             raise InvalidFile("not one unit of kind 0 without side info")
@@ -352,6 +354,9 @@ class Decoder:
             part = slice(first, first + width)
             first += width
             base = self.base(g, features, q)
+            if self.order == 2:
+                self.serial(stream, g, base, q[part])
+                continue
             done = np.zeros((h, w), bool)
             for n in range(self.depths[g] + 1):
                 level = self.depths[g] - n
@@ -371,12 +376,38 @@ class Decoder:
         if g == 0:
             return features
         known = np.concatenate([self.projection(i, q, np.ones(q.shape[1:], bool)) for i in range(g)])
-        return np.concatenate([features, self.run(f"context.{g}", known)])
+        return np.concatenate([features, self.run(f"{self.own}context.{g}", known)])
 
     def projection(self, g: int, q: Integers, where: npt.NDArray[np.bool_]) -> Integers:
         first = sum(self.groups[:g])
         level = LEVELS[np.minimum(np.abs(q[first : first + self.groups[g]]), 255)]
-        return self.run(f"project.{g}", level * where)
+        return self.run(f"{self.own}project.{g}", level * where)
+
+    @property
+    def own(self) -> str:
+        """What names of the layers that look at symbols begin with."""
+        return "serial." if self.order == 2 else ""
+
+    def serial(self, stream: Stream, g: int, base: Integers, q: Integers) -> None:
+        """Read a group in order 2, its positions one at a time."""
+        h, w = base.shape[1:]
+        family = self.tensors["serial.family"].values[sum(self.groups[:g]) :][: len(q)]
+        seen = np.zeros((self.layers[f"serial.project.{g}"].weight.shape[0], h + 2, w + 4), np.int64)
+        for d in range(w + 3 * (h - 1)):
+            here = [(row, d - 3 * row) for row in range(h) if 0 <= d - 3 * row < w]
+            index = []
+            for row, column in here:
+                window = seen[:, row : row + 3, column : column + 5].reshape(len(seen), 15)[:, :12]
+                taps = self.run(f"serial.taps.{g}", window.T.reshape(-1, 1, 1))
+                x = np.concatenate([base[:, row, column, None, None], taps])
+                scale = self.run(f"serial.scale.{g}.1", self.run(f"serial.scale.{g}.0", x))[:, 0, 0]
+                index.append(np.where(scale > 0, scale + 64 * family, NOT_CODED))
+            symbols = stream.pass_([int(i) for i in np.array(index).T.reshape(-1)])
+            for n, (row, column) in enumerate(here):
+                q[:, row, column] = symbols[n :: len(here)]
+                level = LEVELS[np.minimum(np.abs(q[:, row, column]), 255)]
+                found = self.run(f"serial.project.{g}", level[:, None, None])
+                seen[:, row + 2, column + 2] = found[:, 0, 0]
 
     def fill(
         self, stream: Stream, q: Integers, part: slice, where: npt.NDArray[np.bool_], scale: Integers

@@ -36,8 +36,9 @@ def small(request: pytest.FixtureRequest, model: cb.Checkerboard, weights: store
 @pytest.mark.parametrize(
     ("fields", "error", "message"),
     [
-        ({"order": Order.SERIAL}, UnsupportedError, "order 2"),
         ({"flags": 2}, FormatError, "lossy"),
+        ({"order": Order.SERIAL, "width": 16 * 16376}, FormatError, "16385 wavefronts"),
+        ({"order": Order.SERIAL, "height": 16 * 5462}, FormatError, "16387 wavefronts"),
         ({"side_info": b""}, FormatError, "layout"),
         ({"side_info": bytes([2, 1, 0, 0, 0])}, UnsupportedError, "layout"),
         ({"side_info": bytes([1, 2, 0, 0, 0])}, UnsupportedError, "tables"),

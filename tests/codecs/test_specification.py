@@ -13,6 +13,7 @@ import lic_format
 from licodec import store
 from licodec.codecs import checkerboard as cb
 from licodec.codecs.registry import FHIC_SIDE_INFO
+from licodec.codecs.serial import serial_layers
 from licodec.exact.layers import TABLE_INDEX_MAX
 from tests.codecs.fixtures import ORDERS, TABLES, coded, encoded, pixels
 from tests.codecs.second_decoder import LEVELS, Decoder, decode_digest
@@ -48,6 +49,12 @@ def test_every_integer_layer_stands_in_the_table_of_networks() -> None:
             name = spec.name if parts[0] in ("hyper", "direct") else ".".join([parts[0], "g", *parts[2:]])
             assert f"`{name}` {size}" in CHAPTER, spec.name
         assert spec.last == (spec.name == "direct.1" or (parts[0] == "scale" and parts[3] == "1"))
+    for spec in serial_layers(cb.PRESETS["s"]):
+        parts = spec.name.split(".")
+        assert f"`{'.'.join([*parts[:2], 'g', *parts[3:]])}` ({spec.kernel}x{spec.kernel})" in CHAPTER, (
+            spec.name
+        )
+        assert spec.last == (parts[1] == "scale" and parts[3] == "1")
     assert f"top {TABLE_INDEX_MAX} in layers whose output is a scale index" in CHAPTER
 
 

@@ -36,7 +36,7 @@ def model(tag: str, digest: bytes) -> cb.Checkerboard:
 def test_there_are_golden_files_of_every_kind() -> None:
     assert FILES, "no golden files: run tools/make_golden.py with the weights of the release"
     heads = [lic_format.read(path.read_bytes()).head for path in FILES]
-    assert {int(head.order) for head in heads} == {0, 1}
+    assert {int(head.order) for head in heads} >= {0, 1}
     assert {(head.colour.name, head.alpha) for head in heads} == {
         (colour, alpha) for colour in ("GREY", "RGB") for alpha in (False, True)
     }

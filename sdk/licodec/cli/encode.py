@@ -31,6 +31,7 @@ def encode(
     target_psnr: float | None,
     lossless: bool,
     digest: bool,
+    order: str | None,
     effort: int | None,
     tile_modes: str | None,
     weights: str | None,
@@ -59,7 +60,13 @@ def encode(
     codec = api.codec_for(codec, lossless=lossless)
     api.refuse_unfit(codec, {"digest": digest, "effort": effort, "tile_modes": tile_modes})
     encoder = licodec.Encoder(
-        codec, quality=quality, device=device, threads=threads, weights=weights, download=download
+        codec,
+        quality=quality,
+        order=order,
+        device=device,
+        threads=threads,
+        weights=weights,
+        download=download,
     )
 
     def work(job: Job) -> dict[str, Any]:

@@ -35,7 +35,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -54,7 +54,14 @@ from licodec.codecs.channel_skip import (
     write_skipped,
 )
 from licodec.codecs.contract import Coded, Shared, Stages, Timer
-from licodec.codecs.registry import FHIC_ORDERS, FHIC_SIDE_INFO
+from licodec.codecs.registry import (
+    FHIC_CELL,
+    FHIC_FRONTS_MAX,
+    FHIC_GRID_MIN,
+    FHIC_ORDERS,
+    FHIC_SIDE_INFO,
+    fhic_fronts,
+)
 from licodec.entropy import schedule
 from licodec.entropy.coder import StreamDecoder, StreamEncoder
 from licodec.entropy.reference import write_varint
@@ -66,12 +73,15 @@ from licodec.exact.paths import PATHS, SAFE_PATH, ExactNet, exact_section
 from licodec.images import Picture
 from licodec.store import Weights
 
+if TYPE_CHECKING:
+    from licodec.codecs.serial import Serial
+
 NetT = TypeVar("NetT", bound=nn.Module)
 T = TypeVar("T")
 
-CELL = 16
+CELL = FHIC_CELL
 """Pixels a latent position covers, each way."""
-GRID_MIN = 4
+GRID_MIN = FHIC_GRID_MIN
 """Rows and columns of latents of the smallest pictures."""
 HYPER = 4
 """Latent positions a hyper-latent position covers, each way."""
@@ -522,7 +532,25 @@ def squeezed(layer: nn.Module, rows: Tensor) -> Tensor:
     return pointwise(layer, rows) if isinstance(layer, Conv) else rows
 
 
-class MeanNets(nn.Module):
+class Contexts(nn.Module):
+    """What mean nets see of earlier groups: `digest` mixes their channels, `context` looks around."""
+
+    digest: nn.ModuleList
+    context: nn.ModuleList
+
+    def base(self, group: int, features: Tensor, earlier: list[Tensor]) -> Tensor:
+        """What all passes of a group see, as rows: hyper features, and context of the earlier groups'
+        values."""
+        if group == 0:
+            return rows_of(features)
+        known = torch.cat(earlier, 1) if len(earlier) > 1 else earlier[0]
+        layer = self.context[group - 1]
+        assert isinstance(layer, Conv)
+        context = F.leaky_relu(layer(self.digest[group - 1](fit(known, layer))), 0.2)
+        return rows_of(torch.cat([features, context], 1))
+
+
+class MeanNets(Contexts):
     """Means of the symbols, step by step.
 
     Everything here is in *bounded* units, symbols / `density(gain)`: the latents' standard deviation where
@@ -565,17 +593,6 @@ class MeanNets(nn.Module):
         h = shuffle(F.leaky_relu(a(fit(z * 0.25, a)), 0.2), 2)
         h = F.leaky_relu(b(h), 0.2)
         return F.leaky_relu(shuffle(c(h), 2), 0.2)
-
-    def base(self, group: int, features: Tensor, earlier: list[Tensor]) -> Tensor:
-        """What all passes of a group see, as rows: hyper features, and context of the earlier groups'
-        values."""
-        if group == 0:
-            return rows_of(features)
-        known = torch.cat(earlier, 1) if len(earlier) > 1 else earlier[0]
-        layer = self.context[group - 1]
-        assert isinstance(layer, Conv)
-        context = F.leaky_relu(layer(self.digest[group - 1](fit(known, layer))), 0.2)
-        return rows_of(torch.cat([features, context], 1))
 
     def walk(self, features: Tensor, settle: Settle, passes: Sequence[Pass] = ()) -> Tensor:
         """All passes in order, or the first `passes`: the decoded values [B, M, h, w] in bounded units.
@@ -673,6 +690,8 @@ class IntegerLayers:
         return self.net.around(name, known, unknown, near, self.rate, self.path)
 
 
+SERIAL = "serial.family"
+"""The tensor that tells whether weights know order 2, which is an optional part (`serial`)."""
 HYPER_LIMIT = 127
 MAGNITUDE_UNIT = 1 / 16
 HYPER_UNIT = 1 / 4
@@ -708,6 +727,9 @@ class ScaleNets:
     """The wiring. `layer(name, x)` runs a layer; everything between layers only moves integers around. For
     one batch of pictures and their rates."""
 
+    prefix = ""
+    """Of the names of those layers that look at symbols."""
+
     def __init__(self, layer: Layer) -> None:
         self.layer = layer
         self._unknown: dict[int, Tensor] = {}
@@ -725,13 +747,13 @@ class ScaleNets:
         """What all passes of a group see, as rows; `projected`: maps of the groups before it."""
         if group == 0:
             return rows_of(features)
-        context = self.layer(f"context.{group}", torch.cat(projected, 1))
+        context = self.layer(f"{self.prefix}context.{group}", torch.cat(projected, 1))
         return rows_of(torch.cat([features, context], 1))
 
     def project(self, group: int, magnitudes: Tensor) -> Tensor:
         """Compressed magnitudes of a group's symbols (zeros where unknown) -> 32 features a position, both as
         rows."""
-        return self.layer.pointwise(f"project.{group}", magnitudes)
+        return self.layer.pointwise(f"{self.prefix}project.{group}", magnitudes)
 
     def scales(self, step: Pass, base: Tensor, place: Place, projected: Sequence[Tensor]) -> Tensor:
         """Scale indices of a pass, rows [B, n, M_g]; `projected`: features [B, n, 32] of the group's passes
@@ -827,9 +849,12 @@ class Checkerboard:
         self.step_value = read.floats("encoder.step_value", (KNOTS, m))
         self.default_order = Order(int(read.integers("order", (1,), torch.uint8, 0, 1)[0]))
         self.magnitudes = magnitude_table()
-        layers = [
-            StoredLayer.from_tensors(spec, "exact.", weights.tensors) for spec in exact_layers(self.preset)
-        ]
+        specs = exact_layers(self.preset)
+        if serial := SERIAL in weights.tensors:
+            from licodec.codecs.serial import serial_layers
+
+            specs += serial_layers(self.preset)
+        layers = [StoredLayer.from_tensors(spec, "exact.", weights.tensors) for spec in specs]
         self.exact = ExactNet(layers, _known_answers(weights), PATHS if exact == "auto" else (exact,))
         fast = torch.bfloat16 if bfloat16_is_fast(device) else torch.float32
         self.precision = fast
@@ -838,6 +863,19 @@ class Checkerboard:
         self.means = self._net("means.", MeanNets)
         if not weights.known:  # then nobody has looked at what is not needed for every file
             _ = self.analysis, self.refinement, self.hyper_analysis, self.preview
+        self._serial: Serial | None = None
+        if serial:
+            from licodec.codecs.serial import Serial, SerialMeans
+
+            family = read.integers(SERIAL, (m,), torch.uint8, 0, 2)
+            means = self._net("serial.means.", SerialMeans)
+            self._serial = Serial(means, family, self.exact, self.magnitudes)
+        self._name = f"{weights.ref.codec}/{weights.ref.tag}"
+
+    @property
+    def orders(self) -> tuple[Order, ...]:
+        """The decode orders that these weights know."""
+        return FHIC_ORDERS if self._serial is not None else FHIC_ORDERS[:2]
 
     def _net(self, prefix: str, kind: Callable[[Preset], NetT]) -> NetT:
         return _mixed(self._tensors.module(prefix, kind, self.preset), self.precision).to(self.device)
@@ -871,7 +909,13 @@ class Checkerboard:
         shared: Shared | None = None,
     ) -> Coded:
         """See `contract.Model`. The float nets choose the symbols; the stream holds whatever they chose."""
-        chosen = self.default_order if order is None else _order(order)
+        chosen = self.default_order if order is None else self._order(order)
+        if chosen == Order.SERIAL and fhic_fronts(picture.width, picture.height) > FHIC_FRONTS_MAX:
+            raise UsageValueError(
+                f"order: {picture.width} x {picture.height} pixels are more than {FHIC_FRONTS_MAX} "
+                "wavefronts of order 2 (serial), which would take hours; use another order",
+                argument="order",
+            )
         timer = Timer(stages)
         with timer("pixels"):
             blocks = _once(shared, "blocks", lambda: self._to_input(picture.planes))
@@ -892,6 +936,16 @@ class Checkerboard:
             }
         )
         return Coded({"rate": rate, "order": chosen, "side_info": side_info}, (Unit(SEALED_ANS, b"", body),))
+
+    def _order(self, order: int) -> Order:
+        if order not in self.orders:
+            listed = " or ".join(f"{int(known)} ({known.name.lower()})" for known in self.orders)
+            hint = '; Encoder(order="serial") loads others, which do' if order == Order.SERIAL else ""
+            raise UsageValueError(
+                f"order: the weights {self._name} code in order {listed}, got {int(order)}{hint}",
+                argument="order",
+            )
+        return Order(order)
 
     def _to_input(self, planes: npt.NDArray[np.uint8]) -> Tensor:
         """uint8 [H, W, C] -> blocks of the grid's size, edges repeated."""
@@ -938,6 +992,9 @@ class Checkerboard:
             z = _int16(round_towards(self.hyper_analysis(padded), centre).clamp_(-Z_MAX, Z_MAX))
             parts = torch.split(rows_of(y / per_unit), groups, 2)
             features = self._mean_features(z, h, w)
+        if order == Order.SERIAL:
+            return self._serial_symbols(z, y / per_unit, per_unit, features, rate, timer)
+        with torch.inference_mode(), timer("network"):
             step_value = interpolate_knots(self.step_value, at)[0].numpy()
             skipped = np.zeros(self.preset.latents, np.bool_)
             if skip:
@@ -954,14 +1011,14 @@ class Checkerboard:
             index = scales.index(step)
             waited += time.perf_counter() - start
             cells = places(h, w, self.preset.depths[step.group], self.device)[step.number].cells
-            value = _columns((parts[step.group].index_select(1, cells) - mean) * per)
+            value = as_columns((parts[step.group].index_select(1, cells) - mean) * per)
             symbols = choose_symbols(value, index, step_value[step.first : step.last], savings)
             start = time.perf_counter()
             scales.settle(step, symbols)
             waited += time.perf_counter() - start
             if order == Order.CHECKERBOARD:
                 passes.append(CodedPass(step, symbols, index))
-            return torch.addcdiv(mean, _rows(symbols, self.device), per)
+            return torch.addcdiv(mean, as_rows(symbols, self.device), per)
 
         coded = [step for step in self.preset.passes if not skipped[step.first : step.last].all()]
         if coded:
@@ -976,6 +1033,24 @@ class Checkerboard:
             q = found.q.reshape(self.preset.latents, -1)
             passes.append(CodedPass(one_step(len(q))[0], q, scales.everything))
         return found, passes
+
+    def _serial_symbols(
+        self, z: npt.NDArray[np.int16], y: Tensor, per_unit: Tensor, features: Tensor, rate: int, timer: Timer
+    ) -> tuple[Symbols, list[CodedPass]]:
+        """`_symbols` in order 2 of latents in bounded units."""
+        from licodec.codecs.serial import Choice, SerialIndices, wavefronts
+
+        assert self._serial is not None
+        h, w = y.shape[2:]
+        choice = Choice(
+            interpolate_knots(self.step_value, torch.tensor([rate]))[0].numpy(), symbol_savings(self.tables)
+        )
+        indices = SerialIndices(self._serial, z, wavefronts(h, w), rate, self.exact.path, timer)
+        with torch.inference_mode(), _no_autocast(self.device):
+            q, coded = self._serial.choose(
+                indices, wavefronts(h, w, self.device), features, y, per_unit, choice
+            )
+        return Symbols.of(z, q, self.preset.passes), [self._hyper_pass(z, rate), *coded]
 
     def _latents(
         self, blocks: Tensor, gain: Tensor, inverse: Tensor, at: Tensor, shared: Shared | None
@@ -1024,7 +1099,7 @@ class Checkerboard:
         symbols = self._read(file, timer, None if reduce == 1 else self.preset.preview_groups)
         with torch.inference_mode(), _no_autocast(self.device):
             with timer("network"):
-                v, scale = self._decoded(symbols, head.rate)
+                v, scale = self._decoded(symbols, head.rate, Order(head.order))
             if reduce == 1:
                 planes = self._pixels(v, scale, head, timer)
             else:
@@ -1055,14 +1130,27 @@ class Checkerboard:
         head = file.head
         h, w = grid(head.height, head.width)
         order = Order(head.order)
+        if order not in self.orders:
+            raise FormatError(
+                f"fhic: decode order {int(order)}, for which the weights {self._name} have no nets",
+                chunk="HEAD",
+            )
         side = FHIC_SIDE_INFO.read_whole(head.side_info, where="HEAD")
         skipped = read_skipped(side["channel_skip"], side["channels"], self.preset.latents)
+        if order == Order.SERIAL and skipped.any():
+            raise FormatError(
+                f"fhic: channel_skip {side['channel_skip']} in decode order {int(order)}, expected 0",
+                chunk="HEAD",
+            )
         steps = tuple(step for step in self.preset.passes if groups is None or step.group < groups)
         stream = StreamDecoder(file.units[0].body, self.tables)
         z_shape = (self.preset.hyper, -(-h // HYPER), -(-w // HYPER))
         with timer("entropy"):
             index, offset = self._hyper_prior(z_shape, head.rate)
             z = stream.get(index.reshape(-1)).reshape(z_shape) + offset
+        if order == Order.SERIAL:
+            q = self._read_serial(stream, z, (h, w), head.rate, path, timer, groups)
+            return Symbols.of(z, q, steps)
         with exact_section(path):
             scales = Scales(self, z, h, w, head.rate, order, path, timer, skipped)
             if order == Order.ONE_STEP:
@@ -1084,16 +1172,42 @@ class Checkerboard:
                 stream.close()
         return Symbols(z, tuple(scales.settled), steps, h, w, skipped)
 
+    def _read_serial(
+        self,
+        stream: StreamDecoder,
+        z: npt.NDArray[np.int16],
+        size: tuple[int, int],
+        rate: int,
+        path: str,
+        timer: Timer,
+        groups: int | None,
+    ) -> npt.NDArray[np.int16]:
+        """Symbols [M, h, w] of a stream in order 2, of the first `groups` or all."""
+        from licodec.codecs.serial import SerialIndices, wavefronts
+
+        assert self._serial is not None
+        with exact_section(path):
+            indices = SerialIndices(self._serial, z, order := wavefronts(*size), rate, path, timer)
+            q = self._serial.read(stream, indices, order, groups, timer)
+        if groups is None:
+            with timer("entropy"):
+                stream.close()
+        return q
+
     def _mean_features(self, z: npt.NDArray[np.int16], h: int, w: int) -> Tensor:
         hyper = torch.from_numpy(z).unsqueeze(0).to(self.device).float()
         return self.means.hyper(hyper.contiguous(memory_format=torch.channels_last))[:, :, :h, :w]
 
-    def _decoded(self, symbols: Symbols, rate: int) -> tuple[Tensor, Tensor]:
+    def _decoded(
+        self, symbols: Symbols, rate: int, order: Order = Order.CHECKERBOARD
+    ) -> tuple[Tensor, Tensor]:
         """Decoded latents in bounded units, float32 [1, M, h, w], and the factors [1, M, 1, 1] that make them
         coefficients in units of pixels."""
         at, coded = torch.tensor([rate]), slice(symbols.steps[-1].last)
         per_unit = density(torch.exp(interpolate_knots(self.gain[:, coded], at)))
         inverse = (per_unit * torch.exp(interpolate_knots(self.inverse_gain[:, coded], at))).to(self.device)
+        if order == Order.SERIAL:
+            return self._serial_decoded(symbols, per_unit), inverse[:, :, None, None]
         groups = list(self.preset.groups[: symbols.steps[-1].group + 1])
         per_units = torch.split(per_unit.to(self.device)[:, None], groups, 2)
         passes = iter(symbols.passes)
@@ -1102,11 +1216,26 @@ class Checkerboard:
             q = next(passes)
             if symbols.skipped[step.first : step.last].all():
                 return mean
-            return torch.addcdiv(mean, _rows(q, self.device), per_units[step.group])
+            return torch.addcdiv(mean, as_rows(q, self.device), per_units[step.group])
 
         features = self._mean_features(symbols.z, symbols.height, symbols.width)
         decoded = self.means.walk(features, settle, symbols.steps)
         return decoded, inverse[:, :, None, None]
+
+    def _serial_decoded(self, symbols: Symbols, per_unit: Tensor) -> Tensor:
+        """Decoded latents in order 2, in bounded units."""
+        from licodec.codecs.serial import wavefronts
+
+        assert self._serial is not None
+        h, w = symbols.height, symbols.width
+        features = self._mean_features(symbols.z, h, w)
+        return self._serial.decoded(
+            symbols.q,
+            wavefronts(h, w, self.device),
+            features,
+            per_unit.to(self.device)[:, :, None, None],
+            symbols.steps[-1].group + 1,
+        )
 
     def _pixels(self, v: Tensor, scale: Tensor, head: Head, timer: Timer) -> npt.NDArray[np.uint8]:
         """Synthesis in overlapping tiles, rounded to uint8 [H, W, 3]."""
@@ -1166,6 +1295,14 @@ class Symbols:
     height: int
     width: int
     skipped: Channels
+
+    @classmethod
+    def of(cls, z: npt.NDArray[np.int16], q: npt.NDArray[np.int16], steps: tuple[Pass, ...]) -> Symbols:
+        """Those of an array [M, h, w]."""
+        h, w = q.shape[1:]
+        flat = q.reshape(len(q), -1)
+        parts = (flat[step.first : step.last, schedule.positions(step, h, w)] for step in steps)
+        return cls(z, tuple(parts), steps, h, w, np.zeros(len(q), np.bool_))
 
     @property
     def q(self) -> npt.NDArray[np.int16]:
@@ -1272,9 +1409,7 @@ class Scales:
     def _index(self, scale: Tensor, part: slice) -> npt.NDArray[np.uint8]:
         """Scale indices [1, C, n] holding 0..63 of the first C channels of a part -> table indices of all,
         [part, n]; scale index 0 is not coded."""
-        t: npt.NDArray[np.uint8] = scale[0].to("cpu", torch.uint8).contiguous().numpy()
-        index: npt.NDArray[np.uint8] = t + self._family[part][: len(t)]
-        np.putmask(index, t == 0, NOT_CODED)
+        index = table_indices(scale, self._family[part][: scale.shape[1]])
         skipped = self._skipped[part]
         if not skipped.any():
             return index
@@ -1282,6 +1417,15 @@ class Scales:
         kept = np.flatnonzero(~skipped)
         whole[kept] = index[kept]
         return whole
+
+
+def table_indices(scale: Tensor, family: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Scale indices [1, C, n] holding 0..63 and each channel's first table [C, 1] -> table indices [C, n];
+    scale index 0 is not coded."""
+    t: npt.NDArray[np.uint8] = scale[0].to("cpu", torch.uint8).contiguous().numpy()
+    index: npt.NDArray[np.uint8] = t + family
+    np.putmask(index, t == 0, NOT_CODED)
+    return index
 
 
 @dataclass(frozen=True)
@@ -1379,13 +1523,6 @@ def _table_bits(tables: TableSet) -> npt.NDArray[np.float32]:
     return tables.bits()
 
 
-def _order(order: int) -> Order:
-    if order not in FHIC_ORDERS:
-        listed = " or ".join(str(int(known)) for known in FHIC_ORDERS)
-        raise UsageValueError(f"order: fhic codes in order {listed}, got {order!r}", argument="order")
-    return Order(order)
-
-
 def _knot(rate: int) -> int:
     """The rate knot whose tables code the hyper-latents."""
     return (rate + 8) // 16
@@ -1444,13 +1581,13 @@ def symbol_savings(tables: TableSet) -> npt.NDArray[np.float32]:
     return saved
 
 
-def _columns(x: Tensor) -> npt.NDArray[np.float32]:
+def as_columns(x: Tensor) -> npt.NDArray[np.float32]:
     """Rows [1, n, C] -> float32 [C, n] on the CPU."""
     out: npt.NDArray[np.float32] = x[0].cpu().t().contiguous().numpy()
     return out
 
 
-def _rows(symbols: npt.NDArray[np.int16], device: str) -> Tensor:
+def as_rows(symbols: npt.NDArray[np.int16], device: str) -> Tensor:
     """int16 [C, n] -> float32 rows [1, n, C]."""
     return torch.from_numpy(symbols[None]).to(device).mT.contiguous().float()
 

@@ -5,8 +5,8 @@ Side-info tables are declared here: `inspect` shows every field, SPEC.md prints 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from lic_format.container import CODEC_BYTES, LANES, SEALED_ANS, Part, Unit
@@ -25,7 +25,7 @@ class CodecEntry:
     `digest` in the side info is that of `Picture.digest`. `reductions`: to which parts of its size it decodes
     a picture in less time. `regions`: how parts of a picture are decoded without the rest, where they can be.
     `depths`: bits a sample of its pictures. `layouts`: further tables of side info, with the layout id that
-    begins them.
+    begins them. `order_tags`: tags that encode in the decode orders among which its pictures have a choice.
     """
 
     token: str
@@ -39,6 +39,7 @@ class CodecEntry:
     regions: Regions | None = None
     depths: tuple[int, ...] = (8,)
     layouts: tuple[tuple[int, Table], ...] = ()
+    order_tags: Mapping[Order, str] = field(default_factory=dict)
 
     def read_side_info(self, payload: bytes) -> dict[str, Any]:
         """HEAD's side info, by the table of its layout; FormatError or UnsupportedError where it is none."""
@@ -90,7 +91,19 @@ FHIC_HYPER = 96
 could be."""
 FHIC_CHEAPEST_BITS = 6.6e-5
 """No symbol of table set 1 is cheaper (the largest frequency is 65533 of 65536)."""
-FHIC_ORDERS = (Order.ONE_STEP, Order.CHECKERBOARD)
+FHIC_ORDERS = (Order.ONE_STEP, Order.CHECKERBOARD, Order.SERIAL)
+
+FHIC_CELL, FHIC_GRID_MIN = 16, 4
+"""Pixels of a latent position each way, and the fewest positions each way."""
+FHIC_FRONTS_MAX = 2**14
+"""Wavefronts of a group in order 2. Each takes its time however few positions it has, so a strip of many
+pixels would take hours."""
+
+
+def fhic_fronts(width: int, height: int) -> int:
+    """Wavefronts of a group of channels in order 2."""
+    h, w = (max(FHIC_GRID_MIN, -(-side // FHIC_CELL)) for side in (height, width))
+    return w + 3 * (h - 1)
 
 
 def fhic_symbols(width: int, height: int) -> int:
@@ -107,6 +120,13 @@ def _precheck_fhic(head: Head, units: Sequence[Unit]) -> None:
         )
     if head.order not in FHIC_ORDERS:
         raise UnsupportedError(f"fhic: decode order {int(head.order)} is not supported by this version")
+    fronts = fhic_fronts(head.width, head.height)
+    if head.order == Order.SERIAL and fronts > FHIC_FRONTS_MAX:
+        raise FormatError(
+            f"fhic: {head.width} x {head.height} pixels are {fronts} wavefronts of order 2, at most "
+            f"{FHIC_FRONTS_MAX} are expected",
+            chunk="HEAD",
+        )
     if head.lossless or not head.tag:
         raise FormatError(
             "fhic is lossy and needs weights, but HEAD says lossless or names none", chunk="HEAD"
@@ -302,6 +322,7 @@ CODECS: dict[str, CodecEntry] = {
         title="checkerboard context with exact scale nets; one model for all rates",
         precheck=_precheck_fhic,
         reductions=(4, 8, 16),
+        order_tags={Order.ONE_STEP: "s-1", Order.CHECKERBOARD: "s-1", Order.SERIAL: "s-serial-1"},
     ),
     "pilc": CodecEntry(
         token="pilc",

@@ -127,7 +127,7 @@ class Counts:
         }
 
 
-def _count(counts: npt.NDArray[np.int32], part: cb.CodedPass) -> None:
+def count(counts: npt.NDArray[np.int32], part: cb.CodedPass) -> None:
     """Add a pass to counts by (channel, scale index, magnitude); what isn't coded has scale index 0."""
     scale = np.where(part.index == NOT_CODED, 0, part.index % cb.SCALES).astype(np.int64)
     channel = np.arange(part.step.first, part.step.last)[:, None]
@@ -157,7 +157,7 @@ def measure(weights: Weights, crops: Crops, seed: int) -> Counts:
             for order, table in counts.q.items():
                 symbols, passes = model._symbols(x, rate, order, timer)
                 for part in passes[1:]:
-                    _count(table[knot], part)
+                    count(table[knot], part)
             value = np.clip(symbols.z.astype(np.int64), -Z_SPAN, Z_SPAN) + Z_SPAN
             np.add.at(counts.z[knot], (np.arange(model.preset.hyper)[:, None, None], value), 1)
     return counts
