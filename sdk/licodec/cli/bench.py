@@ -42,6 +42,11 @@ class CommaList(click.ParamType[Any]):
     "--qualities", type=CommaList(Declared(OPTIONS["quality"])), help="For learned codecs; 0,5,...,100."
 )
 @click.option(
+    "--efforts",
+    type=CommaList(Declared(OPTIONS["effort"])),
+    help="For learned codecs: each of these efforts as a codec of its own; 1,3,9.",
+)
+@click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), help="Write JSON, table, plot and crops here."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
@@ -59,6 +64,7 @@ def bench(
     images: str,
     codecs: tuple[str, ...] | None,
     qualities: tuple[float, ...] | None,
+    efforts: tuple[int, ...] | None,
     out: Path | None,
     as_json: bool,
     limit: int | None,
@@ -78,7 +84,9 @@ def bench(
     appear for the 24 Kodak pictures. Peers: jpeg, jpeg444, jpeg2000, webp, avif, avif444, jxl.
     """
     if lossless:
-        _refuse_with_lossless(codecs=codecs, qualities=qualities, out=out, environments=environments)
+        _refuse_with_lossless(
+            codecs=codecs, qualities=qualities, efforts=efforts, out=out, environments=environments
+        )
         _bench_lossless(images, limit, threads, weights, halve, as_json, quiet)
         return
     if halve:
@@ -91,6 +99,7 @@ def bench(
         images=images,
         codecs=codecs or room.DEFAULT_CODECS,
         qualities=qualities,
+        efforts=efforts or (),
         device=device,
         weights=weights,
         threads=threads,

@@ -45,7 +45,7 @@ from torch import Tensor, nn
 from lic_format.container import SEALED_ANS, LicFile, Unit
 from lic_format.errors import FormatError, UsageValueError, WeightsError
 from lic_format.header import Colour, Head, Order
-from licodec.codecs.contract import Coded, Shared, Stages, Timer
+from licodec.codecs.contract import USUALLY, Coded, LossyWish, Shared, Stages, Timer
 from licodec.codecs.registry import FHIC_ORDERS, FHIC_SIDE_INFO
 from licodec.entropy import schedule
 from licodec.entropy.coder import StreamDecoder, StreamEncoder
@@ -447,9 +447,10 @@ class Place:
         """What a convolution reads around the positions."""
         if kernel not in self._near:
             known, seen = self.known.cpu().numpy(), self.seen.cpu().numpy()
-            self._near[kernel] = neighbours(
-                known, seen, self.height, self.width, kernel, str(self.seen.device)
-            )
+            with torch.inference_mode(False):  # as in `places`
+                self._near[kernel] = neighbours(
+                    known, seen, self.height, self.width, kernel, str(self.seen.device)
+                )
         return self._near[kernel]
 
 
@@ -612,9 +613,10 @@ class MeanNets(nn.Module):
         near = place.near(layer.kernel_size[0])
         key = (name, near.pattern)
         if key not in self._selected:
-            unknown = squeezed(squeeze, fit(parts[0].new_zeros(parts[0].shape[2]), layer))
-            biases = near.biases(by_position(layer.weight), layer.bias, unknown)
-            self._selected[key] = near.select(layer.weight).t(), biases
+            with torch.inference_mode(False), torch.no_grad():  # as in `places`
+                unknown = squeezed(squeeze, fit(parts[0].new_zeros(parts[0].shape[2]), layer))
+                biases = near.biases(by_position(layer.weight), layer.bias, unknown)
+                self._selected[key] = near.select(layer.weight).t(), biases
         weight, biases = self._selected[key]
         out = torch.addmm(biases.index_select(0, near.kind), near.gather(known), weight)
         return F.leaky_relu(out, 0.2).unsqueeze(0)
@@ -840,21 +842,27 @@ class Checkerboard:
         order: int | None = None,
         stages: Stages | None = None,
         shared: Shared | None = None,
+        wish: LossyWish = USUALLY,
     ) -> Coded:
-        """See `contract.Model`. The float nets choose the symbols; the stream holds whatever they chose."""
+        """See `contract.LossyModel`. The float nets choose the symbols; the stream holds whatever they
+        chose."""
         chosen = self.default_order if order is None else _order(order)
         timer = Timer(stages)
         with timer("pixels"):
             blocks = _once(shared, "blocks", lambda: self._to_input(picture.planes))
-        passes = self._symbols(blocks, rate, chosen, timer, shared)[1]
+        proposal = self.proposed(blocks, rate, chosen, timer, shared)
+        found = self.walked(proposal, timer)
+        if wish.effort > 1:
+            from licodec.codecs.latent_descent import improved  # which is made of this module's parts
+
+            found = improved(self, picture.planes.shape, blocks, proposal, found, wish.effort, timer)
         stream = StreamEncoder(self.tables)
         with timer("entropy"):
-            for part in passes:
+            for part in found.passes:
                 stream.put(part.symbols.reshape(-1), part.index.reshape(-1))
             body = stream.finish()
         if stages is not None:
-            bits = sum(estimated_bits(part.symbols, part.index, self.tables) for part in passes)
-            stages["estimated_bits"] = stages.get("estimated_bits", 0.0) + bits
+            stages["estimated_bits"] = stages.get("estimated_bits", 0.0) + found.bits(self.tables)
         side_info = FHIC_SIDE_INFO.write(
             {"layout": 1, "tables": 1, "channel_skip": 0, "tiling": 0, "hyper_prior": 0}
         )
@@ -877,29 +885,43 @@ class Checkerboard:
     def _symbols(
         self, blocks: Tensor, rate: int, order: Order, timer: Timer, shared: Shared | None = None
     ) -> tuple[Symbols, list[CodedPass]]:
-        """Symbols of a picture as `_to_input` gives it, and the passes of their stream.
+        """Symbols of a picture as `_to_input` gives it, and the passes of their stream."""
+        found = self.walked(self.proposed(blocks, rate, order, timer, shared), timer)
+        return found.symbols, found.passes
 
-        The float nets propose the symbols; where the integer nets say that a symbol is not coded it becomes
-        zero before anything is predicted from it.
-        """
+    def proposed(
+        self, blocks: Tensor, rate: int, order: Order, timer: Timer, shared: Shared | None = None
+    ) -> Proposal:
+        """What the float nets propose for a picture as `_to_input` gives it."""
         at = torch.tensor([rate])
         gain, inverse = (
             torch.exp(interpolate_knots(knots, at)).to(self.device)[:, :, None, None]
             for knots in (self.gain, self.inverse_gain)
         )
         h, w = blocks.shape[2] // 4, blocks.shape[3] // 4
-        groups, per_unit = list(self.preset.groups), density(gain)
-        per_units = torch.split(rows_of(per_unit), groups, 2)
         with torch.inference_mode(), _no_autocast(self.device), timer("network"):
             y = self._latents(blocks, gain, inverse, at.to(self.device), shared)
             padded = F.pad(y, (0, -w % HYPER, 0, -h % HYPER), mode="replicate")
             centre = torch.from_numpy(self.prior_offset[_knot(rate)]).to(self.device).float()[:, None, None]
             z = _int16(round_towards(self.hyper_analysis(padded), centre).clamp_(-Z_MAX, Z_MAX))
-            parts = torch.split(rows_of(y / per_unit), groups, 2)
             features = self._mean_features(z, h, w)
-        scales = Scales(self, z, h, w, rate, order, self.exact.path, timer)
-        passes = [self._hyper_pass(z, rate)]
-        step_value = interpolate_knots(self.step_value, at)[0].numpy()
+        return Proposal(rate, order, y, z, features, density(gain), inverse)
+
+    def walked(self, proposal: Proposal, timer: Timer, worth: float = 1.0) -> Walked:
+        """The symbols of a proposal, chosen pass by pass; `worth`: of distortion, times what is usual.
+
+        Where the integer nets say that a symbol is not coded it becomes zero before anything is predicted
+        from it.
+        """
+        y, rate, order, per_unit = proposal.y, proposal.rate, proposal.order, proposal.per_unit
+        h, w = y.shape[2:]
+        groups = list(self.preset.groups)
+        per_units = torch.split(rows_of(per_unit), groups, 2)
+        with torch.inference_mode(), timer("network"):
+            parts = torch.split(rows_of(y / per_unit), groups, 2)
+        scales = Scales(self, proposal.z, h, w, rate, order, self.exact.path, timer)
+        coded: list[CodedPass] = []
+        step_value = interpolate_knots(self.step_value, torch.tensor([rate]))[0].numpy() * np.float32(worth)
         savings = symbol_savings(self.tables)
         waited = 0.0
 
@@ -915,19 +937,19 @@ class Checkerboard:
             start = time.perf_counter()
             scales.settle(step, symbols)
             waited += time.perf_counter() - start
-            if order == Order.CHECKERBOARD:
-                passes.append(CodedPass(step, symbols, index))
+            coded.append(CodedPass(step, symbols, index))
             return torch.addcdiv(mean, _rows(symbols, self.device), per)
 
         with torch.inference_mode(), _no_autocast(self.device), timer("network"):
-            self.means.walk(features, settle)
+            decoded = self.means.walk(proposal.features, settle)
         if timer.stages is not None:
             timer.stages["network"] -= waited * 1000
-        found = Symbols(z, tuple(scales.settled), self.preset.passes, h, w)
+        found = Symbols(proposal.z, tuple(scales.settled), self.preset.passes, h, w)
+        passes = [self._hyper_pass(proposal.z, rate), *coded]
         if order == Order.ONE_STEP:
             q = found.q.reshape(self.preset.latents, -1)
-            passes.append(CodedPass(one_step(len(q))[0], q, scales.everything))
-        return found, passes
+            passes[1:] = [CodedPass(one_step(len(q))[0], q, scales.everything)]
+        return Walked(found, passes, coded, decoded)
 
     def _latents(
         self, blocks: Tensor, gain: Tensor, inverse: Tensor, at: Tensor, shared: Shared | None
@@ -1124,6 +1146,45 @@ class CodedPass:
     step: Pass
     symbols: npt.NDArray[np.int16]
     index: npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What an encoder's float nets propose for a picture.
+
+    Attributes:
+        y: latents in units of symbols, float32 [1, M, h, w].
+        z: hyper-latents, int16 [Z, h', w']. features: what the mean nets make of them.
+        per_unit: symbols per bounded unit (`density`). inverse: coefficients per symbol. Both [1, M, 1, 1].
+    """
+
+    rate: int
+    order: Order
+    y: Tensor
+    z: npt.NDArray[np.int16]
+    features: Tensor
+    per_unit: Tensor
+    inverse: Tensor
+
+
+@dataclass(frozen=True)
+class Walked:
+    """What became of a proposal.
+
+    Attributes:
+        symbols: of the picture. passes: of the stream, in its order.
+        coded: the passes of order 1, with the tables of the order of the stream.
+        decoded: the latents, in bounded units, float32 [1, M, h, w].
+    """
+
+    symbols: Symbols
+    passes: list[CodedPass]
+    coded: list[CodedPass]
+    decoded: Tensor
+
+    def bits(self, tables: TableSet) -> float:
+        """What the tables say that they cost."""
+        return sum(estimated_bits(part.symbols, part.index, tables) for part in self.passes)
 
 
 class Scales:
