@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -13,21 +14,20 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from click.testing import CliRunner
 
 import licodec
 from lic_format import LicFile
 from lic_format.errors import UsageError
 from lic_format.header import Order
 from licodec import store
-from licodec.cli import main
+from licodec.cli.program import run
 from licodec.codecs import checkerboard as cb
 from licodec.codecs import latent_descent as ld
 from licodec.codecs.contract import LossyWish, Timer
 from tests.codecs.fixtures import Pixels, encoded, pixels
 
 PHOTO = Path(__file__).parents[2] / "examples" / "photo.png"
-SHORT = (ld.Round(2, 0.3), ld.Round(3), *[ld.Round(1)] * 6)
+SHORT = (ld.Round(2), ld.Round(3), *[ld.Round(1)] * 6)
 
 
 @pytest.fixture(scope="module")
@@ -53,12 +53,9 @@ def file_of(
 
 
 @pytest.mark.parametrize("rate", [50, 190])
-def test_a_dozen_steps_pay(
-    rate: int, photo: Pixels, model: cb.Checkerboard, weights: store.Weights
-) -> None:
-    costs = [file_of(model, weights, photo, effort, rate=rate)[1] for effort in (1, 2, 3)]
-    assert costs[1] < 0.99 * costs[0]
-    assert costs[2] < 0.975 * costs[0]
+def test_four_steps_pay(rate: int, photo: Pixels, model: cb.Checkerboard, weights: store.Weights) -> None:
+    first, second = (file_of(model, weights, photo, effort, rate=rate)[1] for effort in (1, 2))
+    assert second < 0.975 * first
 
 
 @pytest.mark.usefixtures("short")
@@ -66,10 +63,9 @@ def test_a_dozen_steps_pay(
 def test_more_effort_is_never_worse(
     order: int, photo: Pixels, model: cb.Checkerboard, weights: store.Weights
 ) -> None:
-    costs = [
-        file_of(model, weights, photo[:64, :80], effort, rate=120, order=order)[1] for effort in range(1, 10)
-    ]
-    assert all(more <= less * 1.00001 for less, more in zip(costs, costs[1:], strict=False)), costs
+    efforts = range(1, 10) if order else (1, 2, 9)
+    costs = [file_of(model, weights, photo[:64, :80], each, rate=120, order=order)[1] for each in efforts]
+    assert all(more <= less * 1.00001 for less, more in itertools.pairwise(costs)), costs
     assert costs[-1] < 0.995 * costs[0]
 
 
@@ -122,13 +118,14 @@ def test_the_gradient_is_that_of_the_smooth_cost(photo: Pixels, model: cb.Checke
 def test_large_pictures_are_searched_in_pieces(
     photo: Pixels, model: cb.Checkerboard, weights: store.Weights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    photo = photo[:128, :90]
     _, first = file_of(model, weights, photo, 1, rate=120)
-    _, whole = file_of(model, weights, photo, 3, rate=120)
+    _, whole = file_of(model, weights, photo, 2, rate=120)
     monkeypatch.setattr(ld, "PIECE", 4)
     monkeypatch.setattr(ld, "OVERLAP", 4)
+    _, second = file_of(model, weights, photo, 2, rate=120)
     _, third = file_of(model, weights, photo, 3, rate=120)
-    _, fourth = file_of(model, weights, photo, 4, rate=120)
-    assert fourth <= third < first
+    assert third <= second < first
     assert first - third > 0.6 * (first - whole)
 
 
@@ -200,8 +197,7 @@ def test_every_host_takes_it(photo: Pixels, tmp_path: Path) -> None:
     iio.imwrite(tmp_path / "a.lic", photo, effort=2)
     assert (tmp_path / "a.lic").read_bytes() == expected
     PIL.Image.fromarray(photo).save(tmp_path / "b.png")
-    ran = CliRunner().invoke(main, ["encode", str(tmp_path / "b.png"), "--effort", "2", "--quiet"])
-    assert ran.exit_code == 0, ran.output
+    assert run(["encode", str(tmp_path / "b.png"), "--effort", "2", "--quiet"]) == 0
     assert (tmp_path / "b.lic").read_bytes() == expected
 
 
@@ -222,10 +218,10 @@ def test_other_values_are_refused_before_anything_is_written(
     for call in calls:
         with pytest.raises(UsageError, match="effort: expected a whole number from 1 to 9"):
             call()
-    PIL.Image.fromarray(photo).save(tmp_path / "b.png")
-    ran = CliRunner().invoke(main, ["encode", str(tmp_path / "b.png"), f"--effort={effort}", "-o", str(target)])
-    assert ran.exit_code != 0 or effort == "5"
-    assert not target.exists() or effort == "5"
+    if effort != "5":  # which is a number there
+        PIL.Image.fromarray(photo).save(tmp_path / "b.png")
+        assert run(["encode", str(tmp_path / "b.png"), f"--effort={effort}", "-o", str(target)]) == 2
+    assert not target.exists()
 
 
 def test_an_interrupted_search_leaves_nothing(
@@ -237,7 +233,7 @@ def test_an_interrupted_search_leaves_nothing(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(ld, "_move", interrupted)
+        patched.setattr(ld.Descent, "_gradient", interrupted)
         with pytest.raises(KeyboardInterrupt):
             licodec.save(photo, tmp_path / "a.lic", effort=2)
     assert not list(tmp_path.iterdir())

@@ -65,22 +65,23 @@ values lie near whole numbers already."""
 
 @dataclass(frozen=True)
 class Round:
-    """Steps of the descent; `reach`: how many symbols far the first of them goes."""
+    """Steps of the descent; `reach`: how far the first of them goes, 1 being where the distortion would have
+    its minimum with an orthonormal synthesis and nothing else to pay for."""
 
     steps: int
-    reach: float = 0.1
+    reach: float = 0.5
 
 
-ROUNDS = (Round(4, 0.2), Round(8), Round(12), Round(16), Round(24), Round(40), Round(72), Round(120))
+ROUNDS = (Round(4), Round(8), Round(12), Round(16), Round(24), Round(40), Round(72), Round(120))
 """Effort e runs the first e - 1 of them: up to 296 steps."""
 WALK_AGAIN = 6
 """Steps after which the latents are walked again."""
-SHARPNESS = (2.0, 8.0)
+SHARPNESS = (3.0, 8.0)
 """How steeply p rises in the middle, at the first and the last step of a round; 0 would be p = value - n."""
 LEAST_REACH = 0.1
 """The last step's reach, of the first one's."""
-MOMENTS = (0.9, 0.99)
-"""How much of the gradient's mean and mean square stays at a step (Adam)."""
+FARTHEST = 0.5
+"""No symbol goes farther than this times the reach in a step."""
 TILE_PIXELS = 1 << 20
 """Pixels of a tile of the synthesis and its backward pass, which take some 250 bytes each."""
 PIECE = 96
@@ -176,10 +177,11 @@ class Aim:
 
     @classmethod
     def of(cls, shape: tuple[int, ...], blocks: Tensor) -> Self:
-        rows, columns = (
-            (torch.arange(4 * size, device=blocks.device) < side).float().view(-1, 4).t()[:, None, None]
-            for size, side in zip(blocks.shape[2:], shape, strict=False)
-        )
+        with torch.inference_mode(False):
+            rows, columns = (
+                (torch.arange(4 * size, device=blocks.device) < side).float().view(-1, 4).t()[:, None, None]
+                for size, side in zip(blocks.shape[2:], shape, strict=False)
+            )
         return cls(blocks, rows[..., None], columns, shape[2] == 1)
 
     def part(self, rows: slice, columns: slice) -> Self:
@@ -265,7 +267,6 @@ class Descent:
         """A round of steps from the best latents so far, with walks in between."""
         with torch.inference_mode(False), torch.no_grad(), _no_autocast(self._model.device):
             y = self._relaxed.flat(self.y).clone()
-            mean, square = torch.zeros_like(y), torch.zeros_like(y)
         self._relaxed.follow(self.best)
         for step in range(plan.steps):
             along = step / max(1, plan.steps - 1)
@@ -273,8 +274,8 @@ class Descent:
             reach = plan.reach * (LEAST_REACH + (1 - LEAST_REACH) * (1 + math.cos(math.pi * along)) / 2)
             with torch.inference_mode(False), _no_autocast(self._model.device), self._timer("network"):
                 found = self._gradient(y, sharpness)
-                with torch.no_grad():
-                    _move(y, found, mean, square, reach, step + 1)
+                way = found.div_(self._relaxed.curvature).clamp_(-FARTHEST, FARTHEST)
+                y.sub_(way, alpha=reach)
             if (step + 1) % WALK_AGAIN == 0 or step + 1 == plan.steps:
                 self._look(y)
 
@@ -297,15 +298,6 @@ class Descent:
             self.best, self.cost, self.y = walked, cost, latents
 
 
-def _move(y: Tensor, gradient: Tensor, mean: Tensor, square: Tensor, reach: float, step: int) -> None:
-    """One step of Adam, in place."""
-    keep, keep_square = MOMENTS
-    mean.lerp_(gradient, 1 - keep)
-    square.mul_(keep_square).addcmul_(gradient, gradient, value=1 - keep_square)
-    root = square.div(1 - keep_square**step).sqrt_().add_(1e-12)
-    y.addcdiv_(mean, root, value=-reach / (1 - keep**step))
-
-
 def _differentiable(net: NetT) -> NetT:
     """A net whose weights may take part in a graph: those loaded in a caller's inference mode may not."""
     if any(weight.is_inference() for weight in net.parameters()):
@@ -315,7 +307,10 @@ def _differentiable(net: NetT) -> NetT:
 
 class Relaxed:
     """Decoded latents and the cost of their symbols as smooth functions of a vector of latents, pass by pass
-    in the order of coding, with the tables of a walk."""
+    in the order of coding, with the tables of a walk.
+
+    `curvature`: second derivative of the distortion by every latent, were the synthesis orthonormal.
+    """
 
     def __init__(self, model: Checkerboard, proposal: Proposal) -> None:
         self._preset, self._device, self._size = model.preset, model.device, proposal.y.shape[2:]
@@ -326,12 +321,14 @@ class Relaxed:
         ]
         widths = [step.last - step.first for step in self._preset.passes]
         self._lengths = [len(cells) * width for cells, width in zip(self._cells, widths, strict=True)]
-        weight = VARIANCE * WORTH * LAMBDA_MIN * LAMBDA_RATIO ** (proposal.rate / 255) / 3
+        worth = WORTH * LAMBDA_MIN * LAMBDA_RATIO ** (proposal.rate / 255) / 3
         with torch.inference_mode(False), torch.no_grad():
             self._means = _differentiable(model.means)
             self._features = proposal.features.clone()
             self._per_unit = rows_of(proposal.per_unit).clone()
-            self._variance = weight * (255 * rows_of(proposal.inverse)).square()
+            error = worth * (255 * proposal.inverse).square()
+            self._variance = VARIANCE * rows_of(error)
+            self.curvature = self.flat((2 * error).expand(proposal.y.shape))
             self._bits = _bits(model).to(self._device)
         self._tables: list[Tensor] = []
 
@@ -356,7 +353,7 @@ class Relaxed:
         self._tables = [torch.from_numpy(part.index).to(self._device).t()[None] for part in walked.coded]
 
     def __call__(self, y: Tensor, sharpness: float) -> tuple[Tensor, Tensor]:
-        """Expected latents [1, M, h, w] in bounded units, and the rate with what the variance costs, in bits."""
+        """Expected latents [1, M, h, w] in bounded units; rate, and what the variance costs, in bits."""
         parts = iter(zip(self._split(y), self._tables, strict=True))
         costs: list[Tensor] = []
 
