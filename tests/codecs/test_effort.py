@@ -63,7 +63,7 @@ def test_four_steps_pay(rate: int, photo: Pixels, model: cb.Checkerboard, weight
 def test_more_effort_is_never_worse(
     order: int, photo: Pixels, model: cb.Checkerboard, weights: store.Weights
 ) -> None:
-    efforts = range(1, 10) if order else (1, 2, 9)
+    efforts = (1, 2, 3, 9) if order else (1, 9)
     costs = [file_of(model, weights, photo[:64, :80], each, rate=120, order=order)[1] for each in efforts]
     assert all(more <= less * 1.00001 for less, more in itertools.pairwise(costs)), costs
     assert costs[-1] < 0.995 * costs[0]

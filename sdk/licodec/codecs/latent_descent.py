@@ -84,11 +84,11 @@ FARTHEST = 0.5
 """No symbol goes farther than this times the reach in a step."""
 TILE_PIXELS = 1 << 20
 """Pixels of a tile of the synthesis and its backward pass, which take some 250 bytes each."""
-PIECE = 96
+PIECE = 64
 """Rows and columns of latents that are searched at once. Larger pictures are searched in pieces, so that
 memory does not grow with them but for their latents."""
-OVERLAP = 8
-"""Rows and columns that a piece sees beyond its own."""
+OVERLAP = 4
+"""Rows and columns that a piece sees beyond its own, as far as the synthesis looks; a multiple of HYPER."""
 LARGEST = 255
 """Magnitudes from here on are priced alike."""
 
@@ -204,7 +204,8 @@ class Aim:
         return (missing * own.rows * own.columns).square().sum()
 
     def _levels(self, blocks: Tensor, rounded: bool) -> Tensor:
-        found = (blocks.add(0.5).floor() if rounded else blocks).unflatten(1, (4, 4, 3))
+        found = blocks.add(0.5).floor() if rounded else blocks
+        found = found.reshape(len(blocks), 4, 4, 3, *blocks.shape[2:])
         if self.grey:
             found = found.mean(3, keepdim=True)
             found = found.add(0.5).floor() if rounded else found
@@ -220,19 +221,21 @@ class Price:
 
     def __init__(self, model: Checkerboard, aim: Aim, proposal: Proposal, timer: Timer) -> None:
         self.model, self.aim, self._timer = model, aim, timer
-        self.worth = WORTH * LAMBDA_MIN * LAMBDA_RATIO ** (proposal.rate / 255) / aim.channels
+        self.worth: float = WORTH * LAMBDA_MIN * LAMBDA_RATIO ** (proposal.rate / 255) / aim.channels
         with torch.inference_mode(False), torch.no_grad():
             self.synthesis = _differentiable(model.synthesis)
             self.at = torch.tensor([proposal.rate], device=model.device)
             self.scale = (proposal.per_unit * proposal.inverse).clone()
-        self.tiles = list(tiles(*proposal.y.shape[2:], model.preset.halo, TILE_PIXELS))
+        height, width = proposal.y.shape[2:]
+        self.tiles = list(tiles(height, width, model.preset.halo, TILE_PIXELS))
 
     def __call__(self, walked: Walked) -> float:
         error = 0.0
         with torch.inference_mode(), _no_autocast(self.model.device), self._timer("network"):
             for tile in self.tiles:
                 error += float(self.error(walked.decoded, tile, rounded=True))
-        return walked.bits(self.model.tables) + self.worth * error
+        bits: float = walked.bits(self.model.tables)
+        return bits + self.worth * error
 
     def error(self, decoded: Tensor, tile: Tile, *, rounded: bool) -> Tensor:
         seen = decoded[:, :, tile.outer_rows, tile.outer_columns]
@@ -345,7 +348,7 @@ class Relaxed:
 
     def _split(self, vector: Tensor) -> list[Tensor]:
         """Rows [1, n, C] of every pass."""
-        parts = zip(vector.split(self._lengths), self._cells, strict=True)
+        parts = zip(torch.split(vector, self._lengths), self._cells, strict=True)
         return [part.view(1, len(cells), -1) for part, cells in parts]
 
     def follow(self, walked: Walked) -> None:
@@ -361,11 +364,11 @@ class Relaxed:
             latents, table = next(parts)
             own = slice(step.first, step.last)
             per = self._per_unit[:, :, own]
-            symbols, cost = _Expected.apply(
-                latents - mean * per, table, self._bits, self._variance[:, :, own], sharpness
-            )
+            value, variance = latents - mean * per, self._variance[:, :, own]
+            symbols, cost = _Expected.apply(value, table, self._bits, variance, sharpness)  # type: ignore[no-untyped-call]
             costs.append(cost)
-            return mean + symbols / per
+            decoded: Tensor = mean + symbols / per
+            return decoded
 
         return self._means.walk(self._features, settle), torch.stack(costs).sum()
 
