@@ -30,7 +30,15 @@ from lic_format.fields import VARINT_BYTES, read_varint
 from lic_format.header import Colour, Depth, Flag, Head, Order
 from licodec import options, store, targets
 from licodec.atomic import write_atomic
-from licodec.codecs.contract import USUAL, LosslessModel, LosslessWish, Shared, Stages
+from licodec.codecs.contract import (
+    USUALLY,
+    LosslessModel,
+    LosslessWish,
+    LossyModel,
+    LossyWish,
+    Shared,
+    Stages,
+)
 from licodec.codecs.registry import CODECS, LOSSLESS, Area, CodecEntry
 from licodec.images import Picture, check_lossless, from_picture, no_mode_for, psnr, reduced, to_picture
 from licodec.models import CACHE, Loaded, Request, codec_entry, resolve_device
@@ -125,7 +133,7 @@ class Encoder:
             )
         refuse_unfit(codec, {"quality": quality, **more})
         wanted = options.metadata(more)
-        wish = _wish(more)
+        wish = _wish(codec, more)
         order = _header_order(self._order if more.get("order") is None else more.get("order"))
         digest = bool(more.get("digest"))
 
@@ -224,8 +232,10 @@ def encode(
         order: with fhic, "one-step", "checkerboard" or "serial": the order in which latents are coded. None
             is checkerboard. serial takes some five times as long, both ways, and its weights are a tag of
             their own.
-        effort: with a lossless codec 1..9: up to 3 without networks, which is fast; from 4 on with them; 9
-            codes in every way and keeps the smallest. None is 5.
+        effort: 1..9: how long to look for a better file, which decodes as fast. With a lossy codec each step
+            above 1 adds steps of descent on the picture's latents (docs/effort.md); None is 1. With a
+            lossless one up to 3 without networks, which is fast; from 4 on with them; 9 codes in every way
+            and keeps the smallest; None is 5.
         tile_modes: with pilc, how parts of photographs may be coded: of "lattice", "lattice0" and "threeway",
             separated by commas. None is what the effort takes.
         icc_profile, exif, xmp: bytes to store instead of what the image carries in `info`, exif also as
@@ -247,7 +257,7 @@ def encode(
     picture = _picture(image, codec, options.metadata(more), stages)
     with place.resolved().entered() as resolved:
         loaded, digest = CACHE.get(request, resolved), bool(more.get("digest"))
-        return _encode(loaded, picture, goal, stages, _wish(more), digest, _header_order(order))
+        return _encode(loaded, picture, goal, stages, _wish(codec, more), digest, _header_order(order))
 
 
 def save(
@@ -329,22 +339,24 @@ def refuse_unfit(codec: str, given: Mapping[str, Any]) -> None:
         )
     if options.check("order", given.get("order")) is not None and not entry.order_tags:
         raise UsageValueError(f"order: {codec} has one decode order; leave the option out", argument="order")
-    for name in ("effort", "tile_modes"):
-        if options.check(name, given.get(name)) is not None and not lossless:
-            raise UsageValueError(
-                f"{name}: {codec} knows none in this version; leave it out, or use lossless=True",
-                argument=name,
-            )
+    options.check("effort", given.get("effort"))
+    if options.check("tile_modes", given.get("tile_modes")) is not None and not lossless:
+        raise UsageValueError(
+            f"tile_modes: {codec} knows none in this version; leave it out, or use lossless=True",
+            argument="tile_modes",
+        )
 
 
-def _wish(more: Mapping[str, Any]) -> LosslessWish:
-    """How a lossless codec is to code, but for the digest; of options that were checked."""
-    effort, modes = (
-        options.check("effort", more.get("effort")),
-        options.check("tile_modes", more.get("tile_modes")),
-    )
+_Wish: TypeAlias = LosslessWish | LossyWish
+
+
+def _wish(codec: str, more: Mapping[str, Any]) -> _Wish:
+    """How a codec is to code, but for the digest; of options that were checked."""
+    effort, modes = more.get("effort"), more.get("tile_modes")
+    if not codec_entry(codec).lossless:
+        return USUALLY if effort is None else LossyWish(int(effort))
     chosen = None if modes is None else frozenset(modes.split(","))
-    return LosslessWish(modes=chosen) if effort is None else LosslessWish(effort=effort, modes=chosen)
+    return LosslessWish(modes=chosen) if effort is None else LosslessWish(effort=int(effort), modes=chosen)
 
 
 def _picture(image: Any, codec: str, wanted: Mapping[str, Any], stages: Stages | None) -> Picture:
@@ -360,7 +372,7 @@ def _encode(
     picture: Picture,
     goal: targets.Goal,
     stages: Stages | None,
-    wish: LosslessWish,
+    wish: _Wish,
     digest: bool,
     order: Order | None,
 ) -> bytes:
@@ -376,7 +388,7 @@ def _encode(
     picture = dataclasses.replace(picture, metadata=chunks)
 
     shared: Shared | None = None if goal.target is None else {}
-    if digest:
+    if digest and isinstance(wish, LosslessWish):
         with _timed(stages, "digest"):
             wish = dataclasses.replace(wish, digest=picture.digest())
 
@@ -397,8 +409,9 @@ def _warm_up(loaded: Loaded) -> LicFile:
         _lossless(loaded).compile()
         samples += np.indices(samples.shape, np.uint8).sum(0, dtype=np.uint8) * 7 % 30
     picture = Picture(samples)
+    wish = _wish(loaded.ref.codec, {})
     file = lic_format.container.read(
-        _coded(loaded, picture, options.rate_index(options.DEFAULT_QUALITY), None, None, USUAL)
+        _coded(loaded, picture, options.rate_index(options.DEFAULT_QUALITY), None, None, wish)
     )
     loaded.model.decode(file)
     return file
@@ -410,14 +423,15 @@ def _coded(
     rate: int,
     stages: Stages | None,
     shared: Shared | None,
-    wish: LosslessWish,
+    wish: _Wish,
     order: Order | None = None,
 ) -> bytes:
     ref = loaded.ref
-    if codec_entry(ref.codec).lossless:
+    if isinstance(wish, LosslessWish):
         coded = _lossless(loaded).encode(picture, rate=rate, stages=stages, shared=shared, wish=wish)
     else:
-        coded = loaded.model.encode(picture, rate=rate, order=order, stages=stages, shared=shared)
+        lossy = cast("LossyModel", loaded.model)
+        coded = lossy.encode(picture, rate=rate, order=order, stages=stages, shared=shared, wish=wish)
     flags = Flag.LOSSLESS if codec_entry(ref.codec).lossless else Flag(0)
     if picture.alpha is not None:
         flags |= Flag.ALPHA

@@ -34,6 +34,8 @@ def test_bench_prints_json_when_asked(licodec_command: Command, photo: Path) -> 
         (("--codecs", "jpeg,mozjpeg"), "mozjpeg"),
         (("--images", "nowhere"), "nowhere"),
         (("--qualities", "10,200"), "200"),
+        (("--efforts", "1,10"), "10"),
+        (("--efforts", "1,2", "--environments"), "efforts"),
     ],
 )
 def test_wrong_arguments_are_named_in_one_line(

@@ -1,11 +1,20 @@
 import io
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from licodec.evaluation.bench import BenchOptions, BenchResult, Classical, CodecResult, Subject, run
+from licodec.evaluation.bench import (
+    BenchOptions,
+    BenchResult,
+    Classical,
+    CodecResult,
+    Subject,
+    bench,
+    run,
+)
 from licodec.evaluation.checks import checks
 from licodec.evaluation.metrics import Pixels
 from licodec.evaluation.pictures import Source
@@ -146,3 +155,12 @@ def test_peers_run_beside_learned_codecs(make_source: Make) -> None:
     result = quick([Stub(), Classical("webp", (10, 60))], [make_source("a")])
     assert [codec.kind for codec in result.codecs] == ["learned", "classical"]
     assert isinstance(result.codecs[1], CodecResult) and result.codecs[1].curve.psnr[1] > 30
+
+
+def test_each_effort_is_measured_as_a_codec_of_its_own(make_source: Make, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(make_source("a", 64, 80).read())
+    options = BenchOptions(tmp_path, ("fhic",), (30.0, 60.0), efforts=(1, 2), quick=True, ms_ssim=False)
+    usual, more = bench(options).codecs
+    assert (usual.name, more.name) == ("fhic, effort 1", "fhic, effort 2")
+    assert usual.title == "fhic s-1, effort 1"
+    assert all(a.bytes != b.bytes for a, b in zip(usual.trials, more.trials, strict=True))

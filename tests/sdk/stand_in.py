@@ -18,7 +18,7 @@ import torch
 
 from lic_format import FormatError, Head, LicFile, Unit
 from lic_format.fields import EnumU8, Table
-from licodec.codecs.contract import Coded, Model, Shared, Stages
+from licodec.codecs.contract import USUALLY, Coded, LossyWish, Model, Shared, Stages
 from licodec.codecs.registry import CodecEntry
 from licodec.images import Picture
 from licodec.store import Weights
@@ -42,6 +42,7 @@ class StandInModel:
         order: int | None = None,
         stages: Stages | None = None,
         shared: Shared | None = None,
+        wish: LossyWish = USUALLY,
     ) -> Coded:
         shift = 7 - rate // 32
         samples = self._through_torch(picture.planes, stages) >> shift

@@ -29,6 +29,11 @@ _NEEDS = ("matplotlib", "pytorch_msssim", "scipy")
     "--qualities", type=CommaList(Declared(OPTIONS["quality"])), help="For learned codecs; 0,5,...,100."
 )
 @click.option(
+    "--efforts",
+    type=CommaList(Declared(OPTIONS["effort"])),
+    help="For learned codecs: each of these efforts as a codec of its own; 1,3,9.",
+)
+@click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), help="Write JSON, table, plot and crops here."
 )
 @click.option(
@@ -49,6 +54,7 @@ def bench(
     images: str,
     codecs: tuple[str, ...] | None,
     qualities: tuple[float, ...] | None,
+    efforts: tuple[int, ...] | None,
     out: Path | None,
     html: bool,
     as_json: bool,
@@ -70,7 +76,12 @@ def bench(
     """
     if lossless:
         _refuse_with_lossless(
-            codecs=codecs, qualities=qualities, out=out, html=html, environments=environments
+            codecs=codecs,
+            qualities=qualities,
+            efforts=efforts,
+            out=out,
+            html=html,
+            environments=environments,
         )
         _bench_lossless(images, limit, threads, weights, halve, as_json, quiet)
         return
@@ -84,6 +95,7 @@ def bench(
         images=images,
         codecs=codecs or room.DEFAULT_CODECS,
         qualities=qualities,
+        efforts=efforts or (),
         device=device,
         weights=weights,
         threads=threads,

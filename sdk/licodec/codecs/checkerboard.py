@@ -53,7 +53,7 @@ from licodec.codecs.channel_skip import (
     read_skipped,
     write_skipped,
 )
-from licodec.codecs.contract import Coded, Shared, Stages, Timer
+from licodec.codecs.contract import USUALLY, Coded, LossyWish, Shared, Stages, Timer
 from licodec.codecs.registry import (
     FHIC_CELL,
     FHIC_FRONTS_MAX,
@@ -465,9 +465,10 @@ class Place:
         """What a convolution reads around the positions."""
         if kernel not in self._near:
             known, seen = self.known.cpu().numpy(), self.seen.cpu().numpy()
-            self._near[kernel] = neighbours(
-                known, seen, self.height, self.width, kernel, str(self.seen.device)
-            )
+            with torch.inference_mode(False):  # as in `places`
+                self._near[kernel] = neighbours(
+                    known, seen, self.height, self.width, kernel, str(self.seen.device)
+                )
         return self._near[kernel]
 
 
@@ -637,9 +638,10 @@ class MeanNets(Contexts):
         near = place.near(layer.kernel_size[0])
         key = (name, near.pattern)
         if key not in self._selected:
-            unknown = squeezed(squeeze, fit(parts[0].new_zeros(parts[0].shape[2]), layer))
-            biases = near.biases(by_position(layer.weight), layer.bias, unknown)
-            self._selected[key] = near.select(layer.weight).t(), biases
+            with torch.inference_mode(False), torch.no_grad():  # as in `places`
+                unknown = squeezed(squeeze, fit(parts[0].new_zeros(parts[0].shape[2]), layer))
+                biases = near.biases(by_position(layer.weight), layer.bias, unknown)
+                self._selected[key] = near.select(layer.weight).t(), biases
         weight, biases = self._selected[key]
         out = torch.addmm(biases.index_select(0, near.kind), near.gather(known), weight)
         return F.leaky_relu(out, 0.2).unsqueeze(0)
@@ -907,8 +909,10 @@ class Checkerboard:
         order: int | None = None,
         stages: Stages | None = None,
         shared: Shared | None = None,
+        wish: LossyWish = USUALLY,
     ) -> Coded:
-        """See `contract.Model`. The float nets choose the symbols; the stream holds whatever they chose."""
+        """See `contract.LossyModel`. The float nets choose the symbols; the stream holds whatever they
+        chose."""
         chosen = self.default_order if order is None else self._order(order)
         if chosen == Order.SERIAL and fhic_fronts(picture.width, picture.height) > FHIC_FRONTS_MAX:
             raise UsageValueError(
@@ -919,16 +923,25 @@ class Checkerboard:
         timer = Timer(stages)
         with timer("pixels"):
             blocks = _once(shared, "blocks", lambda: self._to_input(picture.planes))
-        found, passes = self._symbols(blocks, rate, chosen, timer, shared, skip=True)
+        if chosen == Order.SERIAL and wish.effort > 1:
+            raise UsageValueError(
+                f"effort: {wish.effort} with order 2 (serial), expected 1; leave one of the two out",
+                argument="effort",
+            )
+        proposal = self.proposed(blocks, rate, chosen, timer, shared, skip=True)
+        found = self.walked(proposal, timer, whole=wish.effort > 1)
+        if wish.effort > 1:
+            from licodec.codecs.latent_descent import improved  # which is made of this module's parts
+
+            found = improved(self, picture.planes.shape, blocks, proposal, found, wish.effort, timer)
         stream = StreamEncoder(self.tables)
         with timer("entropy"):
-            for part in passes:
+            for part in found.passes:
                 stream.put(part.symbols.reshape(-1), part.index.reshape(-1))
             body = stream.finish()
         if stages is not None:
-            bits = sum(estimated_bits(part.symbols, part.index, self.tables) for part in passes)
-            stages["estimated_bits"] = stages.get("estimated_bits", 0.0) + bits
-        mode, channels = write_skipped(found.skipped)
+            stages["estimated_bits"] = stages.get("estimated_bits", 0.0) + found.bits(self.tables)
+        mode, channels = write_skipped(found.symbols.skipped)
         side_info = FHIC_SIDE_INFO.write(
             {
                 **{"layout": 1, "tables": 1, "channel_skip": mode, "tiling": 0, "hyper_prior": 0},
@@ -968,39 +981,60 @@ class Checkerboard:
         order: Order,
         timer: Timer,
         shared: Shared | None = None,
+    ) -> tuple[Symbols, list[CodedPass]]:
+        """Symbols of a picture as `_to_input` gives it, and the passes of their stream."""
+        found = self.walked(self.proposed(blocks, rate, order, timer, shared), timer)
+        return found.symbols, found.passes
+
+    def proposed(
+        self,
+        blocks: Tensor,
+        rate: int,
+        order: Order,
+        timer: Timer,
+        shared: Shared | None = None,
         *,
         skip: bool = False,
-    ) -> tuple[Symbols, list[CodedPass]]:
-        """Symbols of a picture as `_to_input` gives it, and the passes of their stream.
-
-        The float nets propose the symbols; where the integer nets say that a symbol is not coded it becomes
-        zero before anything is predicted from it. `skip`: channels may be left out, and groups of which
-        nothing is left have no passes in the stream.
-        """
+    ) -> Proposal:
+        """What the float nets propose for a picture as `_to_input` gives it. `skip`: channels may be left
+        out."""
         at = torch.tensor([rate])
         gain, inverse = (
             torch.exp(interpolate_knots(knots, at)).to(self.device)[:, :, None, None]
             for knots in (self.gain, self.inverse_gain)
         )
         h, w = blocks.shape[2] // 4, blocks.shape[3] // 4
-        groups, per_unit = list(self.preset.groups), density(gain)
-        per_units = torch.split(rows_of(per_unit), groups, 2)
         with torch.inference_mode(), _no_autocast(self.device), timer("network"):
             y = self._latents(blocks, gain, inverse, at.to(self.device), shared)
             padded = F.pad(y, (0, -w % HYPER, 0, -h % HYPER), mode="replicate")
             centre = torch.from_numpy(self.prior_offset[_knot(rate)]).to(self.device).float()[:, None, None]
             z = _int16(round_towards(self.hyper_analysis(padded), centre).clamp_(-Z_MAX, Z_MAX))
-            parts = torch.split(rows_of(y / per_unit), groups, 2)
             features = self._mean_features(z, h, w)
-        if order == Order.SERIAL:
-            return self._serial_symbols(z, y / per_unit, per_unit, features, rate, timer)
-        with torch.inference_mode(), timer("network"):
-            step_value = interpolate_knots(self.step_value, at)[0].numpy()
             skipped = np.zeros(self.preset.latents, np.bool_)
-            if skip:
+            if skip and order != Order.SERIAL:
+                step_value = interpolate_knots(self.step_value, at)[0].numpy()
                 skipped[first_skipped(rows_of(y)[0].cpu().numpy(), step_value) :] = True
-        scales = Scales(self, z, h, w, rate, order, self.exact.path, timer, skipped)
-        passes = [self._hyper_pass(z, rate)]
+        return Proposal(rate, order, y, z, features, density(gain), inverse, skipped)
+
+    def walked(self, proposal: Proposal, timer: Timer, worth: float = 1.0, *, whole: bool = False) -> Walked:
+        """The symbols of a proposal, chosen pass by pass; `worth`: of distortion, times what is usual.
+
+        Where the integer nets say that a symbol is not coded it becomes zero before anything is predicted
+        from it. Groups of which nothing is coded have no passes in the stream, and are decoded only for the
+        `whole`.
+        """
+        if proposal.order == Order.SERIAL:
+            return self._walked_serially(proposal, timer)
+        y, rate, order, per_unit = proposal.y, proposal.rate, proposal.order, proposal.per_unit
+        h, w = y.shape[2:]
+        groups = list(self.preset.groups)
+        per_units = torch.split(rows_of(per_unit), groups, 2)
+        with torch.inference_mode(), timer("network"):
+            parts = torch.split(rows_of(y / per_unit), groups, 2)
+        skipped = proposal.skipped
+        scales = Scales(self, proposal.z, h, w, rate, order, self.exact.path, timer, skipped)
+        coded: list[CodedPass] = []
+        step_value = interpolate_knots(self.step_value, torch.tensor([rate]))[0].numpy() * np.float32(worth)
         savings = symbol_savings(self.tables)
         waited = 0.0
 
@@ -1016,41 +1050,45 @@ class Checkerboard:
             start = time.perf_counter()
             scales.settle(step, symbols)
             waited += time.perf_counter() - start
-            if order == Order.CHECKERBOARD:
-                passes.append(CodedPass(step, symbols, index))
+            coded.append(CodedPass(step, symbols, index))
             return torch.addcdiv(mean, as_rows(symbols, self.device), per)
 
-        coded = [step for step in self.preset.passes if not skipped[step.first : step.last].all()]
-        if coded:
+        steps = self.preset.passes
+        there = [step for step in steps if not skipped[step.first : step.last].all()]
+        decoded = torch.empty(0)
+        if whole or there:
             with torch.inference_mode(), _no_autocast(self.device), timer("network"):
-                self.means.walk(features, settle, coded)
+                decoded = self.means.walk(proposal.features, settle, steps if whole else there)
         if timer.stages is not None:
             timer.stages["network"] -= waited * 1000
-        for step in self.preset.passes[len(coded) :]:
-            scales.settle(step, np.zeros_like(scales.index(step), np.int16))
-        found = Symbols(z, tuple(scales.settled), self.preset.passes, h, w, skipped)
+        for step in steps[len(coded) :]:
+            index = scales.index(step)
+            coded.append(CodedPass(step, np.zeros(index.shape, np.int16), index))
+            scales.settle(step, coded[-1].symbols)
+        found = Symbols(proposal.z, tuple(scales.settled), steps, h, w, skipped)
+        passes = [self._hyper_pass(proposal.z, rate), *coded[: len(there)]]
         if order == Order.ONE_STEP:
             q = found.q.reshape(self.preset.latents, -1)
-            passes.append(CodedPass(one_step(len(q))[0], q, scales.everything))
-        return found, passes
+            passes[1:] = [CodedPass(one_step(len(q))[0], q, scales.everything)]
+        return Walked(found, passes, coded, decoded)
 
-    def _serial_symbols(
-        self, z: npt.NDArray[np.int16], y: Tensor, per_unit: Tensor, features: Tensor, rate: int, timer: Timer
-    ) -> tuple[Symbols, list[CodedPass]]:
-        """`_symbols` in order 2 of latents in bounded units."""
+    def _walked_serially(self, proposal: Proposal, timer: Timer) -> Walked:
+        """`walked` in order 2, where nothing is decoded on the way."""
         from licodec.codecs.serial import Choice, SerialIndices, wavefronts
 
         assert self._serial is not None
-        h, w = y.shape[2:]
+        z, rate, per_unit = proposal.z, proposal.rate, proposal.per_unit
+        h, w = proposal.y.shape[2:]
         choice = Choice(
             interpolate_knots(self.step_value, torch.tensor([rate]))[0].numpy(), symbol_savings(self.tables)
         )
         indices = SerialIndices(self._serial, z, wavefronts(h, w), rate, self.exact.path, timer)
         with torch.inference_mode(), _no_autocast(self.device):
-            q, coded = self._serial.choose(
-                indices, wavefronts(h, w, self.device), features, y, per_unit, choice
-            )
-        return Symbols.of(z, q, self.preset.passes), [self._hyper_pass(z, rate), *coded]
+            y = proposal.y / per_unit
+            fronts = wavefronts(h, w, self.device)
+            q, coded = self._serial.choose(indices, fronts, proposal.features, y, per_unit, choice)
+        found = Symbols.of(z, q, self.preset.passes)
+        return Walked(found, [self._hyper_pass(z, rate), *coded], [], torch.empty(0))
 
     def _latents(
         self, blocks: Tensor, gain: Tensor, inverse: Tensor, at: Tensor, shared: Shared | None
@@ -1320,6 +1358,47 @@ class CodedPass:
     step: Pass
     symbols: npt.NDArray[np.int16]
     index: npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What an encoder's float nets propose for a picture.
+
+    Attributes:
+        y: latents in units of symbols, float32 [1, M, h, w].
+        z: hyper-latents, int16 [Z, h', w']. features: what the mean nets make of them.
+        per_unit: symbols per bounded unit (`density`). inverse: coefficients per symbol. Both [1, M, 1, 1].
+        skipped: channels that are left out, bool [M].
+    """
+
+    rate: int
+    order: Order
+    y: Tensor
+    z: npt.NDArray[np.int16]
+    features: Tensor
+    per_unit: Tensor
+    inverse: Tensor
+    skipped: Channels
+
+
+@dataclass(frozen=True)
+class Walked:
+    """What became of a proposal.
+
+    Attributes:
+        symbols: of the picture. passes: of the stream, in its order.
+        coded: the passes of order 1, with the tables of the order of the stream.
+        decoded: the latents, in bounded units, float32 [1, M, h, w], where the whole was asked for.
+    """
+
+    symbols: Symbols
+    passes: list[CodedPass]
+    coded: list[CodedPass]
+    decoded: Tensor
+
+    def bits(self, tables: TableSet) -> float:
+        """What the tables say that they cost."""
+        return sum(estimated_bits(part.symbols, part.index, tables) for part in self.passes)
 
 
 class Scales:

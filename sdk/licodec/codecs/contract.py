@@ -100,6 +100,36 @@ class LosslessWish:
 USUAL: Final = LosslessWish()
 
 
+@dataclass(frozen=True)
+class LossyWish:
+    """How a lossy codec is to code.
+
+    effort: 1..9; more takes the encoder longer, and never gives a worse file.
+    """
+
+    effort: int = 1
+
+
+USUALLY: Final = LossyWish()
+
+
+class LossyModel(Model, Protocol):
+    """A model of a codec whose decoding gives samples near those that were encoded."""
+
+    def encode(
+        self,
+        picture: Picture,
+        *,
+        rate: int,
+        order: int | None = None,
+        stages: Stages | None = None,
+        shared: Shared | None = None,
+        wish: LossyWish = USUALLY,
+    ) -> Coded:
+        """Code a picture as `Model.encode` does."""
+        ...
+
+
 class LosslessModel(Model, Protocol):
     """A model of a codec whose decoding gives the samples that were encoded."""
 

@@ -40,6 +40,8 @@ from .rate_distortion import Curve
 STAGES = ("pixels", "network", "exact", "entropy", "container")
 """What a learned codec's time is spent on, in the order of encoding."""
 
+AT_EFFORT = ", effort "
+"""Between a codec's name and its effort, where one is named."""
 MIN_TIMES = 8
 DEFAULT_CODECS = ("fhic", "jpeg", "webp", "avif", "avif444", "jxl")
 DEFAULT_QUALITIES = tuple(float(quality) for quality in range(0, 101, 5))
@@ -56,7 +58,8 @@ class BenchOptions:
     """What to run.
 
     `images` is a folder, a zip archive or a file. `codecs` are tokens of learned codecs and names of peers.
-    `qualities` (0..100) are for the learned codecs; peers keep their own settings. `threads` sets the threads
+    `qualities` (0..100) and `efforts` (1..9; each is measured as a codec of its own, none is the usual one)
+    are for the learned codecs; peers keep their own settings. `threads` sets the threads
     of this process, None is LICODEC_THREADS, or leaves them. `quick` takes two pictures, five qualities and a
     third of the peers' settings: enough to see that everything works, not for figures. `environments` also
     codes and decodes in differently set up processes (see `environments`), which takes longer than the rest.
@@ -65,6 +68,7 @@ class BenchOptions:
     images: str | Path
     codecs: tuple[str, ...] = DEFAULT_CODECS
     qualities: tuple[float, ...] | None = None
+    efforts: tuple[int, ...] = ()
     device: str | None = None
     weights: str | None = None
     threads: int | None = None
@@ -103,6 +107,7 @@ class Learned:
         device: str | None = None,
         threads: int | None = None,
         weights: str | None = None,
+        effort: int | None = None,
     ) -> None:
         from licodec import Decoder, Encoder
         from licodec.codecs.registry import CODECS
@@ -110,12 +115,15 @@ class Learned:
         self.name = codec
         # Files and figures belong to one set of weights, so the tag is part of the name in tables.
         self.title = f"{codec} {CODECS[codec].default_tag}"
+        if effort is not None:
+            self.name, self.title = f"{codec}{AT_EFFORT}{effort}", f"{self.title}{AT_EFFORT}{effort}"
         self.settings = settings
+        self._effort = effort
         self._encoder = Encoder(codec=codec, device=device, threads=threads, weights=weights)
         self._decoder = Decoder(device=device, threads=threads, weights=weights)
 
     def encode(self, pixels: Pixels, setting: float, stages: dict[str, float]) -> bytes:
-        return self._encoder(pixels, quality=setting, stages=stages)
+        return self._encoder(pixels, quality=setting, stages=stages, effort=self._effort)
 
     def decode(self, data: bytes, stages: dict[str, float]) -> Pixels:
         return self._decoder(data, output="numpy", stages=stages)
@@ -241,11 +249,15 @@ def bench(options: BenchOptions, progress: Progress | None = None) -> BenchResul
     called with the codec's name, calls done and calls in all.
     """
     names = _known(options.codecs)
+    if options.efforts and options.environments:
+        raise UsageValueError("efforts: not together with environments; run the bench twice", "efforts")
     pictures = open_pictures(options.images, QUICK_PICTURES if options.quick else options.limit)
     with _threads(options.threads) as threads:
         missing = {name: PEERS[name].missing() for name in names if name in PEERS}
         left_out = {name: f"needs {need}" for name, need in missing.items() if need}
-        subjects = [_subject(name, options, threads) for name in names if name not in left_out]
+        subjects = [
+            subject for name in names if name not in left_out for subject in _subjects(name, options, threads)
+        ]
         result = run(subjects, pictures, options, progress, threads=threads, left_out=left_out)
     if options.environments:
         learned = [codec.name for codec in result.codecs if codec.kind == "learned"]
@@ -365,13 +377,22 @@ def _known(codecs: Sequence[str]) -> list[str]:
     return names
 
 
-def _subject(name: str, options: BenchOptions, threads: int) -> Subject:
+def _subjects(name: str, options: BenchOptions, threads: int) -> Iterator[Subject]:
     if name in PEERS:
         settings = PEERS[name].settings
-        return Classical(name, settings[::3] if options.quick else settings, threads=threads)
+        yield Classical(name, settings[::3] if options.quick else settings, threads=threads)
+        return
     qualities = options.qualities or (QUICK_QUALITIES if options.quick else DEFAULT_QUALITIES)
     qualities = tuple(sorted(qualities))
-    return Learned(name, qualities, device=options.device, threads=threads, weights=options.weights)
+    for effort in options.efforts or (None,):
+        yield Learned(
+            name,
+            qualities,
+            device=options.device,
+            threads=threads,
+            weights=options.weights,
+            effort=effort,
+        )
 
 
 @contextlib.contextmanager

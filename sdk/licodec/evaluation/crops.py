@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from .bench import BenchOptions, BenchResult, CodecResult, Learned, Subject
+from .bench import AT_EFFORT, BenchOptions, BenchResult, CodecResult, Learned, Subject
 from .metrics import Pixels, bits_per_pixel, psnr
 from .peers import PEERS
 from .pictures import Source, open_pictures
@@ -73,8 +73,14 @@ def write_sheet(result: BenchResult, options: BenchOptions, path: Path) -> bool:
     if not learned:
         return False
     codec = learned[0]
+    token, _, effort = codec.name.partition(AT_EFFORT)
     subject = Learned(
-        codec.name, codec.settings, device=options.device, threads=options.threads, weights=options.weights
+        token,
+        codec.settings,
+        device=options.device,
+        threads=options.threads,
+        weights=options.weights,
+        effort=int(effort) if effort else None,
     )
     setting = setting_near(learned[0], TARGET_BPP)
     pictures = [picture for picture in open_pictures(options.images) if picture.name in result.shapes]
