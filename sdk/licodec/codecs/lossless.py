@@ -261,7 +261,8 @@ def table_places(quarters: npt.NDArray[np.int32], activity: npt.NDArray[np.int32
     return places
 
 
-class Seen(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Seen:
     """What a net makes of n samples of a known pass, as whole numbers.
 
     x: [near, n], the inputs whose weights can be corrected. wanted: [n], the samples less the mean of the
@@ -273,6 +274,26 @@ class Seen(NamedTuple):
     linear: npt.NDArray[np.int32]
     correction: npt.NDArray[np.int32]
     activity: npt.NDArray[np.int32]
+
+    def moments(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Sums of x x^T [near, near] and of x times the errors [near], weighed by the scales that the net
+        expects: whole numbers below 2^53, exact in any order."""
+        activity = np.clip(self.activity >> 6, 0, ACTIVITIES - 1).astype(np.int64) + 20
+        errors = (self.wanted.astype(np.int64) << 12) - (self.linear << 3) - self.correction
+        errors = np.clip(errors, -192 * activity, 192 * activity)
+        weighed = self.x * ((1 << 20) // activity**2)
+        return weighed @ self.x.T, weighed @ errors
+
+    def gain(self, correction: Correction, table_of: Bytes, costs: npt.NDArray[np.float64]) -> float:
+        """How much less the symbols cost with a correction; costs: whole numbers [tables, 256]."""
+
+        def cost(linear: npt.NDArray[np.int32]) -> float:
+            quarters = quarters_of(linear, self.correction)
+            tables = table_of[table_places(quarters, self.activity)]
+            return float(costs[tables, (self.wanted - (quarters >> 2)) & 255].sum())
+
+        added = (STEP * correction.astype(np.float64)) @ self.x
+        return cost(self.linear) - cost(self.linear + added.astype(np.int32))
 
 
 @dataclass(frozen=True, eq=False)
@@ -320,9 +341,7 @@ class Looking:
             wanted = own.at((step.target, 0, 0), part, w) - layers.mean
             x = layers.x[near(*group[1:])].astype(np.float64)
             linear = layers.linear.astype(np.int32)
-            found.append(
-                Seen(x, wanted.reshape(-1).astype(np.int32), linear, layers.correction, layers.activity)
-            )
+            found.append((x, wanted.reshape(-1).astype(np.int32), linear, layers.correction, layers.activity))
         return Seen(*(np.concatenate(each, axis=-1) for each in zip(*found, strict=True)))
 
 
@@ -418,11 +437,7 @@ def correction_of(
     """What to add to a net's linear prediction in a pass of so many samples, where that pays for its bytes:
     least squares of the errors on what was seen, weighed by the scales that the net expects."""
     k, count = seen.x.shape
-    activity = np.clip(seen.activity >> 6, 0, ACTIVITIES - 1).astype(np.int64) + 20
-    errors = (seen.wanted.astype(np.int64) << 12) - (seen.linear << 3) - seen.correction
-    errors = np.clip(errors, -192 * activity, 192 * activity)
-    weighed = seen.x * ((1 << 20) // activity**2)  # whole numbers: sums below 2^53 are exact
-    gram, moment = weighed @ seen.x.T, weighed @ errors
+    gram, moment = seen.moments()
     gram += (np.trace(gram) / k * 1e-4 + 1) * np.eye(k)
     correction = np.clip(np.rint(np.linalg.solve(gram, moment) / (8 * STEP)), -127, 127).astype(np.int8)
     try:
@@ -430,13 +445,7 @@ def correction_of(
     except FormatError:
         return None
 
-    def cost(linear: npt.NDArray[np.int32]) -> float:
-        quarters = quarters_of(linear, seen.correction)
-        tables = table_of[table_places(quarters, seen.activity)]
-        return float(costs.of_tables[tables, (seen.wanted - (quarters >> 2)) & 255].sum())
-
-    added = (STEP * correction.astype(np.float64)) @ seen.x
-    gain = (cost(seen.linear) - cost(seen.linear + added.astype(np.int32))) / COST_UNIT
+    gain = seen.gain(correction, table_of, costs.of_tables) / COST_UNIT
     # A fit of k numbers seems to gain k / 2 nats on what it was fitted to, and loses them elsewhere.
     return correction if (gain - k / np.log(2)) * samples / count > 8 * k else None
 
@@ -679,7 +688,7 @@ class Lossless:
     def streams(self, tiles: Sequence[Tile], timer: Timer = NO_TIMER) -> list[tuple[Adaptation, Stream]]:
         """What suits each tile, and what its lanes hold."""
         scratch = Scratch()
-        with one_at_a_time(), timer("corrections"):
+        with timer("corrections"):
             corrections = [self._corrections(tile, scratch) for tile in tiles]
         with timer("networks"):
             scales_of = dict.fromkeys(groups(3), scales_by_activity(self.scales))

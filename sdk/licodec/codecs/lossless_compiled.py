@@ -21,7 +21,7 @@ from numba.extending import intrinsic
 from licodec import compiled
 from licodec.codecs.lattices import BEFORE, PASSES, PHASES, Bytes, Lattice, Pass, Place, places
 from licodec.codecs.lossless import HIDDEN_MAX, WEIGHT_UNIT, Net, Nets, Seen
-from licodec.codecs.lossless_adaptation import Group, near
+from licodec.codecs.lossless_adaptation import STEP, Correction, Group, near
 from licodec.threads import spread
 
 Integers = npt.NDArray[Any]
@@ -363,6 +363,61 @@ def _see(
                 near_x[p, first + i] = both >> 16 if high else np.int16(both)
 
 
+@compiled.function
+def _weighed(x: Any, parts: tuple[Integers, ...], weighed: Any, errors: Any) -> None:
+    """What `Seen.moments` multiplies by x."""
+    wanted, linear, correction, activity = parts
+    k, n = x.shape
+    weights = np.empty(n)
+    for i in range(n):
+        scale = np.int64(min(max(activity[i] >> 6, 0), 4095) + 20)
+        error = (np.int64(wanted[i]) << 12) - (np.int64(linear[i]) << 3) - correction[i]
+        errors[i] = min(max(error, -192 * scale), 192 * scale)
+        weights[i] = (1 << 20) // (scale * scale)
+    for p in range(k):
+        for i in range(n):
+            weighed[p, i] = x[p, i] * weights[i]
+
+
+@compiled.function
+def _gain(
+    x: Any, parts: tuple[Integers, ...], correction: Any, step: int, table_of: Bytes, costs: Any
+) -> float:
+    """`Seen.gain`."""
+    wanted, linear, net, activity = parts
+    k, n = x.shape
+    added = np.zeros(n, np.int32)
+    for p in range(k):
+        weight, row = step * np.int32(correction[p]), x[p]
+        for i in range(n):
+            added[i] += weight * np.int32(row[i])
+    gain = 0.0
+    for i in range(n):
+        place = min(max(activity[i] >> 6, 0), 4095) << 2
+        rest = (net[i] >> 3) + 320
+        before, after = (linear[i] + rest) >> 7, (linear[i] + added[i] + rest) >> 7
+        gain += costs[table_of[place | before & 3], (wanted[i] - (before >> 2)) & 255]
+        gain -= costs[table_of[place | after & 3], (wanted[i] - (after >> 2)) & 255]
+    return gain
+
+
+class CompiledSeen(Seen):
+    """`Seen` whose sums are compiled: the same numbers, without the interpreter's lock."""
+
+    def _parts(self) -> tuple[Integers, ...]:
+        return self.wanted, self.linear, self.correction, self.activity
+
+    def moments(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """See `Seen`."""
+        weighed, errors = np.empty_like(self.x), np.empty(self.x.shape[1])
+        _weighed(self.x, self._parts(), weighed, errors)
+        return weighed @ self.x.T, weighed @ errors
+
+    def gain(self, correction: Correction, table_of: Bytes, costs: npt.NDArray[np.float64]) -> float:
+        """See `Seen`."""
+        return float(_gain(self.x, self._parts(), correction, STEP, table_of, costs))
+
+
 def _indices(of_pass: Iterable[Place]) -> npt.NDArray[np.int64]:
     """Number of the phase, rows and columns of places: [3, n]."""
     return np.array([(PHASES.index(phase), i, j) for phase, i, j in of_pass], np.int64).T
@@ -417,7 +472,7 @@ class Looking:
         x = np.empty((places.size, rows.size * width), np.float64)
         found = np.empty((4, rows.size * width), np.int32)
         _see(*self._of(group, step, own, earlier), rows, width, places, x, found)
-        return Seen(x, *found)
+        return CompiledSeen(x, *found)
 
     def _of(self, group: Group, step: Pass, own: Lattice, earlier: Sequence[Lattice]) -> tuple[Any, ...]:
         """What the loops are told of a pass."""
