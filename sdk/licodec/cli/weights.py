@@ -113,10 +113,9 @@ def bundle(folder: Path, names: tuple[str, ...]) -> None:
 
     There LICODEC_WEIGHTS=DIR is all it needs.
     """
-    from licodec import store
     from licodec.store import inventory
 
-    entries = [inventory.named(name) for name in names] if names else store.known()
+    entries = [inventory.named(name) for name in names] if names else inventory.obtainable()
     for written in inventory.bundle(folder, entries):
         click.echo(written)
 

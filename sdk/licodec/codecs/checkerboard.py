@@ -829,6 +829,10 @@ class Checkerboard:
             device
         )
         self.means = _mixed(read.module("means.", MeanNets, self.preset), fast).to(device)
+        self.shown_by: nn.Module = self.synthesis
+        """What makes pixels of decoded latents; another one than encoders look at in `wide_synthesis`."""
+        self.halo = self.preset.halo
+        """Latent positions that it sees around one."""
 
     # Encoder
 
@@ -1055,9 +1059,9 @@ class Checkerboard:
         """Synthesis in overlapping tiles, rounded to uint8 [H, W, 3]."""
         planes = np.empty((head.height, head.width, 3), np.uint8)
         at = torch.tensor([head.rate], device=self.device)
-        for tile in tiles(v.shape[2], v.shape[3], self.preset.halo):
+        for tile in tiles(v.shape[2], v.shape[3], self.halo):
             with timer("network"):
-                blocks = self.synthesis(v[:, :, tile.outer_rows, tile.outer_columns], scale, at)
+                blocks = self.shown_by(v[:, :, tile.outer_rows, tile.outer_columns], scale, at)
             with timer("pixels"):
                 inner = blocks[:, :, tile.inner_block_rows, tile.inner_block_columns].float()
                 levels = (

@@ -5,8 +5,8 @@ Side-info tables are declared here: `inspect` shows every field, SPEC.md prints 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from lic_format.container import CODEC_BYTES, LANES, SEALED_ANS, Part, Unit
@@ -24,7 +24,8 @@ class CodecEntry:
     `digest` in the side info is that of `Picture.digest`. `reductions`: to which parts of its size it decodes
     a picture in less time. `regions`: how parts of a picture are decoded without the rest, where they can be.
     `depths`: bits a sample of its pictures. `layouts`: further tables of side info, with the layout id that
-    begins them.
+    begins them. `alternates`: decoders beside "fast" whose synthesis a caller may ask for, with the modules
+    that know them.
     """
 
     token: str
@@ -38,6 +39,7 @@ class CodecEntry:
     regions: Regions | None = None
     depths: tuple[int, ...] = (8,)
     layouts: tuple[tuple[int, Table], ...] = ()
+    alternates: Mapping[str, str] = field(default_factory=dict)
 
     def read_side_info(self, payload: bytes) -> dict[str, Any]:
         """HEAD's side info, by the table of its layout; FormatError or UnsupportedError where it is none."""
@@ -295,6 +297,7 @@ CODECS: dict[str, CodecEntry] = {
         title="checkerboard context with exact scale nets; one model for all rates",
         precheck=_precheck_fhic,
         reductions=(4, 8, 16),
+        alternates={"best": "licodec.codecs.wide_synthesis"},
     ),
     "pilc": CodecEntry(
         token="pilc",
