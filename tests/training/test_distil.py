@@ -102,7 +102,7 @@ def test_a_teacher_learns_stops_and_goes_on(
     run.train(decoded.batches(run.rng, 2), validate)
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert rows[-1]["end"] and rows[-1]["step"] == run.step == 6
-    assert rows[-1]["mean"] > 0.01  # the shipped net has not seen such pictures
+    assert rows[-1]["mean"] > 0.001  # the shipped net has not seen such pictures
     again = run_of(codec, tmp_path, minutes=0.12)
     again.restore()
     assert (again.step, again.elapsed) == (6, 6.0)
