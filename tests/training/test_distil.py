@@ -19,7 +19,7 @@ from licodec.codecs import checkerboard as cb
 from licodec.codecs.wide_synthesis import WideSynthesis, Widths, alternate, grown
 from licodec.training import distil
 from licodec.training.card import alternate_card
-from licodec.training.data import Crops
+from licodec.training.data import Crops, read_crops
 from licodec.training.decoded import Decoded, coefficient_scale, decoded_crops, decoded_latents
 from licodec.training.loop import validation_pictures
 from tests.codecs.fixtures import pixels
@@ -135,8 +135,8 @@ def test_a_student_follows_its_teacher_less_and_less(
     expected = float(alone.loss(batch))
     # A teacher that is what the student is teaches nothing.
     assert float(taught.loss(batch)) == pytest.approx(expected, rel=1e-4)
-    teacher.to_quarter.bias += 0.02
-    teacher.enter.bias += 0.5
+    teacher.to_quarter.bias.add_(0.02)
+    teacher.enter.bias.add_(0.5)
     losses = []
     for progress in (0.0, 0.35, 0.7, 0.9):
         taught.elapsed = progress * 60 * taught.minutes
@@ -180,7 +180,7 @@ def test_an_exported_student_is_its_tag_with_another_synthesis(
     whole = store.load("fhic", "s-1")
     run = run_of(codec, tmp_path / "run", net=copy.deepcopy(codec.synthesis))
     with torch.no_grad():
-        run.average.leave.bias += 0.25
+        run.average.leave.bias.add_(0.25)
     run.save()
     run.log(mean=0.0)
     folder = tmp_path / "fhic" / "s-2"
@@ -198,7 +198,7 @@ def test_validation_crops_are_decoded_once(codec: cb.Checkerboard, shards: Path,
     first = distil.held_crops(codec, shards, kept)
     again = distil.held_crops(codec, tmp_path / "nowhere", kept)
     assert [each.rate for each in first] == list(distil.RATES) * len(
-        validation_pictures(distil.read_crops(shards, "val.jsonl")[::4])
+        validation_pictures(read_crops(shards, "val.jsonl")[::4])
     )
     for one, other in zip(first, again, strict=True):
         assert torch.equal(one.latents, other.latents) and torch.equal(one.pixels, other.pixels)
