@@ -104,6 +104,7 @@ def answering(
     tag: str,
     decode_digest: bytes | None = None,
     synthesis_digest: bytes | None = None,
+    *,
     decoder: str = FAST,
 ) -> list[Entry]:
     """The entries that can serve a request, best first: those of the decode digest whatever their tag, the

@@ -119,7 +119,9 @@ def load(
     """
     if decoder != FAST:
         tag, path = alternate_tag(tag, decoder), path and _beside(Path(path), decoder)
-    entries = [] if path is not None else answering(codec, tag, decode_digest, synthesis_digest, decoder)
+    entries = (
+        [] if path is not None else answering(codec, tag, decode_digest, synthesis_digest, decoder=decoder)
+    )
     others: list[str] = []
     second_choice: _File | None = None
     for place in local_files(codec, tag, path=path, other_tags=[entry.ref.tag for entry in entries]):

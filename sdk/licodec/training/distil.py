@@ -375,7 +375,14 @@ def learn(codec: cb.Checkerboard, weights: Weights, wish: argparse.Namespace) ->
     )
     if wish.resume and run.last.exists():
         run.restore()
-    run.log(start=True, part=wish.part, tag=wish.tag, **validate(run.average))
+    run.log(
+        start=True,
+        part=wish.part,
+        tag=wish.tag,
+        learning_rate=wish.learning_rate,
+        of_minutes=wish.minutes,
+        **validate(run.average),
+    )
     run.train(decoded.batches(run.rng, BATCH), validate)
 
 
