@@ -16,16 +16,27 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from licodec.store import Entry, entry_of
+from licodec.store.digests import FAST
 from licodec.store.table import FILE_NAME, TABLE, read_table, text_of
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def updated(table: Iterable[Entry], weights: Path) -> list[Entry]:
-    """The table after the weights below a folder; ValueError where a published tag would change."""
+    """The table after the weights below a folder; ValueError where a published tag would change, or where an
+    alternate completes no weights of the table."""
     table = list(table)
     places = {entry.sha256: entry.hub for entry in table}
     found = [entry_of(path) for path in weights.glob(f"*/*/{FILE_NAME}")]
+    digests = {
+        (entry.ref.codec, entry.ref.decode_digest) for entry in (*table, *found) if entry.decoder == FAST
+    }
+    for entry in found:
+        if (entry.ref.codec, entry.ref.decode_digest) not in digests:
+            raise ValueError(
+                f"{entry.name} completes weights of the decode digest {entry.ref.decode_digest.hex()}, which "
+                "neither the table nor the folder has"
+            )
     present = {entry.name: dataclasses.replace(entry, hub=places.get(entry.sha256, ())) for entry in found}
     for old in table:
         new = present.get(old.name)

@@ -461,6 +461,7 @@ class Decoder:
     Args:
         device, threads, download: as in `decode`; what is not given is settled here, once for all calls.
         weights: a weights file or folder to use instead of the installed ones.
+        decoder: as in `decode`.
 
     Pickles as its configuration.
     """
@@ -472,8 +473,10 @@ class Decoder:
         threads: int | None = None,
         weights: str | os.PathLike[str] | None = None,
         download: str | None = None,
+        decoder: str = "fast",
     ) -> None:
         self._given = (device, threads, download)
+        self._decoder: str = options.check("decoder", decoder)
         self._weights: str | None = options.check("weights", weights)
         self._download = options.setting("download", download).value
         self._place = _Place.chosen(device, threads).resolved()
@@ -531,7 +534,8 @@ class Decoder:
 
     def _decode(self, data: Any, device: str, wanted: _Wanted, stages: Stages | None) -> Any:
         file = _read(data, wanted, stages)
-        request = _decode_request(file.head, self._weights, self._download)
+        decoder = _decoder_for(file.head, self._decoder, wanted)
+        request = _decode_request(file.head, self._weights, self._download, decoder)
         loaded = self._held.get(request)
         if loaded is None:
             loaded = self._held.setdefault(request, CACHE.get(request, device))
@@ -543,40 +547,41 @@ class Decoder:
         with self._place.entered() as device:
             loaded = CACHE.get(_encode_request(codec, self._weights, self._download), device)
             file = _warm_up(loaded)
-            request = _decode_request(file.head, self._weights, self._download)
-            self._held.setdefault(request, loaded)
+            self._held.setdefault(_decode_request(file.head, self._weights, self._download), loaded)
+            if self._decoder != "fast":
+                self._decode(lic_format.container.write(file), device, _Wanted.checked("numpy"), None)
 
     def __repr__(self) -> str:
         return f"Decoder(device={self._place.device!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restored_decoder, (*self._given, self._weights)
+        return _restored_decoder, (*self._given, self._weights, self._decoder)
 
 
 def _restored_decoder(
-    device: str | None, threads: int | None, download: str | None, weights: str | None
+    device: str | None, threads: int | None, download: str | None, weights: str | None, decoder: str
 ) -> Decoder:
-    return Decoder(device=device, threads=threads, weights=weights, download=download)
+    return Decoder(device=device, threads=threads, weights=weights, download=download, decoder=decoder)
 
 
 @overload
 def decode(
     data: Source, *, output: Literal["pil"] = "pil", device: str | None = None, threads: int | None = None,
-    weights: str | os.PathLike[str] | None = None, download: str | None = None,
+    weights: str | os.PathLike[str] | None = None, download: str | None = None, decoder: str = "fast",
     max_pixels: int | None = None, max_pixels_per_byte: int | None = None, reduce: int = 1,
     region: Rectangle | None = None, stages: Stages | None = None,
 ) -> PIL.Image.Image: ...  # fmt: skip
 @overload
 def decode(
     data: Source, *, output: Literal["numpy"], device: str | None = None, threads: int | None = None,
-    weights: str | os.PathLike[str] | None = None, download: str | None = None,
+    weights: str | os.PathLike[str] | None = None, download: str | None = None, decoder: str = "fast",
     max_pixels: int | None = None, max_pixels_per_byte: int | None = None, reduce: int = 1,
     region: Rectangle | None = None, stages: Stages | None = None,
 ) -> Array: ...  # fmt: skip
 @overload
 def decode(
     data: Source, *, output: Literal["torch"], device: str | None = None, threads: int | None = None,
-    weights: str | os.PathLike[str] | None = None, download: str | None = None,
+    weights: str | os.PathLike[str] | None = None, download: str | None = None, decoder: str = "fast",
     max_pixels: int | None = None, max_pixels_per_byte: int | None = None, reduce: int = 1,
     region: Rectangle | None = None, stages: Stages | None = None,
 ) -> torch.Tensor: ...  # fmt: skip
@@ -590,6 +595,7 @@ def decode(
     threads: int | None = None,
     weights: str | os.PathLike[str] | None = None,
     download: str | None = None,
+    decoder: str = "fast",
     max_pixels: int | None = None,
     max_pixels_per_byte: int | None = None,
     reduce: int = 1,
@@ -606,6 +612,9 @@ def decode(
         device: "auto", "cpu", "cuda" or "cuda:N"; None is what `register` set, LICODEC_DEVICE, or "auto".
         threads, download: as in `encode`.
         weights: a weights file or folder to use instead of the installed ones; its digest must fit.
+        decoder: "fast", or "best": with a wider synthesis, whose weights are no part of the package (licodec
+            weights), closer to the picture in more time. The symbols are the same; so are the samples of
+            lossless and of reduced pictures.
         max_pixels: refuse larger pictures; None is LICODEC_MAX_PIXELS, or 2^28.
         max_pixels_per_byte: refuse files that ask for more pixels per byte of payload; None is 65536.
         reduce: 1, 4, 8 or 16: decode to that part of the size, sides rounded up, in less time.
@@ -626,9 +635,11 @@ def decode(
     place = _Place.chosen(device, threads)
     path = options.check("weights", weights)
     policy = options.setting("download", download).value
+    wish = options.check("decoder", decoder)
     file = _read(data, wanted, stages)
+    request = _decode_request(file.head, path, policy, _decoder_for(file.head, wish, wanted))
     with place.resolved().entered() as resolved:
-        loaded = CACHE.get(_decode_request(file.head, path, policy), resolved)
+        loaded = CACHE.get(request, resolved)
         return _decode(loaded, file, wanted, stages)
 
 
@@ -650,10 +661,10 @@ class _Wanted:
     def checked(
         cls,
         output: Any,
-        reduce: Any,
-        region: Any,
-        max_pixels: int | None,
-        max_pixels_per_byte: int | None,
+        reduce: Any = 1,
+        region: Any = None,
+        max_pixels: int | None = None,
+        max_pixels_per_byte: int | None = None,
     ) -> Self:
         return cls(
             options.check("output", output),
@@ -717,8 +728,22 @@ def _read_part(data: Any, wanted: _Wanted) -> LicFile | Part:
 _ALL = range(sys.maxsize)
 
 
-def _decode_request(head: Head, path: str | None, download: store.Download) -> Request:
-    return Request(head.codec, head.tag, head.decode_digest, head.synthesis_digest, path, download)
+def _decode_request(head: Head, path: str | None, download: store.Download, decoder: str = "fast") -> Request:
+    return Request(head.codec, head.tag, head.decode_digest, head.synthesis_digest, path, download, decoder)
+
+
+def _decoder_for(head: Head, wish: str, wanted: _Wanted) -> str:
+    """The decoder that a file is decoded with: the one asked for where it makes other pixels.
+
+    Raises:
+        UsageValueError: its codec has none of that name.
+    """
+    entry = codec_entry(head.codec)
+    if entry.lossless or (wanted.reduce != 1 and wanted.reduce in entry.reductions):
+        return "fast"
+    if wish != "fast" and wish not in entry.alternates:
+        raise UsageValueError(f"decoder: {head.codec} has fast only, got {wish!r}", argument="decoder")
+    return wish
 
 
 def _decode(loaded: Loaded, file: LicFile | Part, wanted: _Wanted, stages: Stages | None) -> Any:

@@ -16,7 +16,7 @@ import sys
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -39,8 +39,8 @@ GLIBC_LARGEST_BLOCK_KEPT = 32 * 2**20
 
 @dataclass(frozen=True)
 class Request:
-    """Weights somebody wants; without digests the first ones found (encoding). `path`, `download`: see
-    `store.load`."""
+    """Weights somebody wants; without digests the first ones found (encoding). `path`, `download`, `decoder`:
+    see `store.load`."""
 
     codec: str
     tag: str
@@ -48,6 +48,7 @@ class Request:
     synthesis_digest: bytes | None = None
     path: str | None = None
     download: store.Download = "auto"
+    decoder: str = "fast"
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,12 @@ class ModelCache:
                 if found := self._found(question):
                     return found
             try:
-                loaded = _build(entry, request, device)
+                if request.decoder == "fast":
+                    loaded = _build(entry, request, device)
+                else:
+                    # The file's own synthesis may be missing or another one: it is not used.
+                    whole = self.get(replace(request, decoder="fast", synthesis_digest=None), device)
+                    loaded = _with_alternate(entry, request, whole)
                 with self._lock:
                     return self._keep(question, loaded)
             finally:
@@ -111,7 +117,13 @@ class ModelCache:
     def _found(self, question: _Question) -> Loaded | None:
         request, device, _ = question
         key = self._answers.get(question)
-        if key is None and request.path is None and request.decode_digest and request.synthesis_digest:
+        if (
+            key is None
+            and request.path is None
+            and request.decoder == "fast"
+            and request.decode_digest
+            and request.synthesis_digest
+        ):
             key = (request.decode_digest, request.synthesis_digest, device)  # loaded for another question
         if key is None or key not in self._models:
             return None
@@ -244,14 +256,39 @@ def _build(entry: CodecEntry, request: Request, device: str) -> Loaded:
         )
         module = imported.result()
     _let_freed_memory_be_used_again()
+    model: Model = _all_used(weights, lambda noted: module.build(noted, device))
+    return Loaded(model, weights.ref, device, _bytes_of(weights))
+
+
+def _with_alternate(entry: CodecEntry, request: Request, whole: Loaded) -> Loaded:
+    """A loaded model with another decoder's synthesis instead of its own; all else is shared."""
+    weights = store.load(
+        request.codec,
+        request.tag,
+        whole.ref.decode_digest,
+        path=request.path,
+        download=request.download,
+        decoder=request.decoder,
+    )
+    module = importlib.import_module(entry.alternates[request.decoder])
+    model: Model = _all_used(weights, lambda noted: module.alternate(whole.model, noted))
+    return Loaded(model, weights.ref, whole.device, _bytes_of(weights))
+
+
+def _all_used(weights: store.Weights, make: Callable[[store.Weights], Model]) -> Model:
+    """What is made of weights; WeightsError where some of their tensors were of no use."""
     noted = _Noted(weights.tensors)
-    model = module.build(replace(weights, tensors=noted), device)
+    model = make(replace(weights, tensors=noted))
     if not weights.known and (unused := sorted(set(weights.tensors) - noted.used)):
         raise WeightsError(
-            f"{weights.path}: {request.codec} has no use for {len(unused)} of its tensors, as {unused[0]!r}; "
-            "expected those of the architecture that its metadata names, and no others"
+            f"{weights.path}: {weights.ref.codec} has no use for {len(unused)} of its tensors, as "
+            f"{unused[0]!r}; expected those of the architecture that its metadata names, and no others"
         )
-    return Loaded(model, weights.ref, device, sum(4 * tensor.numel() for tensor in weights.tensors.values()))
+    return model
+
+
+def _bytes_of(weights: store.Weights) -> int:
+    return sum(4 * tensor.numel() for tensor in weights.tensors.values())
 
 
 class _Noted(Mapping[str, "torch.Tensor"]):

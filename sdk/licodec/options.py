@@ -397,6 +397,17 @@ OPTIONS: Mapping[str, Option] = {
             "LICODEC_DOWNLOAD from the environment, or auto.",
         ),
         Option(
+            name="decoder",
+            expects="fast or best",
+            default="fast",
+            check=_pattern("fast or best", r"fast|best"),
+            encode=False,
+            decode=True,
+            hosts=frozenset({"sdk", "cli"}),
+            doc="best is a wider synthesis for the same file: closer pixels in more time, with weights that "
+            "are no part of the package. Lossless pictures, and reduced ones, are the same with either.",
+        ),
+        Option(
             name="output",
             expects="pil, numpy or torch",
             default="pil",

@@ -53,6 +53,7 @@ def decode(
     device: str | None,
     threads: int | None,
     download: str | None,
+    decoder: str,
     max_pixels: int | None,
     max_pixels_per_byte: int | None,
     reduce: int,
@@ -74,13 +75,15 @@ def decode(
 
     import licodec
 
-    decoder = licodec.Decoder(device=device, threads=threads, weights=weights, download=download)
+    opened = licodec.Decoder(
+        device=device, threads=threads, weights=weights, download=download, decoder=decoder
+    )
 
     def work(job: Job) -> dict[str, Any]:
         job.check_target()
         data = job.read()
         start = time.perf_counter()
-        image = decoder(
+        image = opened(
             data,
             max_pixels=max_pixels,
             max_pixels_per_byte=max_pixels_per_byte,

@@ -33,6 +33,7 @@ def list_(as_json: bool) -> None:
         entry = next((entry for entry in store.known() if entry.name == name), None)
         report: dict[str, Any] = {
             "name": name,
+            "decoder": entry.decoder if entry else None,
             "decode_digest": entry.ref.decode_digest.hex() if entry else None,
             "bytes": entry.size if entry else None,
             "here": [{"where": copy.where, "path": str(copy.path)} for copy in here if copy.name == name],
@@ -45,6 +46,8 @@ def _line(report: dict[str, Any]) -> str:
     here = [f"{copy['where']} {copy['path']}" for copy in report["here"]]
     places = here or report["hub"] or ["nowhere: not published yet"]
     known = f"{report['bytes']} bytes, {report['decode_digest']}" if report["bytes"] else "not in the table"
+    if report["decoder"] not in (None, "fast"):
+        known += f", for decoder {report['decoder']}"
     return f"{report['name']}  {known}\n  " + "\n  ".join(places)
 
 
@@ -113,10 +116,9 @@ def bundle(folder: Path, names: tuple[str, ...]) -> None:
 
     There LICODEC_WEIGHTS=DIR is all it needs.
     """
-    from licodec import store
     from licodec.store import inventory
 
-    entries = [inventory.named(name) for name in names] if names else store.known()
+    entries = [inventory.named(name) for name in names] if names else inventory.obtainable()
     for written in inventory.bundle(folder, entries):
         click.echo(written)
 

@@ -872,6 +872,10 @@ class Checkerboard:
             family = read.integers(SERIAL, (m,), torch.uint8, 0, 2)
             means = self._net("serial.means.", SerialMeans)
             self._serial = Serial(means, family, self.exact, self.magnitudes)
+        self.shown_by: nn.Module = self.synthesis
+        """What makes pixels of decoded latents; another one than encoders look at in `wide_synthesis`."""
+        self.halo = self.preset.halo
+        """Latent positions that it sees around one."""
         self._name = f"{weights.ref.codec}/{weights.ref.tag}"
 
     @property
@@ -1279,9 +1283,9 @@ class Checkerboard:
         """Synthesis in overlapping tiles, rounded to uint8 [H, W, 3]."""
         planes = np.empty((head.height, head.width, 3), np.uint8)
         at = torch.tensor([head.rate], device=self.device)
-        for tile in tiles(v.shape[2], v.shape[3], self.preset.halo):
+        for tile in tiles(v.shape[2], v.shape[3], self.halo):
             with timer("network"):
-                blocks = self.synthesis(v[:, :, tile.outer_rows, tile.outer_columns], scale, at)
+                blocks = self.shown_by(v[:, :, tile.outer_rows, tile.outer_columns], scale, at)
             with timer("pixels"):
                 inner = blocks[:, :, tile.inner_block_rows, tile.inner_block_columns].float()
                 levels = (

@@ -26,6 +26,8 @@ class CodecEntry:
     a picture in less time. `regions`: how parts of a picture are decoded without the rest, where they can be.
     `depths`: bits a sample of its pictures. `layouts`: further tables of side info, with the layout id that
     begins them. `order_tags`: tags that encode in the decode orders among which its pictures have a choice.
+    `alternates`: decoders beside "fast" whose synthesis a caller may ask for, with the modules that know
+    them.
     """
 
     token: str
@@ -40,6 +42,7 @@ class CodecEntry:
     depths: tuple[int, ...] = (8,)
     layouts: tuple[tuple[int, Table], ...] = ()
     order_tags: Mapping[Order, str] = field(default_factory=dict)
+    alternates: Mapping[str, str] = field(default_factory=dict)
 
     def read_side_info(self, payload: bytes) -> dict[str, Any]:
         """HEAD's side info, by the table of its layout; FormatError or UnsupportedError where it is none."""
@@ -323,6 +326,7 @@ CODECS: dict[str, CodecEntry] = {
         precheck=_precheck_fhic,
         reductions=(4, 8, 16),
         order_tags={Order.ONE_STEP: "s-1", Order.CHECKERBOARD: "s-1", Order.SERIAL: "s-serial-1"},
+        alternates={"best": "licodec.codecs.wide_synthesis"},
     ),
     "pilc": CodecEntry(
         token="pilc",

@@ -113,6 +113,7 @@ class LicPlugin(PluginV3):
         device: str | None = None,
         threads: int | None = None,
         download: str | None = None,
+        decoder: str = "fast",
         writeable_output: bool = True,
     ) -> npt.NDArray[Any]:
         """The image as an array, uint8 or uint16 by its depth, with a leading axis of length 1 for
@@ -124,11 +125,12 @@ class LicPlugin(PluginV3):
             rotate: turn the image, or the region of it, as its orientation says.
             region: (x0, y0, x1, y1): decode that rectangle only, as in `licodec.decode`.
             device, threads, download: as in `licodec.decode`; None is what was registered.
+            decoder: as in `licodec.decode`.
             writeable_output: whether the array must take writing; without it a copy is saved.
         """
         batch = _is_batch(index)
         given = {"device": device, "threads": threads, "download": download}
-        place, image = options.with_defaults("imageio", given), self._open()
+        place, image = options.with_defaults("imageio", given) | {"decoder": decoder}, self._open()
         for name, value in place.items():
             setattr(image, name, value)
         if image.deep and mode is None:

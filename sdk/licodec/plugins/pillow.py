@@ -125,6 +125,8 @@ class LicImageFile(ImageFile.ImageFile):
     threads: int | None = None
     download: str | None = None
     """How `load` decodes; None is what was registered, or else the default of `licodec.decode`."""
+    decoder: str = "fast"
+    """The same; set to "best" between `open` and `load`."""
 
     def _open(self) -> None:
         assert self.fp is not None
@@ -215,7 +217,7 @@ class LicImageFile(ImageFile.ImageFile):
         given = {"device": self.device, "threads": self.threads, "download": self.download}
         place = options.with_defaults("pillow", given)
         try:
-            decoded: Any = api.decode(data, output=output, reduce=self._reduce, **place)
+            decoded: Any = api.decode(data, output=output, reduce=self._reduce, decoder=self.decoder, **place)
         except LicError as error:
             raise_as_oserror(error, LicDecodeError)
         if fault is not None:

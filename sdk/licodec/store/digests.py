@@ -15,12 +15,18 @@ follow the two metadata entries that also fix the decoded latents:
 | begin with synthesis. | synthesis | first 8 bytes       |
 | begin with encoder.   | none      | a decoder needs none |
 | all others            | decode    | first 16 bytes      |
+
+An *alternate* is a file of synthesis tensors alone, for pictures coded with other weights: its metadata name
+these by their decode digest, which is the alternate's too, and the decoder that it belongs to:
+
+    "decode_digest": 32 hexadecimal digits        "decoder": "best"
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -31,6 +37,8 @@ from lic_format.errors import WeightsError
 SYNTHESIS_PREFIX = "synthesis."
 ENCODER_PREFIX = "encoder."
 DECODE_METADATA = ("architecture", "tables")
+FAST = "fast"
+"""The decoder of whole weights."""
 
 
 class Digests(NamedTuple):
@@ -54,7 +62,8 @@ def digests_of(data: bytes) -> Digests:
     """The digests of a safetensors file, given its bytes.
 
     Raises:
-        WeightsError: not a safetensors file, or without the metadata that belongs to the decode digest.
+        WeightsError: not a safetensors file, without the metadata that belongs to the decode digest, or an
+            alternate that names no weights or holds more than a synthesis.
     """
     from safetensors import SafetensorError, deserialize
 
@@ -67,11 +76,34 @@ def digests_of(data: bytes) -> Digests:
     if missing:
         raise WeightsError(f"weights without the metadata {' and '.join(missing)}; export them again")
     rows = sorted((name, tensor) for name, tensor in tensors if not name.startswith(ENCODER_PREFIX))
-    decode = _hash(row for row in rows if not row[0].startswith(SYNTHESIS_PREFIX))
+    others = [row for row in rows if not row[0].startswith(SYNTHESIS_PREFIX)]
+    synthesis = _hash(row for row in rows if row[0].startswith(SYNTHESIS_PREFIX))
+    if decoder_of(metadata) != FAST:
+        return Digests(_completed(metadata, len(tensors) - len(rows) + len(others)), synthesis.digest()[:8])
+    decode = _hash(others)
     for key in DECODE_METADATA:
         decode.update(key.encode() + b"\0" + metadata[key].encode() + b"\0")
-    synthesis = _hash(row for row in rows if row[0].startswith(SYNTHESIS_PREFIX))
     return Digests(decode.digest()[:16], synthesis.digest()[:8])
+
+
+def decoder_of(metadata: Mapping[str, str]) -> str:
+    """The decoder that a file with such metadata belongs to."""
+    return metadata.get("decoder", FAST)
+
+
+def _completed(metadata: Mapping[str, str], unfit: int) -> bytes:
+    """The decode digest of the weights that an alternate completes; `unfit`: its tensors of other parts."""
+    named = metadata.get("decode_digest", "")
+    if not re.fullmatch("[0-9a-f]{32}", named):
+        raise WeightsError(
+            f"a synthesis for decoder {decoder_of(metadata)!r} whose metadata decode_digest is {named!r}, "
+            "expected 32 hexadecimal digits"
+        )
+    if unfit:
+        raise WeightsError(
+            f"a synthesis for decoder {decoder_of(metadata)!r} with {unfit} tensors of other parts"
+        )
+    return bytes.fromhex(named)
 
 
 def read_metadata(data: bytes) -> dict[str, str]:

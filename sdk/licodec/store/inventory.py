@@ -11,7 +11,7 @@ from typing import Literal
 
 from lic_format.errors import WeightsError
 from licodec.atomic import write_atomic
-from licodec.store.digests import digests_of, read_metadata
+from licodec.store.digests import FAST, digests_of, read_metadata
 from licodec.store.hub import obtain, places_in_cache
 from licodec.store.table import ENVIRONMENT, FILE_NAME, TABLE_OF_FOLDER, Entry, known, read_table, text_of
 from licodec.store.weights import FACTS, embedded_folders, entry_of, load_file
@@ -52,11 +52,17 @@ def named(name: str) -> Entry:
     Raises:
         WeightsError: neither this version nor the configured table knows it.
     """
-    for entry in known():
+    for entry in sorted(known(), key=lambda entry: entry.decoder != FAST):  # which share a decode digest
         if name in (entry.name, entry.ref.decode_digest.hex()):
             return entry
     names = ", ".join(dict.fromkeys(entry.name for entry in known())) or "none"
     raise WeightsError(f"{name!r} is not known: expected a decode digest, or CODEC/TAG of {names}")
+
+
+def obtainable() -> list[Entry]:
+    """All that is known, but for alternates that nobody has published and that are not on this machine."""
+    here = {copy.name for copy in copies()}
+    return [entry for entry in known() if entry.decoder == FAST or entry.hub or entry.name in here]
 
 
 def path_of(entry: Entry, download: str = "never", *, again: bool = False) -> Path:

@@ -11,6 +11,9 @@ table makes no request.
                   "hub": null, or a list of places, tried in this order:
                          [{"repository": "owner/name", "revision": 40 digits, "file": "model.safetensors"}]}]}
 
+A row with "decoder": "best" is an alternate: a synthesis alone, for pictures of the weights that have its
+decode digest, where a caller asks for that decoder.
+
 A tag names one content for ever. Whatever is here once stays: files refer to it.
 """
 
@@ -26,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from lic_format.errors import WeightsError
-from licodec.store.digests import WeightsRef
+from licodec.store.digests import FAST, WeightsRef
 
 ENVIRONMENT = "LICODEC_WEIGHTS"
 FILE_NAME = "model.safetensors"
@@ -34,6 +37,7 @@ TABLE = Path(__file__).with_name("known.json")
 TABLE_OF_FOLDER = "index.json"
 
 TOKEN = re.compile(r"[a-z0-9-]{1,16}")
+DECODERS = re.compile("fast|best")
 _REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _FILE = re.compile(r"(?:[A-Za-z0-9_-][A-Za-z0-9._-]*/)*[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
@@ -53,12 +57,13 @@ class HubFile:
 @dataclass(frozen=True)
 class Entry:
     """Weights of the table. `sha256` is hexadecimal, of the whole file; `hub` is empty until somebody has
-    pushed them."""
+    pushed them; `decoder` is another one than "fast" for an alternate synthesis."""
 
     ref: WeightsRef
     sha256: str
     size: int
     hub: tuple[HubFile, ...] = ()
+    decoder: str = FAST
 
     @property
     def name(self) -> str:
@@ -67,9 +72,11 @@ class Entry:
     def as_json(self) -> dict[str, Any]:
         """As it stands in a table."""
         places = [{"repository": p.repository, "revision": p.revision, "file": p.file} for p in self.hub]
+        alternate = {} if self.decoder == FAST else {"decoder": self.decoder}
         return {
             "codec": self.ref.codec,
             "tag": self.ref.tag,
+            **alternate,
             "decode_digest": self.ref.decode_digest.hex(),
             "synthesis_digest": self.ref.synthesis_digest.hex(),
             "sha256": self.sha256,
@@ -93,15 +100,19 @@ def known() -> tuple[Entry, ...]:
 
 
 def answering(
-    codec: str, tag: str, decode_digest: bytes | None = None, synthesis_digest: bytes | None = None
+    codec: str,
+    tag: str,
+    decode_digest: bytes | None = None,
+    synthesis_digest: bytes | None = None,
+    *,
+    decoder: str = FAST,
 ) -> list[Entry]:
     """The entries that can serve a request, best first: those of the decode digest whatever their tag, the
     synthesis that is asked for before others; without a digest those of the tag."""
+    of_decoder = [entry for entry in known() if (entry.ref.codec, entry.decoder) == (codec, decoder)]
     if decode_digest is None:
-        return [entry for entry in known() if (entry.ref.codec, entry.ref.tag) == (codec, tag)]
-    found = [
-        entry for entry in known() if (entry.ref.codec, entry.ref.decode_digest) == (codec, decode_digest)
-    ]
+        return [entry for entry in of_decoder if entry.ref.tag == tag]
+    found = [entry for entry in of_decoder if entry.ref.decode_digest == decode_digest]
     return sorted(
         found, key=lambda entry: (entry.ref.synthesis_digest != synthesis_digest, entry.ref.tag != tag)
     )
@@ -146,6 +157,7 @@ def _entry(row: Any, where: str) -> Entry:
         bytes.fromhex(digits(row, "decode_digest", 32)),
         bytes.fromhex(digits(row, "synthesis_digest", 16)),
     )
+    decoder = text({"decoder": FAST} | row, "decoder", DECODERS, "fast or best")
     size, places = row.get("bytes"), row.get("hub")
     if type(size) is not int or size < 1:
         raise WeightsError(f"{where}: bytes is {size!r}, expected a whole number of at least 1")
@@ -160,4 +172,4 @@ def _entry(row: Any, where: str) -> Entry:
         )
         for place in places or ()
     )
-    return Entry(ref, digits(row, "sha256", 64), size, hub)
+    return Entry(ref, digits(row, "sha256", 64), size, hub, decoder)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from lic_format.errors import LicWarning, WeightsError
-from licodec.store.digests import WeightsRef, digests_of, read_metadata
+from licodec.store.digests import FAST, WeightsRef, decoder_of, digests_of, read_metadata
 from licodec.store.table import ENVIRONMENT, FILE_NAME, TOKEN, Entry, answering, known
 
 if TYPE_CHECKING:
@@ -103,6 +103,7 @@ def load(
     synthesis_digest: bytes | None = None,
     path: str | os.PathLike[str] | None = None,
     download: Download = "auto",
+    decoder: str = FAST,
 ) -> Weights:
     """Find, read and verify weights.
 
@@ -112,24 +113,33 @@ def load(
         synthesis_digest: 8 bytes that they should have; a `LicWarning` says so where they don't.
         path: as in `local_files`.
         download: "auto" fetches known weights that are not on this machine, "never" does not.
+        decoder: "fast" for whole weights, "best" for the alternate synthesis of pictures coded with them:
+            the known one of the decode digest, else that of `alternate_tag`. With a `path` to one file or its
+            folder the folder beside it, of the same name and "-best".
 
     Raises:
         WeightsError: none found, not readable, damaged, or of another decode digest.
     """
-    entries = [] if path is not None else answering(codec, tag, decode_digest, synthesis_digest)
+    if decoder != FAST:
+        tag, path = alternate_tag(tag, decoder), path and _beside(Path(path), decoder)
+    entries = (
+        [] if path is not None else answering(codec, tag, decode_digest, synthesis_digest, decoder=decoder)
+    )
     others: list[str] = []
     second_choice: _File | None = None
     for place in local_files(codec, tag, path=path, other_tags=[entry.ref.tag for entry in entries]):
         file = _File.read(place, codec, tag, as_named=path is not None)
         if decode_digest is not None and file.ref.decode_digest != decode_digest:
             others.append(f"{place} has {file.ref.decode_digest.hex()}")
+        elif file.decoder != decoder:
+            others.append(f"{place} belongs to decoder {file.decoder!r}")
         elif synthesis_digest in (None, file.ref.synthesis_digest):
             return file.weights()
         else:
             second_choice = second_choice or file
     published = [entry for entry in entries if entry.hub]
     if second_choice is None and not published:
-        raise WeightsError(_nothing_fits(codec, tag, decode_digest, path, others, entries))
+        raise WeightsError(_nothing_fits(codec, tag, decode_digest, path, others, entries, decoder))
     for file in _of_hub(published, second_choice, download):
         if synthesis_digest in (None, file.ref.synthesis_digest):
             return file.weights()
@@ -156,7 +166,20 @@ def _of_hub(published: Sequence[Entry], local: _File | None, download: Download)
     if not found and local is None:
         found = [(published[0], *hub.obtain(published[0], download))]
     for entry, path, data in found:
-        yield _File(path, data, entry.ref, known=True)
+        yield _File(path, data, entry.ref, entry.decoder, known=True)
+
+
+def alternate_tag(tag: str, decoder: str) -> str:
+    """The tag of a decoder's synthesis for the weights `tag`, where no table names another one."""
+    return f"{tag[: 15 - len(decoder)]}-{decoder}"
+
+
+def _beside(path: Path, decoder: str) -> Path:
+    """Where the alternate of what a caller names is: in the same folder of CODEC/TAG, or beside TAG."""
+    if path.is_dir() and not (path / FILE_NAME).is_file():
+        return path
+    folder = (path if path.is_dir() else path.parent).absolute()
+    return folder.with_name(alternate_tag(folder.name, decoder))
 
 
 def _nothing_fits(
@@ -166,11 +189,14 @@ def _nothing_fits(
     path: str | os.PathLike[str] | None,
     others: Sequence[str],
     entries: Sequence[Entry],
+    decoder: str,
 ) -> str:
     if decode_digest is None:
         wanted = f"no weights {codec}/{tag}"
     else:
         wanted = f"weights {codec}/{tag} of decode digest {decode_digest.hex()} are wanted"
+    if decoder != FAST:
+        wanted = f"{wanted} for decoder {decoder!r}"
     if others:
         seen = f"but {'; '.join(others)}"
     else:
@@ -180,6 +206,8 @@ def _nothing_fits(
         return f"{wanted}, {seen}"
     if entries:
         rest = f"{entries[0].name} is known, but nobody has published it yet (README.md: Publishing weights)"
+    elif decoder != FAST:
+        rest = "this version knows no such synthesis of this digest; without decoder the picture decodes"
     elif decode_digest is not None:
         rest = "this version knows no weights of this digest; a newer licodec may"
     else:
@@ -195,7 +223,8 @@ class _File:
     path: Path
     data: bytes
     ref: WeightsRef
-    known: bool
+    decoder: str = FAST
+    known: bool = False
 
     @classmethod
     def read(cls, path: Path, codec: str, tag: str, *, as_named: bool = False) -> _File:
@@ -208,7 +237,7 @@ class _File:
         sha256 = hashlib.sha256(data).hexdigest()
         entry = next((entry for entry in known() if entry.sha256 == sha256), None)
         if entry is not None and entry.ref.codec == codec:
-            return cls(path, data, entry.ref, known=True)
+            return cls(path, data, entry.ref, entry.decoder, known=True)
         try:
             digests = digests_of(data)
         except WeightsError as error:
@@ -219,7 +248,7 @@ class _File:
         ref = WeightsRef(codec, metadata.get("tag", tag), digests.decode, digests.synthesis)
         if not as_named:
             _refuse_damage(path, ref, sha256)
-        return cls(path, data, ref, known=False)
+        return cls(path, data, ref, decoder_of(metadata))
 
     def weights(self) -> Weights:
         import safetensors.torch
@@ -237,20 +266,21 @@ class _File:
         return Weights(self.ref, tensors, read_metadata(self.data), self.path, self.known)
 
 
-def load_file(path: Path, codec: str, tag: str) -> Weights:
-    """The weights of one file, verified as those of an installed folder are.
+def load_file(path: Path, codec: str, tag: str, *, as_named: bool = False) -> Weights:
+    """The weights of one file, verified as those of an installed folder are, or (`as_named`) whatever is
+    whole; of any decoder.
 
     Raises:
         WeightsError: not readable, damaged, or not what its folder says.
     """
-    return _File.read(path, codec, tag).weights()
+    return _File.read(path, codec, tag, as_named=as_named).weights()
 
 
 def entry_of(path: Path) -> Entry:
     """What a table says of .../CODEC/TAG/model.safetensors; WeightsError where it is none, or belongs into
     another folder."""
     file = _File.read(path, path.parent.parent.name, path.parent.name, as_named=True)
-    entry = Entry(file.ref, hashlib.sha256(file.data).hexdigest(), len(file.data))
+    entry = Entry(file.ref, hashlib.sha256(file.data).hexdigest(), len(file.data), decoder=file.decoder)
     if Path(entry.name) != Path(*path.parts[-3:-1]):
         raise WeightsError(f"{path} holds the weights {entry.name}: its folder must have that name")
     return entry

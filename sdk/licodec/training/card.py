@@ -48,6 +48,50 @@ def card(folder: Path, benches: Sequence[Path], data: Path | None = None) -> str
     return "\n".join(parts)
 
 
+ALTERNATE = """\
+A wider synthesis for files of fhic / {tag}: what `decoder="best"` decodes them with. It sees the same
+latents as the synthesis of {tag} and grew from it; nothing but the pixels of decoded pictures changes, and
+encoders do not use it.
+"""
+
+
+def alternate_card(folder: Path, tag: str, data: Path) -> str:
+    """The same for an alternate synthesis of the weights `tag`."""
+    facts = json.loads((folder / "export.json").read_text())
+    rows = [json.loads(line) for line in (folder / "training.jsonl").read_text().splitlines()]
+    sources = _sources(data)
+    gained = [
+        (str(rate), f"{psnr:.2f}", f"{db:+.3f}")
+        for rate, psnr, db in zip(facts["rates"], facts["psnr"], facts["db"], strict=True)
+    ]
+    trained = [
+        (f"{row['minutes']:.0f}", str(row["step"]), f"{row['mean']:+.3f}") for row in rows if "mean" in row
+    ]
+    return "\n".join(
+        [
+            _front_matter(folder, (), sources).replace("---\n", '---\nmetrics: ["psnr"]\n', 1),
+            f"# fhic / {folder.name}\n",
+            ALTERNATE.format(tag=tag),
+            table(
+                ("", ""),
+                [
+                    ("decode digest", f"`{facts['decode_digest']}`, that of {tag}"),
+                    ("synthesis digest", f"`{facts['synthesis_digest']}`"),
+                    ("bytes", f"{facts['bytes']:,}"),
+                    ("parameters", f"{facts['parameters'] / 1e6:.2f} M"),
+                ],
+            ),
+            f"Validation crops (never trained on), the same latents: PSNR of {tag}, and what is gained.\n",
+            table(("rate index", "PSNR dB", "gain dB"), gained),
+            "## Training\n",
+            table(("minutes", "steps", "mean gain dB on every eighth validation crop"), trained),
+            table(("source of training crops", "crops"), [(s, str(n)) for s, n in sources.most_common()]),
+            "## Limits\n",
+            LIMITS,
+        ]
+    )
+
+
 def _sources(data: Path) -> Counter[str]:
     lines = (data / "index.jsonl").read_text().splitlines()
     return Counter(json.loads(line)["source"] for line in lines)

@@ -32,6 +32,7 @@ from licodec.exact.layers import KNOTS, StoredLayer
 from licodec.exact.paths import ExactNet
 from licodec.exact.trainable import convert
 from licodec.store import Weights, load
+from licodec.store.weights import load_file as read_file
 from licodec.training.data import Crops
 from licodec.training.objective import TrainingModel, rate_lambda
 
@@ -69,18 +70,21 @@ def float_tensors(model: TrainingModel) -> dict[str, Tensor]:
     }
     for prefix, net in nets.items():
         for name, tensor in net.state_dict().items():
-            value = tensor.detach().float().contiguous()
             corrects = "_blocks." in name or prefix == "encoder.refine."
-            if value.ndim == 4 and corrects and value.shape[1] > 1:
-                step = (value.abs().amax(dim=(1, 2, 3)) / 127).clamp_min(1e-12)
-                out[prefix + name] = torch.round(value / step.view(-1, 1, 1, 1)).to(torch.int8)
-                out[prefix + name + "_step"] = step
-            else:
-                out[prefix + name] = value.to(torch.bfloat16) if value.ndim == 4 else value
+            out |= stored_tensor(prefix + name, tensor, corrects)
     out["gain"] = model.gain.detach().float()
     out["synthesis.inverse_gain"] = model.inverse_gain.detach().float()
     out["encoder.step_value"] = step_value(model.inverse_gain.detach().float())
     return out
+
+
+def stored_tensor(name: str, tensor: Tensor, corrects: bool) -> dict[str, Tensor]:
+    """A tensor of a float net in its storage type; `corrects`: of a layer that only adds corrections."""
+    value = tensor.detach().float().contiguous()
+    if value.ndim == 4 and corrects and value.shape[1] > 1:
+        step = (value.abs().amax(dim=(1, 2, 3)) / 127).clamp_min(1e-12)
+        return {name: torch.round(value / step.view(-1, 1, 1, 1)).to(torch.int8), f"{name}_step": step}
+    return {name: value.to(torch.bfloat16) if value.ndim == 4 else value}
 
 
 def step_value(inverse_gain: Tensor) -> Tensor:
@@ -109,7 +113,7 @@ def write_weights(tensors: Mapping[str, Tensor], metadata: dict[str, str], folde
     partial = folder / (TAG_FILE + ".partial")
     save_file({name: tensor.contiguous() for name, tensor in sorted(tensors.items())}, partial, metadata)
     partial.replace(folder / TAG_FILE)
-    return load("fhic", metadata["tag"], path=folder / TAG_FILE)
+    return read_file(folder / TAG_FILE, "fhic", metadata["tag"], as_named=True)
 
 
 # --- Measuring ----------------------------------------------------------------------------------------------
