@@ -110,8 +110,8 @@ def test_verify_finds_a_flipped_byte_in_the_weights_of_this_version(
     part: int, tmp_path: Path, licodec_command: Command
 ) -> None:
     """Wherever it is: in a header, in what decodes, in what only the encoder reads, in the last byte."""
-    folder = shutil.copytree(ROOT / "weights" / "fhic", tmp_path / "fhic")
-    file = sorted(folder.glob("*/model.safetensors"))[0]
+    folder = shutil.copytree(ROOT / "weights" / DEFAULT, tmp_path / DEFAULT)
+    (file,) = folder.glob("model.safetensors")
     assert licodec_command("weights", "verify", tmp_path)[0] == 0
     with file.open("r+b") as stream:
         stream.seek(part * (file.stat().st_size - 1) // 7)
