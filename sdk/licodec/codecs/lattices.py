@@ -312,6 +312,38 @@ def passes(shape: tuple[int, ...], look: Look, base_table: int, dtype: npt.DType
     return tuple(out)
 
 
+def requests(
+    channels: Sequence[Bytes], look: Look, base_table: int, dtype: npt.DTypeLike = np.float32
+) -> Iterator[tuple[Request, Bytes]]:
+    """What `passes` asks of a tile whose channels G, R, B are known, in its order, with the samples, a view
+    of them: for encoders, which need not put a tile together again."""
+    shapes = sides(*channels[0].shape)
+    base = len(shapes) - 1
+    known: list[list[Lattice]] = []
+    green: npt.NDArray[Any] | None = None
+    for plane, channel in enumerate(channels):
+        table = np.full(shapes[base], base_table + plane, np.uint8)
+        request = Request(plane, base, None, np.zeros(shapes[base], np.uint8), table)
+        yield request, request.samples_of(channels)
+        values = channel.astype(dtype)
+        if green is None:
+            green = values
+        else:
+            values -= green
+        mine = [lattice_of(values[:: 1 << level, :: 1 << level]) for level in range(base)]
+        for level in range(base - 1, -1, -1):
+            own, earlier = mine[level], [lattices[level] for lattices in known]
+            for step in PASSES:
+                h, w = own.size(step.target)
+                if h * w == 0:
+                    continue
+                prediction, table = np.empty((h, w), np.uint8), np.empty((h, w), np.uint8)
+                look(level, step, own, earlier, prediction, table)
+                request = Request(plane, level, step.target, prediction, table)
+                yield request, request.samples_of(channels)
+        known.append(mine)
+
+
 NOTHING: Final = np.empty(0, np.uint8)
 
 

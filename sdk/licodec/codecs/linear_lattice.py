@@ -40,6 +40,7 @@ from licodec.codecs.lattices import (
     PASSES,
     Bytes,
     Lattice,
+    Look,
     Pass,
     Passes,
     Phase,
@@ -49,6 +50,7 @@ from licodec.codecs.lattices import (
     channels_of,
     passes,
     places,
+    requests,
     walked,
 )
 from licodec.entropy import lanes
@@ -440,23 +442,20 @@ class Coder:
 
     def streams_of(self, tiles: Sequence[Tile], compiled: bool = False) -> list[Stream]:
         """What an encoder writes of several tiles."""
-        channels = [channels_of(tile) for tile in tiles]
-        streams: list[Stream] = [[] for _ in tiles]
+        look, dtype = self._look(compiled)
+        return [
+            [
+                (request.symbols_of(samples), request.table.reshape(-1))
+                for request, samples in requests(channels_of(tile), look, BASE_TABLE, dtype)
+            ]
+            for tile in tiles
+        ]
 
-        def answer(asked: Sequence[Request | None]) -> Sequence[Bytes]:
-            out = []
-            for request, mine, stream in zip(asked, channels, streams, strict=True):
-                samples = NOTHING if request is None else np.ascontiguousarray(request.samples_of(mine))
-                if request is not None:
-                    stream.append((request.symbols_of(samples), request.table.reshape(-1)))
-                out.append(samples)
-            return out
-
-        walked(self._walks([tile.shape for tile in tiles], compiled), answer)
-        return streams
+    def _look(self, compiled: bool) -> tuple[Look, npt.DTypeLike]:
+        return (self.compiled, np.int16) if compiled else (self.look(), np.float32)
 
     def _walks(self, shapes: Sequence[tuple[int, ...]], compiled: bool) -> list[Passes]:
-        look, dtype = (self.compiled, np.int16) if compiled else (self.look(), np.float32)
+        look, dtype = self._look(compiled)
         return [passes(shape, look, BASE_TABLE, dtype) for shape in shapes]
 
     def encode(self, tiles: Sequence[Tile], compiled: bool = False) -> list[bytes]:

@@ -46,6 +46,7 @@ from licodec.codecs.lattices import (
     lattice_of,
     passes,
     places,
+    requests,
     walked,
 )
 from licodec.codecs.lossless_adaptation import (
@@ -363,23 +364,17 @@ def streams_of(
     tiles: Sequence[Tile], looks: Sequence[Look], dtype: npt.DTypeLike = np.float32
 ) -> list[Stream]:
     """What an encoder writes of several tiles; `dtype` is of the lattices that `looks` see."""
-    channels = [channels_of(tile) for tile in tiles]
-    streams: list[Stream] = [[] for _ in tiles]
+    return [stream_of(tile, look, dtype) for tile, look in zip(tiles, looks, strict=True)]
 
-    def answer(asked: Sequence[Request | None]) -> Sequence[Bytes]:
-        out = []
-        for request, mine, stream in zip(asked, channels, streams, strict=True):
-            samples = NOTHING if request is None else np.ascontiguousarray(request.samples_of(mine))
-            if request is not None:
-                name = None if request.phase is None else NAMES[request.phase]
-                group = None if name is None else (min(request.level, 1), request.plane, name)
-                stream.append(Stage(group, request.symbols_of(samples), request.table.reshape(-1)))
-            out.append(samples)
-        return out
 
-    walks = [passes(tile.shape, look, BASE_TABLE, dtype) for tile, look in zip(tiles, looks, strict=True)]
-    walked(walks, answer)
-    return streams
+def stream_of(tile: Tile, look: Look, dtype: npt.DTypeLike) -> Stream:
+    """What an encoder writes of a tile."""
+    stream = []
+    for request, samples in requests(channels_of(tile), look, BASE_TABLE, dtype):
+        name = None if request.phase is None else NAMES[request.phase]
+        group = None if name is None else (min(request.level, 1), request.plane, name)
+        stream.append(Stage(group, request.symbols_of(samples), request.table.reshape(-1)))
+    return stream
 
 
 # --- What suits a tile --------------------------------------------------------------------------------------
