@@ -229,6 +229,7 @@ def test_a_picture_larger_than_the_stage_is_panned_and_never_leaves_it(
 def test_the_wheel_with_ctrl_zooms_where_it_points_and_alone_scrolls_the_page(show: Show, path: Path) -> None:
     from selenium.webdriver import ActionChains, Keys
     from selenium.webdriver.common.actions.wheel_input import ScrollOrigin
+    from selenium.webdriver.support.ui import WebDriverWait
 
     driver = show(path, 1000, 500)
     stage = driver.find_element("id", "stage")
@@ -252,7 +253,7 @@ def test_the_wheel_with_ctrl_zooms_where_it_points_and_alone_scrolls_the_page(sh
     assert sample_at_point() == pytest.approx(before, abs=1)
     assert driver.execute_script("return scrollY") == 0
     ActionChains(driver).scroll_from_origin(origin, 0, 120).perform()
-    assert driver.execute_script("return scrollY") > 0
+    WebDriverWait(driver, 30).until(lambda driver: driver.execute_script("return scrollY") > 0)
 
 
 def test_two_fingers_zoom(show: Show, path: Path) -> None:
