@@ -382,7 +382,7 @@ OPTIONS: Mapping[str, Option] = {
             check=_whole(1, _MOST_THREADS),
             decode=True,
             environment="LICODEC_THREADS",
-            doc="On how many threads float networks run, and tiles of lossless pictures. None is "
+            doc="On how many threads float networks and lossless coding run. None is "
             "LICODEC_THREADS from the environment, or what torch is set to, or for tiles all processors.",
         ),
         Option(

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
+import torch
 
 from lic_format import WeightsError
 from licodec import store
 from licodec.codecs.registry import CODECS
 from licodec.store import inventory
 from licodec.store import table as known_table
-from licodec.store.weights import embedded_folders
+from licodec.store.weights import embedded_folders, load_file
 from tests.sdk.stand_in import write_weights
 from tools import index_weights
 
@@ -249,3 +251,21 @@ def test_the_tool_replaces_what_nobody_has_published_and_keeps_what_somebody_has
     assert index_weights.updated(kept, tmp_path / "a") == kept
     with pytest.raises(ValueError, match="a tag of their own"):
         index_weights.updated(kept, tmp_path / "b")
+
+
+@pytest.mark.parametrize("wrong", ["no use for 1", "not finite"])
+def test_the_tool_enters_no_weights_that_a_model_has_no_use_for(wrong: str, tmp_path: Path) -> None:
+    """Known weights are not looked at as closely again: a decoder doesn't build what encoders need."""
+    source = ROOT / "weights" / "fhic" / "s-1" / "model.safetensors"
+    tensors = safetensors.torch.load_file(source)
+    if wrong != "not finite":
+        tensors["encoder.analysis.more"] = torch.zeros(1)
+    else:
+        tensors["encoder.analysis.deviation"][0] = float("nan")
+    path = tmp_path / "fhic" / "s-1" / "model.safetensors"
+    path.parent.mkdir(parents=True)
+    metadata = load_file(source, "fhic", "s-1").metadata
+    safetensors.torch.save_file(tensors, path, metadata=dict(metadata))
+    with pytest.raises(WeightsError, match=wrong):
+        index_weights.refuse_unfit(path, known_table.read_table(known_table.TABLE))
+    index_weights.refuse_unfit(source, [])

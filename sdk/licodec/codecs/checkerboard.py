@@ -924,14 +924,14 @@ class Checkerboard:
                 "wavefronts of order 2 (serial), which would take hours; use another order",
                 argument="order",
             )
-        timer = Timer(stages)
-        with timer("pixels"):
-            blocks = _once(shared, "blocks", lambda: self._to_input(picture.planes))
         if chosen == Order.SERIAL and wish.effort > 1:
             raise UsageValueError(
                 f"effort: {wish.effort} with order 2 (serial), expected 1; leave one of the two out",
                 argument="effort",
             )
+        timer = Timer(stages)
+        with timer("pixels"):
+            blocks = _once(shared, "blocks", lambda: self._to_input(picture.planes))
         proposal = self.proposed(blocks, rate, chosen, timer, shared, skip=True)
         found = self.walked(proposal, timer, whole=wish.effort > 1)
         if wish.effort > 1:
