@@ -25,6 +25,13 @@ def here() -> bool:
     return os.environ.get("LICODEC_COMPILED", "1") != "0" and importlib.util.find_spec("numba") is not None
 
 
+@functools.cache
+def loops_here() -> bool:
+    """Whether llvmlite, which numba brings, is installed and wanted: for loops in the compiler's intermediate
+    language. They are compiled in a tenth of a second, every time."""
+    return os.environ.get("LICODEC_COMPILED", "1") != "0" and importlib.util.find_spec("llvmlite") is not None
+
+
 def function(of: Callable[..., Any]) -> Callable[..., Any]:
     """A function that numba compiles at its first call; it runs without the interpreter's lock."""
     import numba

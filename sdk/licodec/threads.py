@@ -49,14 +49,15 @@ def limited(threads: int | None) -> Iterator[None]:
         return
     before_us = _wanted.set(threads)
     try:
-        with _torch_limited(threads):
+        with torch_limited(threads):
             yield
     finally:
         _wanted.reset(before_us)
 
 
 @contextlib.contextmanager
-def _torch_limited(threads: int) -> Iterator[None]:
+def torch_limited(threads: int) -> Iterator[None]:
+    """Torch in this thread on so many, whatever `wanted` says."""
     import torch
 
     torch.get_num_threads()  # in a thread that is new to it torch sets its own number first, once

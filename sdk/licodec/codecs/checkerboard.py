@@ -35,7 +35,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -62,6 +62,7 @@ from licodec.codecs.registry import (
     FHIC_SIDE_INFO,
     fhic_fronts,
 )
+from licodec.compiled import loops_here
 from licodec.entropy import schedule
 from licodec.entropy.coder import StreamDecoder, StreamEncoder
 from licodec.entropy.reference import write_varint
@@ -358,6 +359,8 @@ class Preview(nn.Module):
         return out.add_(self.leave(leaky(h)).float())
 
 
+Shown = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""What makes pixels of decoded latents, called as `Synthesis` is."""
 NEARLY_ZERO = 0.75
 """Symbols below this count as zero when the encoder looks at what it would decode."""
 
@@ -376,22 +379,33 @@ class Refinement(nn.Module):
         self.step = nn.Parameter(torch.full((KNOTS, p.latents), 0.3))
 
     def forward(
-        self, s: Tensor, blocks: Tensor, gain: Tensor, inverse: Tensor, rate: Tensor, net: Synthesis
+        self,
+        s: Tensor,
+        blocks: Tensor,
+        gain: Tensor,
+        inverse: Tensor,
+        rate: Tensor,
+        net: Shown,
+        coefficients: Callable[[Tensor], Tensor] | None = None,
     ) -> Tensor:
         """Refined latents in units of symbols, [B, M, h, w].
 
         Args:
             s: latents in units of symbols, [B, M, h, w]. blocks: the picture, [B, 48, 4h, 4w].
             gain: symbols per unit of a latent. inverse: coefficients per symbol. Both [B, M, 1, 1].
-            net: what decodes.
+            net: what decodes. coefficients: what computes `coefficients`, if not this net.
         """
         with torch.no_grad():
             kept = F.hardshrink(s, NEARLY_ZERO)
             per_unit = density(gain)
-            missing = unshuffle(blocks - net(kept / per_unit, per_unit * inverse, rate), 4)
-        found = self.adjoint(fit(missing, self.adjoint)).float()
+            missing = blocks - net(kept / per_unit, per_unit * inverse, rate)
+        found = (coefficients or self.coefficients)(missing)
         step = interpolate_knots(self.step, rate)[:, :, None, None]
         return torch.lerp(s, kept.addcmul(found, 1 / inverse), step)
+
+    def coefficients(self, missing: Tensor) -> Tensor:
+        """What blocks of pixels [B, 48, 4h, 4w] are in the synthesis' terms: [B, M, h, w]."""
+        return whole(self.adjoint, unshuffle(missing, 4))
 
 
 class HyperAnalysis(nn.Module):
@@ -791,24 +805,79 @@ def magnitude_table() -> npt.NDArray[np.int8]:
     return np.minimum(values, 127).astype(np.int8)
 
 
-def bfloat16_is_fast(device: str) -> bool:
-    """Whether convolutions in bfloat16 run on the device's own instructions. LICODEC_PRECISION overrules
-    it."""
+PRECISIONS = ("float32", "bfloat16", "fixed16")
+"""Of the float nets; fixed16 is integers of 16 bits (`exact.fixed_point`), where nets have been measured."""
+
+
+def precision_of(device: str) -> str:
+    """The fastest of `PRECISIONS` on the device's own instructions. LICODEC_PRECISION overrules it."""
     wish = os.environ.get("LICODEC_PRECISION", "")
     if wish:
-        if wish not in ("float32", "bfloat16"):
+        if wish not in PRECISIONS:
             raise UsageValueError(
-                f"environment variable LICODEC_PRECISION is {wish!r}, expected float32 or bfloat16",
+                f"environment variable LICODEC_PRECISION is {wish!r}, expected float32, bfloat16 or fixed16",
                 argument="LICODEC_PRECISION",
             )
-        return wish == "bfloat16"
+        return wish
     if device.startswith("cuda"):
-        return bool(torch.cuda.is_bf16_supported())
-    return any(
-        bool(query())
-        for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-        if (query := getattr(torch.cpu, name, None)) is not None
-    )
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+    queries = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    if any(bool(query()) for name in queries if (query := getattr(torch.cpu, name, None)) is not None):
+        return "bfloat16"
+    return "fixed16"
+
+
+class Transforms(Protocol):
+    """What encoders and decoders call of the transforms, in whatever arithmetic."""
+
+    @property
+    def synthesis(self) -> Shown: ...
+
+    @property
+    def means(self) -> Means: ...
+
+    @property
+    def analysis(self) -> Any:
+        """`begun` and `finished` as of `Analysis`; what `begun` gives is what `finished` takes."""
+
+    @property
+    def adjoint(self) -> Callable[[Tensor], Tensor]:
+        """`Refinement.coefficients`."""
+
+    def helped(self) -> contextlib.AbstractContextManager[None]:
+        """While they run: other threads at hand, where they are used."""
+
+
+class Means(Protocol):
+    """See `MeanNets`."""
+
+    def hyper(self, z: Tensor) -> Tensor: ...
+
+    def walk(self, features: Tensor, settle: Settle, passes: Sequence[Pass] = ()) -> Tensor: ...
+
+
+class FloatTransforms:
+    """The nets themselves; those of encoders are made when they are asked for."""
+
+    def __init__(self, model: Checkerboard) -> None:
+        self._model = model
+        self.means: Means = model.means
+        self.synthesis: Shown = model.synthesis
+
+    def helped(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+    @property
+    def analysis(self) -> Analysis:
+        return self._model.analysis
+
+    @property
+    def adjoint(self) -> Callable[[Tensor], Tensor]:
+        return self._model.refinement.coefficients
+
+
+STEPS = "steps"
+"""The metadata that says what steps the channels of compiled transforms have."""
 
 
 def build(weights: Weights, device: str, *, exact: str = "auto") -> Checkerboard:
@@ -858,8 +927,8 @@ class Checkerboard:
             specs += serial_layers(self.preset)
         layers = [StoredLayer.from_tensors(spec, "exact.", weights.tensors) for spec in specs]
         self.exact = ExactNet(layers, _known_answers(weights), PATHS if exact == "auto" else (exact,))
-        fast = torch.bfloat16 if bfloat16_is_fast(device) else torch.float32
-        self.precision = fast
+        precision = precision_of(device)
+        self.precision = torch.bfloat16 if precision == "bfloat16" else torch.float32
         self._tensors = read
         self.synthesis = self._net("synthesis.", Synthesis)
         self.means = self._net("means.", MeanNets)
@@ -872,7 +941,12 @@ class Checkerboard:
             family = read.integers(SERIAL, (m,), torch.uint8, 0, 2)
             means = self._net("serial.means.", SerialMeans)
             self._serial = Serial(means, family, self.exact, self.magnitudes)
-        self.shown_by: nn.Module = self.synthesis
+        self.transforms: Transforms = FloatTransforms(self)
+        if precision == "fixed16" and device == "cpu" and STEPS in weights.metadata and loops_here():
+            from licodec.codecs.checkerboard_compiled import CompiledTransforms
+
+            self.transforms = CompiledTransforms.of(self, weights) or self.transforms
+        self.shown_by = self.transforms.synthesis
         """What makes pixels of decoded latents; another one than encoders look at in `wide_synthesis`."""
         self.halo = self.preset.halo
         """Latent positions that it sees around one."""
@@ -929,6 +1003,18 @@ class Checkerboard:
                 f"effort: {wish.effort} with order 2 (serial), expected 1; leave one of the two out",
                 argument="effort",
             )
+        with self.transforms.helped():
+            return self._encode(picture, rate, chosen, stages, shared, wish)
+
+    def _encode(
+        self,
+        picture: Picture,
+        rate: int,
+        chosen: Order,
+        stages: Stages | None,
+        shared: Shared | None,
+        wish: LossyWish,
+    ) -> Coded:
         timer = Timer(stages)
         with timer("pixels"):
             blocks = _once(shared, "blocks", lambda: self._to_input(picture.planes))
@@ -1062,7 +1148,7 @@ class Checkerboard:
         decoded = torch.empty(0)
         if whole or there:
             with torch.inference_mode(), _no_autocast(self.device), timer("network"):
-                decoded = self.means.walk(proposal.features, settle, steps if whole else there)
+                decoded = self.transforms.means.walk(proposal.features, settle, steps if whole else there)
         if timer.stages is not None:
             timer.stages["network"] -= waited * 1000
         for step in steps[len(coded) :]:
@@ -1105,17 +1191,18 @@ class Checkerboard:
             )
             for _ in range(2)
         )
+        analysis, shown = self.transforms.analysis, self.transforms.synthesis
         parts = list(tiles(*size[2:], self.preset.halo))
         kept = shared if len(parts) == 1 else None  # of a large picture it would be hundreds of megabytes
         for tile in parts:
             seen = blocks[:, :, tile.outer_block_rows, tile.outer_block_columns]
-            begun = _once(kept, "analysis", functools.partial(self.analysis.begun, seen))
-            y = self.analysis.finished(*begun, at) * gain
+            begun = _once(kept, "analysis", functools.partial(analysis.begun, seen))
+            y = analysis.finished(*begun, at) * gain
             first[:, :, tile.rows, tile.columns] = y[:, :, tile.inner_rows, tile.inner_columns]
         for tile in parts:
             y = first[:, :, tile.outer_rows, tile.outer_columns]
             seen = blocks[:, :, tile.outer_block_rows, tile.outer_block_columns]
-            y = self.refinement(y, seen, gain, inverse, at, self.synthesis)
+            y = self.refinement(y, seen, gain, inverse, at, shown, self.transforms.adjoint)
             refined[:, :, tile.rows, tile.columns] = y[:, :, tile.inner_rows, tile.inner_columns]
         return refined
 
@@ -1137,6 +1224,10 @@ class Checkerboard:
 
     def decode(self, file: LicFile, *, reduce: int = 1, stages: Stages | None = None) -> Picture:
         """See `contract.Model`. All symbols first (integers), then the float nets once."""
+        with self.transforms.helped():
+            return self._decode(file, reduce, stages)
+
+    def _decode(self, file: LicFile, reduce: int, stages: Stages | None) -> Picture:
         head, timer = file.head, Timer(stages)
         symbols = self._read(file, timer, None if reduce == 1 else self.preset.preview_groups)
         with torch.inference_mode(), _no_autocast(self.device):
@@ -1238,7 +1329,7 @@ class Checkerboard:
 
     def _mean_features(self, z: npt.NDArray[np.int16], h: int, w: int) -> Tensor:
         hyper = torch.from_numpy(z).unsqueeze(0).to(self.device).float()
-        return self.means.hyper(hyper.contiguous(memory_format=torch.channels_last))[:, :, :h, :w]
+        return self.transforms.means.hyper(hyper.contiguous(memory_format=torch.channels_last))[:, :, :h, :w]
 
     def _decoded(
         self, symbols: Symbols, rate: int, order: Order = Order.CHECKERBOARD
@@ -1261,7 +1352,7 @@ class Checkerboard:
             return torch.addcdiv(mean, as_rows(q, self.device), per_units[step.group])
 
         features = self._mean_features(symbols.z, symbols.height, symbols.width)
-        decoded = self.means.walk(features, settle, symbols.steps)
+        decoded = self.transforms.means.walk(features, settle, symbols.steps)
         return decoded, inverse[:, :, None, None]
 
     def _serial_decoded(self, symbols: Symbols, per_unit: Tensor) -> Tensor:

@@ -72,6 +72,7 @@ ENVIRONMENTS = (
     Environment("caller with autocast and float64 as default dtype", careless_caller=True),
     Environment("lists of pictures", lists=True),
     Environment("bfloat16", {"LICODEC_PRECISION": "bfloat16"}, closeness=OTHER_PRECISION_DB),
+    Environment("compiled integers of 16 bits", {"LICODEC_PRECISION": "fixed16"}),
 )
 CUDA = (
     Environment("CUDA, float32", device="cuda"),

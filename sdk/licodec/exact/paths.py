@@ -4,6 +4,8 @@ down.
 A path is a way to compute the sums of a convolution. They are tried in this order; the first that gives the
 known answers is kept, and a path that is caught leaving the integers later is left for the safe one:
 
+    int16            products of pairs of 16 bits with 32-bit sums in loops of our own (`compiled_layer`),
+                     where llvmlite is installed and the processor has the instruction (AVX2)
     int8             products of 8-bit matrices with 32-bit sums, only where the processor has instructions
                      for them that cannot saturate on the way (AVX512-VNNI); about three times as fast
     float32          float32 through the library's default kernels, NNPACK and autocast shut out
@@ -28,6 +30,7 @@ import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -35,14 +38,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lic_format.errors import ExactnessError
+from licodec.compiled import loops_here
 from licodec.exact.layers import ACTIVATION_MAX, StoredLayer, check_bounds, integer_knots
 from licodec.exact.neighbours import Neighbours, by_position
 
-PATHS = ("int8", "float32", "float32-plain", "float64-rounded", "int64")
-FAST_PATHS = PATHS[:3]
+if TYPE_CHECKING:
+    from licodec.exact.compiled_layer import CompiledLayer
+
+PATHS = ("int16", "int8", "float32", "float32-plain", "float64-rounded", "int64")
+FAST_PATHS = PATHS[1:4]
 """They compute products first and add biases in the units of what comes out."""
 SAFE_PATH = "float64-rounded"
 _DTYPES = {
+    "int16": torch.int16,
     "int8": torch.int8,
     "float32": torch.float32,
     "float32-plain": torch.float32,
@@ -158,6 +166,7 @@ class _Selected:
 
     weight: Tensor
     spread: Tensor
+    compiled: CompiledLayer | None
 
 
 class ExactNet:
@@ -187,13 +196,19 @@ class ExactNet:
         self.layers = {layer.spec.name: layer for layer in layers}
         self.device = device
         self._prepared: dict[tuple[str, str], _Prepared] = {}
+        self._compiled: dict[str, CompiledLayer] = {}
         self._selected: dict[tuple[str, str, bytes], _Selected] = {}
         self._biases: dict[tuple[str, int], Tensor] = {}
         self._shapes: set[tuple[str, str, tuple[int, ...]]] = set()
         self._lock = threading.Lock()
         self.path = (
-            next(filter(usable, paths)) if known_answers is None else self._first_right(known_answers, paths)
+            next(filter(self._usable, paths))
+            if known_answers is None
+            else self._first_right(known_answers, paths)
         )
+
+    def _usable(self, path: str) -> bool:
+        return usable(path) and (path != "int16" or self.device == "cpu")
 
     def _first_right(self, answers: Mapping[str, int], paths: Sequence[str]) -> str:
         missing = sorted(set(self.layers) - set(answers))
@@ -202,7 +217,7 @@ class ExactNet:
                 f"the weights hold no known answers for the integer layers {', '.join(missing)}"
             )
         wrong = []
-        for path in filter(usable, paths):
+        for path in filter(self._usable, paths):
             failed = next((n for n in self.layers if self.known_answer(n, path) != answers[n]), None)
             if failed is None:
                 return path
@@ -236,6 +251,8 @@ class ExactNet:
         Call inside `exact_section(path)`.
         """
         layer, path = self.layers[name], path or self.path
+        if path == "int16":
+            return self._compiled_layer(layer).of_map(x, self._offset(layer, rate, path))
         if path in FAST_PATHS:
             products = self._products(layer, x, path)
             if self._integers(products, name, path, tuple(x.shape)):
@@ -264,6 +281,10 @@ class ExactNet:
         seen = near.gather(known)
         selected = self._select(layer, near, path)
         biases = near.biases(selected.spread, self._bias(layer, rate), unknown.flatten().double())
+        if path == "int16":
+            assert selected.compiled is not None
+            offsets = biases * self._prepare(layer, path).scale + 0.5
+            return selected.compiled.of_rows(seen.unsqueeze(0), offsets, near.kind)
         if path in FAST_PATHS:
             products = _product(seen, selected.weight)
             if self._integers(products, name, path, tuple(seen.shape)):
@@ -282,6 +303,8 @@ class ExactNet:
         """One 1x1 layer of rows [1, n, in]: rows [1, n, out], integers; or only its first `outputs`, which do
         not depend on the others."""
         layer, path = self.layers[name], path or self.path
+        if path == "int16":
+            return self._compiled_layer(layer).of_rows(rows, self._offset(layer, rate, path), outputs=outputs)
         if path in FAST_PATHS:
             weight = self._prepare(layer, path).weight[:, :outputs].contiguous()
             products = _product(rows[0].contiguous(), weight)
@@ -291,14 +314,29 @@ class ExactNet:
             self.path = path = SAFE_PATH
         return self(name, rows.mT.unsqueeze(2), rate, path).squeeze(2).mT[..., :outputs]
 
+    def _compiled_layer(self, layer: StoredLayer, weight: Tensor | None = None) -> CompiledLayer:
+        """As the path int16 runs it; with other weights than its own for what is gathered."""
+        from licodec.exact.compiled_layer import CompiledLayer
+
+        scale = self._prepare(layer, "int16").scale
+        if weight is not None:
+            return CompiledLayer(weight, scale, layer.high)
+        compiled = self._compiled.get(layer.spec.name)
+        if compiled is None:
+            compiled = CompiledLayer(layer.weight, scale, layer.high)
+            self._compiled.setdefault(layer.spec.name, compiled)
+        return compiled
+
     def _select(self, layer: StoredLayer, near: Neighbours, path: str) -> _Selected:
         key = (layer.spec.name, path, near.pattern)
         selected = self._selected.get(key)
         if selected is None:
             weight = layer.weight.to(self.device)
+            chosen = near.select(weight)
             selected = _Selected(
-                near.select(weight).t().to(_DTYPES[path]).contiguous(),
+                chosen.t().to(_DTYPES[path]).contiguous(),
                 by_position(weight).double().contiguous(),
+                self._compiled_layer(layer, chosen[:, :, None, None]) if path == "int16" else None,
             )
             self._selected.setdefault(key, selected)
         return selected
@@ -324,7 +362,7 @@ class ExactNet:
             as_matrix = layer.spec.kernel == 1 or layer.spec.gathered
             if path == "int8" or (path in FAST_PATHS and as_matrix):
                 weight = weight.permute(2, 3, 1, 0).flatten(0, 2).contiguous()  # (dy, dx, in) x out
-            elif path != "int64":
+            elif path not in ("int64", "int16"):
                 weight = weight.contiguous(memory_format=torch.channels_last)
             prepared = _Prepared(weight, scale.to(self.device))
             self._prepared.setdefault(key, prepared)
@@ -332,6 +370,9 @@ class ExactNet:
 
     def _sums(self, layer: StoredLayer, x: Tensor, rate: int, path: str) -> Tensor:
         dtype = _DTYPES[path]
+        if path == "int16":
+            sums = self._compiled_layer(layer).sums(x)
+            return sums.add_(self._bias(layer, rate).to(torch.int32)[:, None, None])
         bias = self._bias(layer, rate).to(torch.int32 if path == "int8" else dtype)
         if path in FAST_PATHS:
             return self._products(layer, x, path).add_(bias).permute(0, 3, 1, 2)
@@ -385,10 +426,21 @@ class ExactNet:
 def usable(path: str) -> bool:
     """Whether a path may be tried on this machine at all. Without these instructions 8-bit products are added
     in 16 bits first, which known answers might miss."""
+    if path == "int16":
+        return _pairs_multiplied()
     if path != "int8":
         return True
     has_vnni = getattr(torch.cpu, "_is_vnni_supported", None)
     return hasattr(torch, "_int_mm") and has_vnni is not None and bool(has_vnni())
+
+
+@functools.cache
+def _pairs_multiplied() -> bool:
+    if not loops_here():
+        return False
+    from licodec.exact import fixed_point
+
+    return fixed_point.has_pairs()
 
 
 def _windows(x: Tensor, kernel: int) -> Tensor:

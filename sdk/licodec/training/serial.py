@@ -79,7 +79,7 @@ class SerialModel(nn.Module):
             {spec.name.replace(".", "_"): TrainableConv(spec) for spec in serial_layers(self.preset)}
         )
         self.prices = Prices()
-        self.mixed = cb.bfloat16_is_fast("cpu")
+        self.mixed = cb.precision_of("cpu") == "bfloat16"
         self._trained = [trained]  # no part of this model's state
         for module in self.twins.values():
             assert isinstance(module, TrainableConv)
@@ -322,7 +322,7 @@ def prepared(base: Weights) -> tuple[SerialModel, cb.Checkerboard]:
     restore(trained, "fhic", base.ref.tag, base.path)
     trained.quantise_twins(True)
     trained.requires_grad_(False)
-    trained.mixed = cb.bfloat16_is_fast("cpu")
+    trained.mixed = cb.precision_of("cpu") == "bfloat16"
     model = SerialModel(trained)
     model.start_from_checkerboard()
     return model.to(memory_format=torch.channels_last), codec  # type: ignore[call-overload]
