@@ -131,7 +131,8 @@ class Lattice:
         self.rows, self.columns = (height + 1) // 2, (width + 1) // 2
         shape = len(PHASES), self.rows + BEFORE + AFTER, self.columns + BEFORE + AFTER
         size = math.prod(shape)
-        self.stack: npt.NDArray[Any] = np.empty(size + SLACK, dtype)[:size].reshape(shape)
+        self.flat: npt.NDArray[Any] = np.empty(size + SLACK, dtype)[:size]
+        self.stack = self.flat.reshape(shape)
         self.padded: dict[Phase, npt.NDArray[Any]] = dict(zip(PHASES, self.stack, strict=True))
 
     def size(self, phase: Phase) -> tuple[int, int]:
