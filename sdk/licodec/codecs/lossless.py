@@ -17,6 +17,7 @@ import importlib.util
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
@@ -390,7 +391,8 @@ COST_UNIT: Final = 256
 class Costs:
     """What symbols cost under a set of tables, in 1/256 bit.
 
-    of_tables: [tables, 256]. of_offsets: [4 x 48 x 256, 7], of a symbol at a scale and a quarter, by offset.
+    of_tables: [tables, 256]. of_offsets: int16 [4 x 48 x 256, 7], of a symbol at a scale and a quarter, by
+    offset.
     """
 
     def __init__(self, tables: LaneTables) -> None:
@@ -404,19 +406,33 @@ class Costs:
             self.of_tables[tables_by_activity(np.arange(SCALES, dtype=np.uint8), offset)].reshape(-1)
             for offset in range(-OFFSET_MAX, OFFSET_MAX + 1)
         ]
-        self.of_offsets = np.stack(by_scale, axis=1)
+        self.of_offsets = np.stack(by_scale, axis=1).astype(np.int16)
 
 
-def offset_of(stage: Sequence[Stage], costs: Costs) -> int:
+def offset_of(stage: Sequence[Stage], costs: Costs, *, compiled: bool = False) -> int:
     """By how many scales the stages of a group, whose tables are 4 scale + quarter, are coded best. Judged on
     a part of long ones."""
     step = max(1, sum(symbols.size for _, symbols, _ in stage) // FITTED)
-    places = np.concatenate(
-        [scales[::step].astype(np.intp) << 8 | symbols[::step] for _, symbols, scales in stage]
-    )
-    totals = costs.of_offsets.take(places, axis=0).sum(axis=0)
+    parts = [(scales[::step], symbols[::step]) for _, symbols, scales in stage]
+    if compiled:
+        from licodec.codecs.lossless_compiled import totals_of
+
+        totals = sum(totals_of(*part, costs.of_offsets) for part in parts)
+    else:
+        places = np.concatenate([scales.astype(np.intp) << 8 | symbols for scales, symbols in parts])
+        totals = costs.of_offsets.take(places, axis=0).sum(axis=0)
     best = int(totals.argmin())
     return best - OFFSET_MAX if totals[best] < totals[OFFSET_MAX] else 0
+
+
+def renamed(tables: Bytes, names: Bytes, *, compiled: bool = False) -> Bytes:
+    """names[tables]."""
+    if compiled:
+        from licodec.codecs.lossless_compiled import renamed as renamed_at_once
+
+        out: Bytes = renamed_at_once(tables, names)
+        return out
+    return names.take(tables)
 
 
 def rows_to_fit(height: int, width: int) -> list[slice]:
@@ -689,7 +705,7 @@ class Lossless:
             scales_of = dict.fromkeys(groups(3), scales_by_activity(self.scales))
             looks = [self.look(scales_of, Adaptation({}, each), scratch) for each in corrections]
             streams = streams_of(tiles, looks, self.dtype)
-        with one_at_a_time(), timer("offsets"):
+        with nullcontext() if self.compiled else one_at_a_time(), timer("offsets"):
             return [self._adapted(*each) for each in zip(corrections, streams, strict=True)]
 
     def _corrections(self, tile: Tile, scratch: Scratch) -> dict[Group, Correction]:
@@ -717,12 +733,13 @@ class Lossless:
         for stage in stream:
             if stage.group is not None:
                 of_group.setdefault(stage.group, []).append(stage)
-        offsets = {group: offset_of(stages, self.costs) for group, stages in of_group.items()}
+        how = self.compiled
+        offsets = {group: offset_of(each, self.costs, compiled=how) for group, each in of_group.items()}
         out = [
-            stage
-            if stage.group is None
-            else stage._replace(tables=self._tables_of_scale[offsets[stage.group]].take(stage.tables))
-            for stage in stream
+            Stage(group, symbols, renamed(tables, self._tables_of_scale[offsets[group]], compiled=how))
+            if group is not None
+            else Stage(group, symbols, tables)
+            for group, symbols, tables in stream
         ]
         return Adaptation(offsets, corrections), out
 

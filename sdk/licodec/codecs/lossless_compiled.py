@@ -502,6 +502,26 @@ def _gain(
     return gain
 
 
+@compiled.function
+def totals_of(scales: Bytes, symbols: Bytes, costs: Integers) -> Integers:
+    """What symbols cost by offset, int64 [7]; costs: see `lossless.Costs.of_offsets`."""
+    totals = np.zeros(costs.shape[1], np.int64)
+    for i in range(symbols.size):
+        row = costs[np.intp(scales[i]) << 8 | np.intp(symbols[i])]
+        for offset in range(row.size):
+            totals[offset] += row[offset]
+    return totals
+
+
+@compiled.function
+def renamed(tables: Bytes, names: Bytes) -> Bytes:
+    """names[tables]."""
+    out = np.empty_like(tables)
+    for i in range(tables.size):
+        out[i] = names[tables[i]]
+    return out
+
+
 class CompiledSeen(Seen):
     """`Seen` whose sums are compiled: the same numbers, without the interpreter's lock."""
 
