@@ -107,7 +107,7 @@ def encode_stages(
                 x = x >> np.uint32(16) if full else x
                 quotient = np.uint32(np.uint64(x) * reciprocals[frequency] >> np.uint64(44))
                 states[lane] = x + quotient * (np.uint32(4096) - frequency) + (code & np.uint32(4095))
-    return words.size - np.intp(word), escapes.size - escape
+    return words.size - int(word), escapes.size - escape
 
 
 @compiled.function
