@@ -182,6 +182,11 @@ def lattice_of(plane: npt.NDArray[Any]) -> Lattice:
     """The finest lattice of a plane [height, width] that is known."""
     height, width = plane.shape
     out = Lattice(height, width, plane.dtype)
+    if plane.dtype == np.int16:  # of compiled loops
+        from licodec.codecs.lattices_compiled import fill
+
+        fill(plane, out.stack)
+        return out
     for phase in PHASES:
         out.put(phase, plane[phase.row :: 2, phase.column :: 2])
     return out
@@ -313,27 +318,41 @@ def passes(shape: tuple[int, ...], look: Look, base_table: int, dtype: npt.DType
     return tuple(out)
 
 
-def requests(
-    channels: Sequence[Bytes], look: Look, base_table: int, dtype: npt.DTypeLike = np.float32
-) -> Iterator[tuple[Request, Bytes]]:
-    """What `passes` asks of a tile whose channels G, R, B are known, in its order, with the samples, a view
-    of them: for encoders, which need not put a tile together again."""
+class Known(NamedTuple):
+    """A tile whose samples are known: its channels G, R, B, and all lattices of each plane, finest first."""
+
+    channels: tuple[Bytes, ...]
+    lattices: list[list[Lattice]]
+
+    @classmethod
+    def of(cls, tile: npt.NDArray[Any], dtype: npt.DTypeLike = np.float32) -> Known:
+        """A tile [height, width, 1 or 3 channels]; dtype: float32, or int16 for compiled loops."""
+        channels = channels_of(tile)
+        green, *colours = (channel.astype(dtype) for channel in channels)
+        for values in colours:
+            values -= green
+        levels = len(sides(*green.shape)) - 1
+        out: list[list[Lattice]] = []
+        for values in (green, *colours):
+            lattices: list[Lattice] = []
+            for _ in range(levels):
+                lattices.append(lattice_of(lattices[-1].values(EE) if lattices else values))
+            out.append(lattices)
+        return cls(channels, out)
+
+
+def requests(tile: Known, look: Look, base_table: int) -> Iterator[tuple[Request, Bytes]]:
+    """What `passes` asks of a tile that is known, in its order, with the samples, a view of its channels: for
+    encoders, which need not put a tile together again."""
+    channels, lattices = tile
     shapes = sides(*channels[0].shape)
     base = len(shapes) - 1
-    known: list[list[Lattice]] = []
-    green: npt.NDArray[Any] | None = None
-    for plane, channel in enumerate(channels):
+    for plane, mine in enumerate(lattices):
         table = np.full(shapes[base], base_table + plane, np.uint8)
         request = Request(plane, base, None, np.zeros(shapes[base], np.uint8), table)
         yield request, request.samples_of(channels)
-        values = channel.astype(dtype)
-        if green is None:
-            green = values
-        else:
-            values -= green
-        mine = [lattice_of(values[:: 1 << level, :: 1 << level]) for level in range(base)]
         for level in range(base - 1, -1, -1):
-            own, earlier = mine[level], [lattices[level] for lattices in known]
+            own, earlier = mine[level], [each[level] for each in lattices[:plane]]
             for step in PASSES:
                 h, w = own.size(step.target)
                 if h * w == 0:
@@ -342,7 +361,6 @@ def requests(
                 look(level, step, own, earlier, prediction, table)
                 request = Request(plane, level, step.target, prediction, table)
                 yield request, request.samples_of(channels)
-        known.append(mine)
 
 
 NOTHING: Final = np.empty(0, np.uint8)

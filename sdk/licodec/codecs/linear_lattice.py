@@ -39,6 +39,7 @@ from licodec.codecs.lattices import (
     NOTHING,
     PASSES,
     Bytes,
+    Known,
     Lattice,
     Look,
     Pass,
@@ -47,7 +48,6 @@ from licodec.codecs.lattices import (
     Place,
     Request,
     channel_order,
-    channels_of,
     passes,
     places,
     requests,
@@ -446,7 +446,7 @@ class Coder:
         return [
             [
                 (request.symbols_of(samples), request.table.reshape(-1))
-                for request, samples in requests(channels_of(tile), look, BASE_TABLE, dtype)
+                for request, samples in requests(Known.of(tile, dtype), look, BASE_TABLE)
             ]
             for tile in tiles
         ]

@@ -37,14 +37,13 @@ from licodec.codecs.lattices import (
     NOTHING,
     PASSES,
     Bytes,
+    Known,
     Lattice,
     Look,
     Pass,
     Request,
     channel_order,
-    channels_of,
     inputs,
-    lattice_of,
     passes,
     places,
     requests,
@@ -365,13 +364,13 @@ def streams_of(
     tiles: Sequence[Tile], looks: Sequence[Look], dtype: npt.DTypeLike = np.float32
 ) -> list[Stream]:
     """What an encoder writes of several tiles; `dtype` is of the lattices that `looks` see."""
-    return [stream_of(tile, look, dtype) for tile, look in zip(tiles, looks, strict=True)]
+    return [stream_of(Known.of(tile, dtype), look) for tile, look in zip(tiles, looks, strict=True)]
 
 
-def stream_of(tile: Tile, look: Look, dtype: npt.DTypeLike) -> Stream:
+def stream_of(tile: Known, look: Look) -> Stream:
     """What an encoder writes of a tile."""
     stream = []
-    for request, samples in requests(channels_of(tile), look, BASE_TABLE, dtype):
+    for request, samples in requests(tile, look, BASE_TABLE):
         name = None if request.phase is None else NAMES[request.phase]
         group = None if name is None else (min(request.level, 1), request.plane, name)
         stream.append(Stage(group, request.symbols_of(samples), request.table.reshape(-1)))
@@ -699,21 +698,27 @@ class Lossless:
     def streams(self, tiles: Sequence[Tile], timer: Timer = NO_TIMER) -> list[tuple[Adaptation, Stream]]:
         """What suits each tile, and what its lanes hold."""
         scratch = Scratch()
-        with timer("corrections"):
-            corrections = [self._corrections(tile, scratch) for tile in tiles]
-        with timer("networks"):
-            scales_of = dict.fromkeys(groups(3), scales_by_activity(self.scales))
-            looks = [self.look(scales_of, Adaptation({}, each), scratch) for each in corrections]
-            streams = streams_of(tiles, looks, self.dtype)
+        scales_of = dict.fromkeys(groups(3), scales_by_activity(self.scales))
+        found: list[tuple[dict[Group, Correction], Stream]] = []
+        for each in tiles:
+            with timer("corrections"):
+                tile = Known.of(each, self.dtype)
+                corrections = self._corrections(tile.lattices, scratch)
+            with timer("networks"):
+                look = self.look(scales_of, Adaptation({}, corrections), scratch)
+                found.append((corrections, stream_of(tile, look)))
         with nullcontext() if self.compiled else one_at_a_time(), timer("offsets"):
-            return [self._adapted(*each) for each in zip(corrections, streams, strict=True)]
+            return [self._adapted(*each) for each in found]
 
-    def _corrections(self, tile: Tile, scratch: Scratch) -> dict[Group, Correction]:
-        """Of the finest lattices of R - G and B - G: for G they gain nothing."""
-        if tile.shape[2] == 1 or tile.shape[0] * tile.shape[1] < 2 * FITTED:
+    def _corrections(
+        self, lattices: Sequence[Sequence[Lattice]], scratch: Scratch
+    ) -> dict[Group, Correction]:
+        """Of R - G and B - G, in their finest lattices; for G they gain nothing. lattices: of each plane."""
+        if len(lattices) == 1 or not lattices[0]:
             return {}
-        green, red, blue = (channel.astype(self.dtype) for channel in channels_of(tile))
-        planes = [lattice_of(plane) for plane in (green, red - green, blue - green)]
+        planes = [of_plane[0] for of_plane in lattices]
+        if planes[0].height * planes[0].width < 2 * FITTED:
+            return {}
         look = self.look({}, Adaptation(), scratch)
         out = {}
         for plane in (1, 2):

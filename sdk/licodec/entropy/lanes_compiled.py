@@ -26,7 +26,7 @@ def decode_stage(
     symbols: Integers,
     spans: Integers,
     out: Integers,
-) -> int:
+) -> np.int64:
     """Symbols of a stage, uint8 [N] into `out`; returns the place after the last word, or -1 where words run
     out.
 
@@ -58,12 +58,12 @@ def decode_stage(
                 x = (span >> np.uint32(16)) * (x >> np.uint32(12)) + slot - (span & np.uint32(65535))
                 if x < np.uint32(65536):
                     if np.intp(word) >= end:
-                        return -1
+                        return np.int64(-1)
                     x = np.uint32(x << np.uint32(16)) | np.uint32(words[word])
                     word += np.uintp(1)
                 states[lane] = x
                 drawn[lane] = symbol
-    return int(word)
+    return np.int64(word)
 
 
 @compiled.function
@@ -76,7 +76,7 @@ def encode_stages(
     states: Integers,
     words: Integers,
     escapes: Integers,
-) -> tuple[int, int]:
+) -> tuple[np.int64, np.int64]:
     """All stages of a tile, from the last symbol to the first; returns how many words and escapes there are.
 
     symbols, index: uint8 [N], the stages one after the other; ends: int64, where each ends. codes: int32, see
@@ -107,7 +107,7 @@ def encode_stages(
                 x = x >> np.uint32(16) if full else x
                 quotient = np.uint32(np.uint64(x) * reciprocals[frequency] >> np.uint64(44))
                 states[lane] = x + quotient * (np.uint32(4096) - frequency) + (code & np.uint32(4095))
-    return words.size - int(word), escapes.size - escape
+    return np.int64(words.size) - np.int64(word), np.int64(escapes.size - escape)
 
 
 @compiled.function

@@ -1,0 +1,33 @@
+"""Lattices of int16 taken apart and put together by compiled loops; see `licodec.compiled`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy.typing as npt
+
+from licodec import compiled
+from licodec.codecs.lattices import BEFORE
+
+Integers = npt.NDArray[Any]
+
+
+@compiled.function
+def fill(values: Integers, stack: Integers) -> None:
+    """All phases of a lattice, [4, rows, columns], from its samples [height, width]; see `Lattice.put`."""
+    height, width = values.shape
+    for phase in range(4):
+        row, column, out = phase >> 1, phase & 1, stack[phase]
+        h, w = (height + 1 - row) // 2, (width + 1 - column) // 2
+        if h * w == 0:
+            out[:] = stack[0]
+            continue
+        for i in range(h):
+            of_row, to = values[2 * i + row], out[BEFORE + i]
+            inner = to[BEFORE : BEFORE + w]
+            for j in range(w):
+                inner[j] = of_row[2 * j + column]
+            to[:BEFORE] = inner[0]
+            to[BEFORE + w :] = inner[w - 1]
+        out[:BEFORE] = out[BEFORE]
+        out[BEFORE + h :] = out[BEFORE + h - 1]
