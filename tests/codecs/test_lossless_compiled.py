@@ -126,6 +126,39 @@ def test_products_are_the_same_on_processors_without_the_instruction(
             np.testing.assert_array_equal(out[: outputs // 2] >> 16, clipped[1::2])
 
 
+def test_flips_are_those_of_numpy() -> None:
+    rng = np.random.default_rng(5)
+    seen = set()
+    for height, width in ((40, 64), (41, 64), (40, 3), (2, 200), (300, 90), (64, 64)):
+        tile = rng.integers(0, 256, (height, width, 3)).astype(np.uint8)
+        for axis in (0, 1):  # colours that are smooth at odd rows or columns
+            smooth = tile.astype(np.int64).swapaxes(0, 1) if axis else tile.astype(np.int64)
+            smooth[1:-1:2] = (smooth[:-2:2] + smooth[2::2][: len(smooth[1:-1:2])]) // 2
+            turned = smooth.swapaxes(0, 1) if axis else smooth
+            for each in (turned, turned[::-1], turned[:, ::-1], tile):
+                samples = each.astype(np.uint8)
+                seen.add(pilc._flips(samples))
+                assert pilc._flips(samples, compiled=True) == pilc._flips(samples)
+    assert len(seen) > 1
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 2), (2, 1), (3, 4), (37, 20), (16, 53)])
+def test_lattices_are_those_of_numpy(height: int, width: int) -> None:
+    rng = np.random.default_rng(height)
+    values = rng.integers(0, 256, (2, 2 * height, 3 * width)).astype(np.int16)[:, ::2, ::3]
+    ours, theirs = ([lattices.lattice_of(each.astype(kind)) for each in values] for kind in (float, np.int16))
+    for one, other, expected in zip(ours, theirs, values, strict=True):
+        np.testing.assert_array_equal(one.stack, other.stack)
+        for lattice in (one, other):
+            out = np.zeros((height, width, 3), np.uint8)
+            lattice.write(out[:, :, 1])
+            np.testing.assert_array_equal(out[:, :, 1], expected)
+    for first, second in (ours, theirs):
+        out = np.zeros((height, width), np.uint8)
+        lattices.lattice_of(second.samples() - first.samples()).write(out, first)
+        np.testing.assert_array_equal(out, values[1])
+
+
 def test_what_corrections_are_fitted_to_is_that_of_numpy(plain: pilc.Lossless, quick: pilc.Lossless) -> None:
     tile = photograph(70, 90).astype(np.int16)
     for step in lattices.PASSES:

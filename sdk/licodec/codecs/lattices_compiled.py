@@ -31,3 +31,19 @@ def fill(values: Integers, stack: Integers) -> None:
             to[BEFORE + w :] = inner[w - 1]
         out[:BEFORE] = out[BEFORE]
         out[BEFORE + h :] = out[BEFORE + h - 1]
+
+
+@compiled.function
+def join(stack: Integers, more: Integers, both: bool, out: Integers) -> None:
+    """The samples of a lattice, [4, rows, columns], and, where wanted, those of another added, into uint8
+    [height, width]; see `Lattice.write`."""
+    height, width = out.shape
+    for phase in range(4):
+        row, column = phase >> 1, phase & 1
+        h, w = (height + 1 - row) // 2, (width + 1 - column) // 2
+        for i in range(h):
+            values, others = stack[phase, BEFORE + i], more[phase, BEFORE + i]
+            to = out[2 * i + row]
+            for j in range(w):
+                value = values[BEFORE + j]
+                to[2 * j + column] = value + others[BEFORE + j] if both else value

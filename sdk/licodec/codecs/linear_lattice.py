@@ -47,7 +47,6 @@ from licodec.codecs.lattices import (
     Phase,
     Place,
     Request,
-    channel_order,
     passes,
     places,
     requests,
@@ -483,7 +482,7 @@ class Coder:
 
         done = walked(self._walks(shapes, compiled), answer)
         decoder.close()
-        return [np.stack([channels[c] for c in channel_order(len(channels))], axis=2) for channels in done]
+        return [tile for (tile,) in done]
 
 
 @cache

@@ -42,7 +42,6 @@ from licodec.codecs.lattices import (
     Look,
     Pass,
     Request,
-    channel_order,
     inputs,
     passes,
     places,
@@ -662,7 +661,7 @@ class Lossless:
         best = [(int(mode), 0, body) for mode, body in drawn]
         rest = [i for i, (mode, _) in enumerate(drawn) if mode != screen_content.Mode.CONSTANT]
         with one_at_a_time(), timer("flips"):
-            judged = {i: _flips(group[i]) for i in rest}
+            judged = {i: _flips(group[i], compiled=self.compiled) for i in rest}
         coders = {
             LATTICE: lambda tiles: self.encode_lattices(tiles, timer),
             LATTICE0: lambda tiles: linear_lattice.encode_many(tiles, compiled=self.compiled),
@@ -838,7 +837,7 @@ class Lossless:
         with timer("networks"):
             done = walked(walks, answer)
         decoder.close()
-        return [np.stack([channels[c] for c in channel_order(len(channels))], axis=2) for channels in done]
+        return [tile for (tile,) in done]
 
     def encode_threeway(self, group: Sequence[Tile]) -> list[bytes]:
         """Bodies of tiles in mode 6; WeightsError where the weights have no such system."""
@@ -883,7 +882,7 @@ def _flipped(tile: Tile, flips: int) -> Tile:
     return tile[:: -1 if flips & 1 else 1, :: -1 if flips & 2 else 1]
 
 
-def _flips(tile: Tile) -> int:
+def _flips(tile: Tile, *, compiled: bool = False) -> int:
     """Which flips make the samples between lattices smoothest. A side of even length changes its phase so.
 
     Colour that was once stored at half its resolution is smooth at every second sample: photographs on CD,
@@ -893,12 +892,17 @@ def _flips(tile: Tile) -> int:
         return 0
     part = [max(1, side // SEEN_LINES) for side in tile.shape[:2]]
     colours = (tile[:, :: part[1]], tile[:: part[0]].transpose(1, 0, 2))
-    return sum(1 << axis for axis, lines in enumerate(colours) if _even_ones_are_smoother(lines))
+    return sum(1 << axis for axis, lines in enumerate(colours) if _even_ones_are_smoother(lines, compiled))
 
 
-def _even_ones_are_smoother(samples: Tile) -> bool:
+def _even_ones_are_smoother(samples: Tile, compiled: bool) -> bool:
     if len(samples) % 2 or len(samples) < 4:
         return False
+    if compiled:
+        from licodec.codecs.lossless_compiled import bends_of
+
+        even, odd = bends_of(samples)
+        return bool(even < 0.98 * odd)
     lines = samples[:, :, ::2].astype(np.int16) - samples[:, :, 1:2]
     bends = np.abs(2 * lines[1:-1] - lines[:-2] - lines[2:]).sum(axis=(1, 2), dtype=np.int64)
     odd, even = int(bends[::2].sum()), int(bends[1::2].sum())  # bends[0] is line 1's

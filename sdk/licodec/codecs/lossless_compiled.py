@@ -522,6 +522,23 @@ def renamed(tables: Bytes, names: Bytes) -> Bytes:
     return out
 
 
+@compiled.function
+def bends_of(samples: Integers) -> tuple[np.int64, np.int64]:
+    """How much the colours less green of a tile's even lines differ from the lines beside them, and those of
+    its odd ones: of all but the first and the last. samples: uint8 [lines, n, 3]."""
+    count, n, _ = samples.shape
+    totals = np.zeros(2, np.int64)
+    for i in range(1, count - 1):
+        for j in range(n):
+            for colour in range(0, 3, 2):
+                here, before, after = samples[i, j], samples[i - 1, j], samples[i + 1, j]
+                middle = 2 * np.int64(here[colour]) - 2 * np.int64(here[1])
+                beside = np.int64(before[colour]) - np.int64(before[1])
+                beside += np.int64(after[colour]) - np.int64(after[1])
+                totals[i & 1] += abs(middle - beside)
+    return totals[0], totals[1]
+
+
 class CompiledSeen(Seen):
     """`Seen` whose sums are compiled: the same numbers, without the interpreter's lock."""
 
