@@ -16,21 +16,23 @@ Integers = npt.NDArray[Any]
 def fill(values: Integers, stack: Integers) -> None:
     """All phases of a lattice, [4, rows, columns], from its samples [height, width]; see `Lattice.put`."""
     height, width = values.shape
+    _, rows, columns = stack.shape
     for phase in range(4):
-        row, column, out = phase >> 1, phase & 1, stack[phase]
+        row, column = phase >> 1, phase & 1
         h, w = (height + 1 - row) // 2, (width + 1 - column) // 2
-        if h * w == 0:
-            out[:] = stack[0]
-            continue
-        for i in range(h):
-            of_row, to = values[2 * i + row], out[BEFORE + i]
-            inner = to[BEFORE : BEFORE + w]
+        for i in range(rows):
+            to = stack[phase, i]
+            if h * w == 0:
+                for j in range(columns):
+                    to[j] = stack[0, i, j]
+                continue
+            of_row = values[2 * min(max(i - BEFORE, 0), h - 1) + row]
             for j in range(w):
-                inner[j] = of_row[2 * j + column]
-            to[:BEFORE] = inner[0]
-            to[BEFORE + w :] = inner[w - 1]
-        out[:BEFORE] = out[BEFORE]
-        out[BEFORE + h :] = out[BEFORE + h - 1]
+                to[BEFORE + j] = of_row[2 * j + column]
+            for j in range(BEFORE):
+                to[j] = to[BEFORE]
+            for j in range(BEFORE + w, columns):
+                to[j] = to[BEFORE + w - 1]
 
 
 @compiled.function
