@@ -89,30 +89,74 @@ def test_predictions_and_tables_are_those_of_numpy(
             np.testing.assert_array_equal(ours.tables, theirs.tables)
 
 
-def test_products_are_the_same_on_processors_without_the_instruction() -> None:
+@pytest.mark.parametrize(
+    ("outputs", "samples", "shift"), [(4, 16, 0), (4, 16, 6), (1, 64, None), (2, 32, None), (4, 16, None)]
+)
+def test_products_are_the_same_on_processors_without_the_instruction(
+    outputs: int, samples: int, shift: int | None
+) -> None:
     from licodec.codecs import lossless_compiled
 
     of_pairs, one_by_one = (
-        lossless_compiled.products(0, paired) for paired in (lossless_compiled.HAS_PMADDWD, False)
+        lossless_compiled.products(outputs, samples, shift, paired)
+        for paired in (lossless_compiled.HAS_PMADDWD, False)
     )
 
-    def both(w: int, b: int, x: int, out: int, count: int) -> None:
-        of_pairs(np.uintp(w), np.uintp(b), np.uintp(x), np.uintp(out), count, 16, np.int32(0))
-        one_by_one(np.uintp(w), np.uintp(b), np.uintp(x), np.uintp(out + 256), count, 16, np.int32(0))
+    def both(w: int, b: int, x: int, out: int, other: int) -> None:
+        of_pairs(np.uintp(w), np.uintp(b), np.uintp(x), np.uintp(out), 12, samples)
+        one_by_one(np.uintp(w), np.uintp(b), np.uintp(x), np.uintp(other), 12, samples)
 
     rng = np.random.default_rng(1)
-    weights = rng.integers(-3000, 3001, (4, 24), dtype=np.int16)
-    x = rng.integers(-510, 511, (24, 16), dtype=np.int16)
-    x[0], weights[:, 0] = 32767, [511, -511, 0, 1]
-    bias = rng.integers(-9, 9, 4).astype(np.int32)
+    weights = rng.integers(-3000, 3001, (outputs, 24), dtype=np.int16)
+    x = rng.integers(-510, 511, (24, samples), dtype=np.int16)
+    x[0], weights[:, 0] = 32767, [511, -511, 0, 1][:outputs]
+    bias = rng.integers(-9, 9, outputs).astype(np.int32)
     pairs = np.ascontiguousarray(weights.view(np.int32).T)
     columns = np.ascontiguousarray(x.T).view(np.int32).T.copy()
-    out = np.zeros((2, 4, 16), np.int32)
-    addresses = (array.ctypes.data for array in (pairs, bias, columns, out))
-    compiled.function(both)(*addresses, 12)
+    found = np.zeros((2, outputs, samples), np.int32)
+    addresses = (array.ctypes.data for array in (pairs, bias, columns, *found))
+    compiled.function(both)(*addresses)
     expected = weights.astype(np.int64) @ x + bias[:, None]
-    np.testing.assert_array_equal(out[0], expected)
-    np.testing.assert_array_equal(out[1], expected)
+    for out in found:
+        if shift is None:
+            np.testing.assert_array_equal(out, expected)
+        else:
+            clipped = np.clip(expected >> shift, 0, pilc.HIDDEN_MAX)
+            np.testing.assert_array_equal(out[: outputs // 2] & 65535, clipped[0::2])
+            np.testing.assert_array_equal(out[: outputs // 2] >> 16, clipped[1::2])
+
+
+def test_flips_are_those_of_numpy() -> None:
+    rng = np.random.default_rng(5)
+    seen = set()
+    for height, width in ((40, 64), (41, 64), (40, 3), (2, 200), (300, 90), (64, 64)):
+        tile = rng.integers(0, 256, (height, width, 3)).astype(np.uint8)
+        for axis in (0, 1):  # colours that are smooth at odd rows or columns
+            smooth = tile.astype(np.int64).swapaxes(0, 1) if axis else tile.astype(np.int64)
+            smooth[1:-1:2] = (smooth[:-2:2] + smooth[2::2][: len(smooth[1:-1:2])]) // 2
+            turned = smooth.swapaxes(0, 1) if axis else smooth
+            for each in (turned, turned[::-1], turned[:, ::-1], tile):
+                samples = each.astype(np.uint8)
+                seen.add(pilc._flips(samples))
+                assert pilc._flips(samples, compiled=True) == pilc._flips(samples)
+    assert len(seen) > 1
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 2), (2, 1), (3, 4), (37, 20), (16, 53)])
+def test_lattices_are_those_of_numpy(height: int, width: int) -> None:
+    rng = np.random.default_rng(height)
+    values = rng.integers(0, 256, (2, 2 * height, 3 * width)).astype(np.int16)[:, ::2, ::3]
+    ours, theirs = ([lattices.lattice_of(each.astype(kind)) for each in values] for kind in (float, np.int16))
+    for one, other, expected in zip(ours, theirs, values, strict=True):
+        np.testing.assert_array_equal(one.stack, other.stack)
+        for lattice in (one, other):
+            out = np.zeros((height, width, 3), np.uint8)
+            lattice.write(out[:, :, 1])
+            np.testing.assert_array_equal(out[:, :, 1], expected)
+    for first, second in (ours, theirs):
+        out = np.zeros((height, width), np.uint8)
+        lattices.lattice_of(second.samples() - first.samples()).write(out, first)
+        np.testing.assert_array_equal(out, values[1])
 
 
 def test_what_corrections_are_fitted_to_is_that_of_numpy(plain: pilc.Lossless, quick: pilc.Lossless) -> None:

@@ -131,7 +131,8 @@ class Lattice:
         self.rows, self.columns = (height + 1) // 2, (width + 1) // 2
         shape = len(PHASES), self.rows + BEFORE + AFTER, self.columns + BEFORE + AFTER
         size = math.prod(shape)
-        self.stack: npt.NDArray[Any] = np.empty(size + SLACK, dtype)[:size].reshape(shape)
+        self.flat: npt.NDArray[Any] = np.empty(size + SLACK, dtype)[:size]
+        self.stack = self.flat.reshape(shape)
         self.padded: dict[Phase, npt.NDArray[Any]] = dict(zip(PHASES, self.stack, strict=True))
 
     def size(self, phase: Phase) -> tuple[int, int]:
@@ -176,11 +177,28 @@ class Lattice:
             out[phase.row :: 2, phase.column :: 2] = self.values(phase)
         return out
 
+    def write(self, out: Bytes, more: Lattice | None = None) -> None:
+        """The samples, and those of another lattice added, into a channel [height, width] whose they are."""
+        if self.dtype == np.int16:  # of compiled loops
+            from licodec.codecs.lattices_compiled import join
+
+            join(self.stack, (more or self).stack, more is not None, out)
+            return
+        for phase in PHASES:
+            values = self.values(phase)
+            sums = values if more is None else values + more.values(phase)
+            np.copyto(out[phase.row :: 2, phase.column :: 2], sums, casting="unsafe")
+
 
 def lattice_of(plane: npt.NDArray[Any]) -> Lattice:
     """The finest lattice of a plane [height, width] that is known."""
     height, width = plane.shape
     out = Lattice(height, width, plane.dtype)
+    if plane.dtype == np.int16:  # of compiled loops
+        from licodec.codecs.lattices_compiled import fill
+
+        fill(plane, out.stack)
+        return out
     for phase in PHASES:
         out.put(phase, plane[phase.row :: 2, phase.column :: 2])
     return out
@@ -258,15 +276,14 @@ Look = Callable[[int, Pass, Lattice, Sequence[Lattice], Bytes, Bytes], None]
 
 Fills the predictions of the samples themselves and the table of each: [h, w] both.
 """
-Passes = Generator[Request, Bytes, tuple[Bytes, ...]]
+Passes = Generator[Request, Bytes, tuple[Bytes]]
 
 
 def passes(shape: tuple[int, ...], look: Look, base_table: int, dtype: npt.DTypeLike = np.float32) -> Passes:
     """The passes of a tile [height, width, 1 or 3 planes], in their order.
 
-    A generator: it yields what it has to be told, is sent the samples, uint8 [h, w], and returns the channels
-    G, R, B, uint8 [height, width]. One loop for both directions: an encoder answers from the picture, a
-    decoder from the stream.
+    A generator: it yields what it has to be told, is sent the samples, uint8 [h, w], and returns the tile,
+    uint8. One loop for both directions: an encoder answers from the picture, a decoder from the stream.
 
     base_table: the table of differences between neighbours in a base lattice of G; R - G and B - G have the
     next ones. dtype: of the lattices that `look` sees, float32 or int16.
@@ -275,15 +292,13 @@ def passes(shape: tuple[int, ...], look: Look, base_table: int, dtype: npt.DType
     shapes = sides(height, width)
     known: list[list[Lattice]] = []
     green: npt.NDArray[Any] | None = None
-    out: list[Bytes] = []
-    for plane in range(planes):
-        out.append(np.empty((height, width), np.uint8))
+    tile = np.empty((height, width, planes), np.uint8)
+    for plane, channel in enumerate(channel_order(planes)):
         base = len(shapes) - 1
         unknown = np.zeros(shapes[base], np.uint8)
         table = np.full(shapes[base], base_table + plane, np.uint8)
         request = Request(plane, base, None, unknown, table)
         samples = yield request
-        request.samples_of(out)[:] = samples
         values = samples.astype(dtype)
         if green is None:
             green = values
@@ -303,36 +318,53 @@ def passes(shape: tuple[int, ...], look: Look, base_table: int, dtype: npt.DType
                 look(level, step, own, earlier, prediction, table)
                 request = Request(plane, level, step.target, prediction, table)
                 samples = yield request
-                request.samples_of(out)[:] = samples
                 own.put(step.target, samples, earlier[0].values(step.target) if plane else None)
             if level:
                 values = own.samples()
             mine.append(own)
+        if mine:
+            mine[-1].write(tile[:, :, channel], known[0][-1] if plane else None)
+        else:
+            tile[:, :, channel] = samples
         known.append(mine)
-    return tuple(out)
+    return (tile,)
 
 
-def requests(
-    channels: Sequence[Bytes], look: Look, base_table: int, dtype: npt.DTypeLike = np.float32
-) -> Iterator[tuple[Request, Bytes]]:
-    """What `passes` asks of a tile whose channels G, R, B are known, in its order, with the samples, a view
-    of them: for encoders, which need not put a tile together again."""
+class Known(NamedTuple):
+    """A tile whose samples are known: its channels G, R, B, and all lattices of each plane, finest first."""
+
+    channels: tuple[Bytes, ...]
+    lattices: list[list[Lattice]]
+
+    @classmethod
+    def of(cls, tile: npt.NDArray[Any], dtype: npt.DTypeLike = np.float32) -> Known:
+        """A tile [height, width, 1 or 3 channels]; dtype: float32, or int16 for compiled loops."""
+        channels = channels_of(tile)
+        green, *colours = (channel.astype(dtype) for channel in channels)
+        for values in colours:
+            values -= green
+        levels = len(sides(*green.shape)) - 1
+        out: list[list[Lattice]] = []
+        for values in (green, *colours):
+            lattices: list[Lattice] = []
+            for _ in range(levels):
+                lattices.append(lattice_of(lattices[-1].values(EE) if lattices else values))
+            out.append(lattices)
+        return cls(channels, out)
+
+
+def requests(tile: Known, look: Look, base_table: int) -> Iterator[tuple[Request, Bytes]]:
+    """What `passes` asks of a tile that is known, in its order, with the samples, a view of its channels: for
+    encoders, which need not put a tile together again."""
+    channels, lattices = tile
     shapes = sides(*channels[0].shape)
     base = len(shapes) - 1
-    known: list[list[Lattice]] = []
-    green: npt.NDArray[Any] | None = None
-    for plane, channel in enumerate(channels):
+    for plane, mine in enumerate(lattices):
         table = np.full(shapes[base], base_table + plane, np.uint8)
         request = Request(plane, base, None, np.zeros(shapes[base], np.uint8), table)
         yield request, request.samples_of(channels)
-        values = channel.astype(dtype)
-        if green is None:
-            green = values
-        else:
-            values -= green
-        mine = [lattice_of(values[:: 1 << level, :: 1 << level]) for level in range(base)]
         for level in range(base - 1, -1, -1):
-            own, earlier = mine[level], [lattices[level] for lattices in known]
+            own, earlier = mine[level], [each[level] for each in lattices[:plane]]
             for step in PASSES:
                 h, w = own.size(step.target)
                 if h * w == 0:
@@ -341,7 +373,6 @@ def requests(
                 look(level, step, own, earlier, prediction, table)
                 request = Request(plane, level, step.target, prediction, table)
                 yield request, request.samples_of(channels)
-        known.append(mine)
 
 
 NOTHING: Final = np.empty(0, np.uint8)
@@ -350,7 +381,7 @@ NOTHING: Final = np.empty(0, np.uint8)
 def walked(
     tiles: Sequence[Generator[R, S, tuple[S, ...]]], answer: Callable[[Sequence[R | None]], Sequence[S]]
 ) -> list[tuple[S, ...]]:
-    """Go through the passes of several tiles in lockstep, and return their channels.
+    """Go through the passes of several tiles in lockstep, and return what each returns.
 
     answer: gives samples for the requests of all; what it gives for None is not looked at.
     """

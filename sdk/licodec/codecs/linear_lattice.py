@@ -39,6 +39,7 @@ from licodec.codecs.lattices import (
     NOTHING,
     PASSES,
     Bytes,
+    Known,
     Lattice,
     Look,
     Pass,
@@ -46,8 +47,6 @@ from licodec.codecs.lattices import (
     Phase,
     Place,
     Request,
-    channel_order,
-    channels_of,
     passes,
     places,
     requests,
@@ -446,7 +445,7 @@ class Coder:
         return [
             [
                 (request.symbols_of(samples), request.table.reshape(-1))
-                for request, samples in requests(channels_of(tile), look, BASE_TABLE, dtype)
+                for request, samples in requests(Known.of(tile, dtype), look, BASE_TABLE)
             ]
             for tile in tiles
         ]
@@ -483,7 +482,7 @@ class Coder:
 
         done = walked(self._walks(shapes, compiled), answer)
         decoder.close()
-        return [np.stack([channels[c] for c in channel_order(len(channels))], axis=2) for channels in done]
+        return [tile for (tile,) in done]
 
 
 @cache

@@ -17,6 +17,7 @@ import importlib.util
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
@@ -36,14 +37,12 @@ from licodec.codecs.lattices import (
     NOTHING,
     PASSES,
     Bytes,
+    Known,
     Lattice,
     Look,
     Pass,
     Request,
-    channel_order,
-    channels_of,
     inputs,
-    lattice_of,
     passes,
     places,
     requests,
@@ -364,13 +363,13 @@ def streams_of(
     tiles: Sequence[Tile], looks: Sequence[Look], dtype: npt.DTypeLike = np.float32
 ) -> list[Stream]:
     """What an encoder writes of several tiles; `dtype` is of the lattices that `looks` see."""
-    return [stream_of(tile, look, dtype) for tile, look in zip(tiles, looks, strict=True)]
+    return [stream_of(Known.of(tile, dtype), look) for tile, look in zip(tiles, looks, strict=True)]
 
 
-def stream_of(tile: Tile, look: Look, dtype: npt.DTypeLike) -> Stream:
+def stream_of(tile: Known, look: Look) -> Stream:
     """What an encoder writes of a tile."""
     stream = []
-    for request, samples in requests(channels_of(tile), look, BASE_TABLE, dtype):
+    for request, samples in requests(tile, look, BASE_TABLE):
         name = None if request.phase is None else NAMES[request.phase]
         group = None if name is None else (min(request.level, 1), request.plane, name)
         stream.append(Stage(group, request.symbols_of(samples), request.table.reshape(-1)))
@@ -390,7 +389,8 @@ COST_UNIT: Final = 256
 class Costs:
     """What symbols cost under a set of tables, in 1/256 bit.
 
-    of_tables: [tables, 256]. of_offsets: [4 x 48 x 256, 7], of a symbol at a scale and a quarter, by offset.
+    of_tables: [tables, 256]. of_offsets: int16 [4 x 48 x 256, 7], of a symbol at a scale and a quarter, by
+    offset.
     """
 
     def __init__(self, tables: LaneTables) -> None:
@@ -404,19 +404,33 @@ class Costs:
             self.of_tables[tables_by_activity(np.arange(SCALES, dtype=np.uint8), offset)].reshape(-1)
             for offset in range(-OFFSET_MAX, OFFSET_MAX + 1)
         ]
-        self.of_offsets = np.stack(by_scale, axis=1)
+        self.of_offsets = np.stack(by_scale, axis=1).astype(np.int16)
 
 
-def offset_of(stage: Sequence[Stage], costs: Costs) -> int:
+def offset_of(stage: Sequence[Stage], costs: Costs, *, compiled: bool = False) -> int:
     """By how many scales the stages of a group, whose tables are 4 scale + quarter, are coded best. Judged on
     a part of long ones."""
     step = max(1, sum(symbols.size for _, symbols, _ in stage) // FITTED)
-    places = np.concatenate(
-        [scales[::step].astype(np.intp) << 8 | symbols[::step] for _, symbols, scales in stage]
-    )
-    totals = costs.of_offsets.take(places, axis=0).sum(axis=0)
+    parts = [(scales[::step], symbols[::step]) for _, symbols, scales in stage]
+    if compiled:
+        from licodec.codecs.lossless_compiled import totals_of
+
+        totals = sum(totals_of(*part, costs.of_offsets) for part in parts)
+    else:
+        places = np.concatenate([scales.astype(np.intp) << 8 | symbols for scales, symbols in parts])
+        totals = costs.of_offsets.take(places, axis=0).sum(axis=0)
     best = int(totals.argmin())
     return best - OFFSET_MAX if totals[best] < totals[OFFSET_MAX] else 0
+
+
+def renamed(tables: Bytes, names: Bytes, *, compiled: bool = False) -> Bytes:
+    """names[tables]."""
+    if compiled:
+        from licodec.codecs.lossless_compiled import renamed as renamed_at_once
+
+        out: Bytes = renamed_at_once(tables, names)
+        return out
+    return names.take(tables)
 
 
 def rows_to_fit(height: int, width: int) -> list[slice]:
@@ -647,7 +661,7 @@ class Lossless:
         best = [(int(mode), 0, body) for mode, body in drawn]
         rest = [i for i, (mode, _) in enumerate(drawn) if mode != screen_content.Mode.CONSTANT]
         with one_at_a_time(), timer("flips"):
-            judged = {i: _flips(group[i]) for i in rest}
+            judged = {i: _flips(group[i], compiled=self.compiled) for i in rest}
         coders = {
             LATTICE: lambda tiles: self.encode_lattices(tiles, timer),
             LATTICE0: lambda tiles: linear_lattice.encode_many(tiles, compiled=self.compiled),
@@ -683,21 +697,27 @@ class Lossless:
     def streams(self, tiles: Sequence[Tile], timer: Timer = NO_TIMER) -> list[tuple[Adaptation, Stream]]:
         """What suits each tile, and what its lanes hold."""
         scratch = Scratch()
-        with timer("corrections"):
-            corrections = [self._corrections(tile, scratch) for tile in tiles]
-        with timer("networks"):
-            scales_of = dict.fromkeys(groups(3), scales_by_activity(self.scales))
-            looks = [self.look(scales_of, Adaptation({}, each), scratch) for each in corrections]
-            streams = streams_of(tiles, looks, self.dtype)
-        with one_at_a_time(), timer("offsets"):
-            return [self._adapted(*each) for each in zip(corrections, streams, strict=True)]
+        scales_of = dict.fromkeys(groups(3), scales_by_activity(self.scales))
+        found: list[tuple[dict[Group, Correction], Stream]] = []
+        for each in tiles:
+            with timer("corrections"):
+                tile = Known.of(each, self.dtype)
+                corrections = self._corrections(tile.lattices, scratch)
+            with timer("networks"):
+                look = self.look(scales_of, Adaptation({}, corrections), scratch)
+                found.append((corrections, stream_of(tile, look)))
+        with nullcontext() if self.compiled else one_at_a_time(), timer("offsets"):
+            return [self._adapted(*each) for each in found]
 
-    def _corrections(self, tile: Tile, scratch: Scratch) -> dict[Group, Correction]:
-        """Of the finest lattices of R - G and B - G: for G they gain nothing."""
-        if tile.shape[2] == 1 or tile.shape[0] * tile.shape[1] < 2 * FITTED:
+    def _corrections(
+        self, lattices: Sequence[Sequence[Lattice]], scratch: Scratch
+    ) -> dict[Group, Correction]:
+        """Of R - G and B - G, in their finest lattices; for G they gain nothing. lattices: of each plane."""
+        if len(lattices) == 1 or not lattices[0]:
             return {}
-        green, red, blue = (channel.astype(self.dtype) for channel in channels_of(tile))
-        planes = [lattice_of(plane) for plane in (green, red - green, blue - green)]
+        planes = [of_plane[0] for of_plane in lattices]
+        if planes[0].height * planes[0].width < 2 * FITTED:
+            return {}
         look = self.look({}, Adaptation(), scratch)
         out = {}
         for plane in (1, 2):
@@ -717,12 +737,13 @@ class Lossless:
         for stage in stream:
             if stage.group is not None:
                 of_group.setdefault(stage.group, []).append(stage)
-        offsets = {group: offset_of(stages, self.costs) for group, stages in of_group.items()}
+        how = self.compiled
+        offsets = {group: offset_of(each, self.costs, compiled=how) for group, each in of_group.items()}
         out = [
-            stage
-            if stage.group is None
-            else stage._replace(tables=self._tables_of_scale[offsets[stage.group]].take(stage.tables))
-            for stage in stream
+            Stage(group, symbols, renamed(tables, self._tables_of_scale[offsets[group]], compiled=how))
+            if group is not None
+            else Stage(group, symbols, tables)
+            for group, symbols, tables in stream
         ]
         return Adaptation(offsets, corrections), out
 
@@ -816,7 +837,7 @@ class Lossless:
         with timer("networks"):
             done = walked(walks, answer)
         decoder.close()
-        return [np.stack([channels[c] for c in channel_order(len(channels))], axis=2) for channels in done]
+        return [tile for (tile,) in done]
 
     def encode_threeway(self, group: Sequence[Tile]) -> list[bytes]:
         """Bodies of tiles in mode 6; WeightsError where the weights have no such system."""
@@ -861,7 +882,7 @@ def _flipped(tile: Tile, flips: int) -> Tile:
     return tile[:: -1 if flips & 1 else 1, :: -1 if flips & 2 else 1]
 
 
-def _flips(tile: Tile) -> int:
+def _flips(tile: Tile, *, compiled: bool = False) -> int:
     """Which flips make the samples between lattices smoothest. A side of even length changes its phase so.
 
     Colour that was once stored at half its resolution is smooth at every second sample: photographs on CD,
@@ -871,12 +892,17 @@ def _flips(tile: Tile) -> int:
         return 0
     part = [max(1, side // SEEN_LINES) for side in tile.shape[:2]]
     colours = (tile[:, :: part[1]], tile[:: part[0]].transpose(1, 0, 2))
-    return sum(1 << axis for axis, lines in enumerate(colours) if _even_ones_are_smoother(lines))
+    return sum(1 << axis for axis, lines in enumerate(colours) if _even_ones_are_smoother(lines, compiled))
 
 
-def _even_ones_are_smoother(samples: Tile) -> bool:
+def _even_ones_are_smoother(samples: Tile, compiled: bool) -> bool:
     if len(samples) % 2 or len(samples) < 4:
         return False
+    if compiled:
+        from licodec.codecs.lossless_compiled import bends_of
+
+        even, odd = bends_of(samples)
+        return bool(even < 0.98 * odd)
     lines = samples[:, :, ::2].astype(np.int16) - samples[:, :, 1:2]
     bends = np.abs(2 * lines[1:-1] - lines[:-2] - lines[2:]).sum(axis=(1, 2), dtype=np.int64)
     odd, even = int(bends[::2].sum()), int(bends[1::2].sum())  # bends[0] is line 1's

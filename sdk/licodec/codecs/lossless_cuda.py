@@ -29,7 +29,7 @@ import triton
 from lic_format.errors import FormatError, LicWarning, UnsupportedError, UsageTypeError, UsageValueError
 from licodec.codecs import lossless_kernels as kernels
 from licodec.codecs.contract import Timer
-from licodec.codecs.lattices import BASE, EE, PASSES, Bytes, Lattice, Pass, inputs, places, sides
+from licodec.codecs.lattices import BASE, EE, PASSES, Bytes, Known, Lattice, Pass, inputs, places, sides
 from licodec.codecs.lossless import (
     BASE_TABLE,
     FITTED,
@@ -790,7 +790,7 @@ class LosslessOnDevice(Lossless):
         """See `Lossless`."""
         scratch = Scratch()
         with timer("corrections"):
-            corrections = [self._corrections(tile, scratch) for tile in group]
+            corrections = [self._corrections(Known.of(tile).lattices, scratch) for tile in group]
         bodies = [b""] * len(group)
         with timer("device"):
             for members in _by_shape([tile.shape for tile in group]).values():

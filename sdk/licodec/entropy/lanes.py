@@ -221,7 +221,7 @@ def encode_many(
 
 
 def _encode_compiled(stages: Sequence[Stage], tables: LaneTables, lanes: int) -> bytes:
-    from .lanes_compiled import encode_stages
+    from .lanes_compiled import RECIPROCALS, encode_stages
 
     for symbols, index in stages:
         _check_stage(symbols, index, tables)
@@ -229,8 +229,8 @@ def _encode_compiled(stages: Sequence[Stage], tables: LaneTables, lanes: int) ->
     index = np.concatenate([_NO_SYMBOLS, *(index for _, index in stages)])
     ends = np.cumsum([symbols.size for symbols, _ in stages], dtype=np.int64)
     states = np.full(lanes, STATE_MIN, np.uint32)
-    words, escapes = np.empty(symbols.size, np.uint16), np.empty(symbols.size, np.uint8)
-    drawn, escaped = encode_stages(symbols, index, ends, tables._codes, states, words, escapes)
+    words, escapes = np.empty(symbols.size + 1, np.uint16), np.empty(symbols.size, np.uint8)
+    drawn, escaped = encode_stages(symbols, index, ends, tables._codes, RECIPROCALS, states, words, escapes)
     raw = escapes[escapes.size - escaped :].tobytes()
     return _body(lanes, raw, states, words[words.size - drawn :])
 
