@@ -101,7 +101,8 @@ def test_encoders_learn_by_turns_and_nothing_else_moves(
         seed=1,
     )
     rows = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
-    start, *ends = [row for row in rows if "way" in row]
+    start, *found = [row for row in rows if "way" in row]
+    ends = found[-2:]
     assert [row["way"] for row in ends] == ["as-it-is", "deformable"]
     for row in ends:
         assert row["steps"] > 0
@@ -111,8 +112,16 @@ def test_encoders_learn_by_turns_and_nothing_else_moves(
     model = deformable.Contender("deformable", fresh, 1, 3e-3)
     assert model.validate(held)["objective"] == start["objective"]
     before = {name: value.clone() for name, value in model.model.state_dict().items()}
-    model.step(crops, 0.0)
+    model.step(crops)
     after = model.model.state_dict()
     moved = {name for name, value in after.items() if not torch.equal(value, before[name])}
     assert moved and all(name.startswith(deformable.ENCODER) for name in moved)
     assert np.isfinite([float(value.double().abs().max()) for value in after.values()]).all()
+
+
+def test_the_change_of_rate_is_taken_at_equal_psnr() -> None:
+    start = {"bpp": [0.1, 0.2, 0.4], "psnr": [30.0, 33.0, 36.0]}
+    along = {"bpp": [0.2, 0.4, 0.8], "psnr": [33.0, 36.0, 39.0]}
+    fewer = {"bpp": [0.09, 0.18, 0.36], "psnr": start["psnr"]}
+    assert deformable.rate_change(along, start) == pytest.approx([0, 0, 0], abs=1e-3)
+    assert deformable.rate_change(fewer, start) == pytest.approx([-10, -10, -10], abs=1e-3)

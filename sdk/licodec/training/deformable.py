@@ -4,7 +4,9 @@
 
 The encoder of trained weights goes on learning, once as it is and once with a block more; all that decodes
 stands still. The ways take turns on one processor core, see the same batches, and each ends when it has used
-its minutes of processor time, so that a busy machine is as busy for both.
+its minutes of processor time, so that a busy machine is as busy for both. The learning rate stays, and what
+counts are averages over the last steps, validated after 1/8, 1/4, 1/2 and all of the time: a run that is cut
+off tells something too.
 
 After J. Dai et al., "Deformable Convolutional Networks" (arXiv 1703.06211), and for the factors of samples
 X. Zhu et al., "Deformable ConvNets v2" (arXiv 1811.11168). What is ours: samples in groups of channels as
@@ -17,8 +19,7 @@ import argparse
 import copy
 import functools
 import json
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from licodec.training.export import TAG_FILE, restore
 from licodec.training.loop import VALIDATION_RATES, parameter_groups, take_half, validation_pictures
 from licodec.training.objective import TrainingModel, rate_lambda
 from licodec.training.soap import Soap
-from licodec.training.turns import by_turns
+from licodec.training.turns import Spent, by_turns
 
 SAMPLES, GROUPS = 4, 4
 """Samples a position takes, and groups of channels that take them in places of their own."""
@@ -46,6 +47,10 @@ START = ((-2, -2), (-2, 2), (2, -2), (2, 2))
 ENCODER = ("analysis.", "refinement.", "hyper_analysis.")
 BATCH, SIDE = 6, 208
 WARM_STEPS = 50
+VALIDATED = (1 / 8, 1 / 4, 1 / 2, 1)
+"""Shares of the time after which the ways are compared."""
+AVERAGED = 0.2
+"""Share of the steps, the last ones, that the average is about."""
 
 
 def bilinear(x: Tensor, rows: Tensor, columns: Tensor, factor: Tensor) -> Tensor:
@@ -152,6 +157,7 @@ class Contender:
     def __init__(self, name: str, start: TrainingModel, seed: int, learning_rate: float) -> None:
         self.name, self.learning_rate = name, learning_rate
         self.model = copy.deepcopy(start)
+        self.steps = 0
         torch.manual_seed(seed)
         for make in WAYS[name]:
             block = make(self.model.preset.eighth)
@@ -163,25 +169,40 @@ class Contender:
             group["params"] = [p for p in group["params"] if p.requires_grad]
         self.optimiser = Soap([group for group in groups if group["params"]], lr=learning_rate)
         self.learning = [p for group in self.optimiser.param_groups for p in group["params"]]
+        self.average = copy.deepcopy(self.model).requires_grad_(False)
         self.rng = np.random.default_rng(seed)
-        self.steps = 0
 
-    def step(self, crops: Crops, progress: float) -> None:
+    def step(self, crops: Crops, progress: float = 0.0) -> None:
+        """One step, the same at any progress."""
+        self.learn(*self.drawn(crops))
+
+    def drawn(self, crops: Crops) -> tuple[Pixels, Tensor]:
+        """A batch of its own, and the rates of its pictures."""
         spread = (self.rng.permutation(BATCH) + self.rng.random(BATCH)) / BATCH
         rate = (256 * spread).astype(np.int64)
         pixels = crops.draw(self.rng, SIDE, take_half(self.rng, rate), DRAWN_SHARE)
-        at = torch.from_numpy(rate)
-        bits, error = objective(self.model, to_input(pixels, "cpu"), at)
-        weight = rate_lambda(at)
+        return pixels, torch.from_numpy(rate)
+
+    def gradient(self, pixels: Pixels, rate: Tensor) -> None:
+        bits, error = objective(self.model, to_input(pixels, "cpu"), rate)
+        weight = rate_lambda(rate)
         loss = ((bits + weight * error) * (0.016 / weight).sqrt()).mean()
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+
+    def learn(self, pixels: Pixels, rate: Tensor) -> None:
+        self.gradient(pixels, rate)
         torch.nn.utils.clip_grad_norm_(self.learning, 1.0)
-        now = 1e-5 + (self.learning_rate - 1e-5) * 0.5 * (1 + math.cos(math.pi * progress))
-        for group in self.optimiser.param_groups:
-            group["lr"] = min(1.0, (self.steps + 1) / WARM_STEPS) * now * group["factor"]
-        self.optimiser.step()
         self.steps += 1
+        for group in self.optimiser.param_groups:
+            group["lr"] = min(1.0, self.steps / WARM_STEPS) * self.learning_rate * group["factor"]
+        self.optimiser.step()
+        with torch.no_grad():
+            learnt, averaged = (
+                [p for name, p in model.named_parameters() if name.startswith(ENCODER)]
+                for model in (self.model, self.average)
+            )
+            torch._foreach_lerp_(averaged, learnt, 1 / (1 + AVERAGED * self.steps))
 
     @torch.no_grad()
     def validate(self, held: Sequence[Pixels]) -> dict[str, list[float]]:
@@ -189,12 +210,20 @@ class Contender:
         found: dict[str, list[float]] = {"bpp": [], "psnr": [], "objective": []}
         for value in VALIDATION_RATES:
             rate = torch.tensor([value])
-            rows = [objective(self.model, to_input(x[None], "cpu"), rate) for x in held]
+            rows = [objective(self.average, to_input(x[None], "cpu"), rate) for x in held]
             bits, error = (np.array([float(row[part]) for row in rows]) for part in (0, 1))
             found["bpp"].append(round(float(bits.mean()), 6))
             found["psnr"].append(round(float(np.mean(10 * np.log10(255**2 / error))), 4))
             found["objective"].append(round(float((bits + float(rate_lambda(rate)) * error).mean()), 6))
         return found
+
+
+def rate_change(row: Mapping[str, Sequence[float]], start: Mapping[str, Sequence[float]]) -> list[float]:
+    """Bits at equal PSNR against the start, in percent at each rate, by the local slope of its curve; both as
+    `Contender.validate` has them."""
+    bits, psnr = np.log(start["bpp"]), np.array(start["psnr"])
+    change = np.log(row["bpp"]) - bits - (np.array(row["psnr"]) - psnr) * np.gradient(bits, psnr)
+    return [round(100 * float(value), 3) for value in np.expm1(change)]
 
 
 def compare(
@@ -217,18 +246,27 @@ def compare(
             stream.write(json.dumps(row) + "\n")
 
     log({"minutes": minutes, "learning_rate": learning_rate, "seed": seed})
-    log({"way": "start", "rates": VALIDATION_RATES, **contenders[0].validate(held)})
-    spent = by_turns(
-        {each.name: functools.partial(each.step, crops) for each in contenders},
-        60 * minutes,
-        told=lambda spent: log(
-            {name: [had.steps, round(had.seconds / 60, 2)] for name, had in spent.items()}
-        ),
-    )
-    for each in contenders:
-        state = {name: x for name, x in each.model.state_dict().items() if name.startswith(ENCODER)}
-        torch.save(state, out / f"{each.name}.pt")
-        log({"way": each.name, "steps": spent[each.name].steps, **each.validate(held)})
+    before = contenders[0].validate(held)
+    log({"way": "start", "rates": VALIDATION_RATES, **before})
+    due = [60 * minutes * share for share in VALIDATED]
+
+    def told(spent: Mapping[str, Spent]) -> None:
+        log({name: [had.steps, round(had.seconds)] for name, had in spent.items()})
+        least = min(had.seconds for had in spent.values())
+        if not any(at <= least for at in due):
+            return
+        due[:] = [at for at in due if at > least]
+        for each in contenders:
+            state = {n: x for n, x in each.average.state_dict().items() if n.startswith(ENCODER)}
+            torch.save(state, out / f"{each.name}.pt")
+            facts = {"way": each.name, "steps": each.steps, "seconds": round(spent[each.name].seconds)}
+            now = each.validate(held)
+            log({**facts, **now, "rate_change": rate_change(now, before)})
+
+    for each in contenders:  # what is compiled is compiled before anybody's time counts
+        each.gradient(*each.drawn(crops))
+    steps = {each.name: functools.partial(each.step, crops) for each in contenders}
+    by_turns(steps, 60 * minutes, told=told)
 
 
 def main() -> None:
@@ -240,7 +278,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--minutes", type=float, default=20.0, help="of processor time, for each way")
     parser.add_argument("--ways", nargs="+", choices=tuple(WAYS), default=["as-it-is", "deformable"])
-    parser.add_argument("--learning-rate", type=float, default=4e-4)
+    parser.add_argument("--learning-rate", type=float, default=2e-4)
     parser.add_argument("--cache", type=Path, default=Path("checkpoints/cache"))
     parser.add_argument("--seed", type=int, default=7)
     wish = parser.parse_args()
@@ -250,7 +288,7 @@ def main() -> None:
     compare(
         start,
         Crops.load(wish.data, wish.cache),
-        validation_pictures(read_crops(wish.data, "val.jsonl")[::4]),
+        validation_pictures(read_crops(wish.data, "val.jsonl")[::8]),
         wish.run,
         ways=wish.ways,
         minutes=wish.minutes,
