@@ -45,12 +45,13 @@ def test_passes_that_share_nets_are_passes_with_equal_nets(
                 parameter.uniform_(-0.2, 0.2)
         for step in apart.preset.passes:
             last = apart.preset.depths[step.group]
-            ours, theirs = (net.means.heads for net in (shared, apart))
-            head, other = theirs[f"{step.group}_{step.number}"], ours[f"{step.group}_{last}"]
-            assert isinstance(head, torch.nn.Sequential) and isinstance(other, torch.nn.Sequential)
-            head[0].weight.copy_(other[0].weight[:, : head[0].in_channels])
-            head[0].bias.copy_(other[0].bias)
-            head[2].load_state_dict(other[2].state_dict())
+            ours, theirs = shared.means.heads, apart.means.heads
+            first, _, end = theirs[f"{step.group}_{step.number}"].children()
+            whole, _, shared_end = ours[f"{step.group}_{last}"].children()
+            assert isinstance(first, cb.Conv) and isinstance(whole, cb.Conv)
+            first.weight.copy_(whole.weight[:, : first.in_channels])
+            first.bias.copy_(whole.bias)
+            end.load_state_dict(shared_end.state_dict())
             for part in ("0", "1"):
                 name = f"scale.{step.group}.{step.number}.{part}"
                 twin, of = apart.twin(name), shared.twin(name)

@@ -23,7 +23,7 @@ def by_grid_sample(x: Tensor, rows: Tensor, columns: Tensor, factor: Tensor) -> 
     c, h, w = x.shape[1:]
     groups, samples = rows.shape[3:]
     out = []
-    for g, part in enumerate(x.split(c // groups, 1)):
+    for g, part in enumerate(torch.split(x, c // groups, 1)):
         total = torch.zeros_like(part)
         for k in range(samples):
             at = torch.stack([columns[:, :, :, g, k] * 2 / (w - 1), rows[:, :, :, g, k] * 2 / (h - 1)], 3) - 1

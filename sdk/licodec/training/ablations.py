@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -95,9 +96,9 @@ class SharedModel(TrainingModel):
             if step.number:
                 heads[name], taps[name] = heads[last], taps[last]
                 continue
-            first, between, end = heads[last].children()
-            assert isinstance(first, cb.Conv) and isinstance(heads[name], nn.Sequential)
-            heads[name] = nn.Sequential(FewerInputs(first, heads[name][0].in_channels), between, end)
+            own, (first, between, end) = next(heads[name].children()), heads[last].children()
+            assert isinstance(first, cb.Conv) and isinstance(own, cb.Conv)
+            heads[name] = nn.Sequential(FewerInputs(first, own.in_channels), between, end)
         for name in [name for name in self.twins if self._own(name.replace("_", ".")) != name]:
             del self.twins[name]
 
@@ -248,7 +249,7 @@ def learn(
     row = {"minutes": minutes, "learning_rate": learning_rate, "pictures": len(data.rate), "seed": seed}
     log(out, {**row, "rates": VALIDATION_RATES})
     spent = by_turns(
-        {name: lambda progress, each=each: each.step(data, progress) for name, each in learners.items()},
+        {name: functools.partial(each.step, data) for name, each in learners.items()},
         60 * minutes,
         told=lambda spent: log(out, {name: [had.steps, round(had.seconds)] for name, had in spent.items()}),
     )

@@ -198,11 +198,11 @@ class Contender:
             group["lr"] = min(1.0, self.steps / WARM_STEPS) * self.learning_rate * group["factor"]
         self.optimiser.step()
         with torch.no_grad():
-            learnt, averaged = (
-                [p for name, p in model.named_parameters() if name.startswith(ENCODER)]
-                for model in (self.model, self.average)
-            )
-            torch._foreach_lerp_(averaged, learnt, 1 / (1 + AVERAGED * self.steps))
+            for (name, learnt), averaged in zip(
+                self.model.named_parameters(), self.average.parameters(), strict=True
+            ):
+                if name.startswith(ENCODER):
+                    averaged.lerp_(learnt, 1 / (1 + AVERAGED * self.steps))
 
     @torch.no_grad()
     def validate(self, held: Sequence[Pixels]) -> dict[str, list[float]]:
@@ -222,7 +222,9 @@ def rate_change(row: Mapping[str, Sequence[float]], start: Mapping[str, Sequence
     """Bits at equal PSNR against the start, in percent at each rate, by the local slope of its curve; both as
     `Contender.validate` has them."""
     bits, psnr = np.log(start["bpp"]), np.array(start["psnr"])
-    change = np.log(row["bpp"]) - bits - (np.array(row["psnr"]) - psnr) * np.gradient(bits, psnr)
+    with np.errstate(divide="ignore", invalid="ignore"):  # where rates don't differ there is no slope
+        slope = np.gradient(bits, psnr)
+        change = np.log(row["bpp"]) - bits - (np.array(row["psnr"]) - psnr) * slope
     return [round(100 * float(value), 3) for value in np.expm1(change)]
 
 
