@@ -60,7 +60,7 @@ from licodec.training.soap import Soap
 
 BATCH, SIDE = 8, 240
 WARM_STEPS = 100
-LOG_MINUTES = 5.0
+LOG_MINUTES = 2.5
 MEASURED, MEASURED_SIDE = 24, 256
 """Crops on which export chooses table families, every second of them at half size."""
 PASSES = 3
@@ -274,13 +274,15 @@ class SerialTrainer:
         return found
 
     def train(self, data: Kept, out: Path, *, minutes: float, learning_rate: float, seed: int) -> None:
-        """Train until the minutes are used up; writes OUT/last.pt and OUT/log.jsonl."""
+        """Train until the minutes of processor time, a thread's, are used up; writes OUT/last.pt and
+        OUT/log.jsonl."""
         rng = np.random.default_rng(seed)
         model, optimiser = self.model, Soap(parameter_groups(self.model), lr=learning_rate)
         parameters = [p for group in optimiser.param_groups for p in group["params"]]
         order, step, losses = np.empty(0, np.int64), 0, [0.0]
-        began = logged = time.monotonic()
-        while (progress := (time.monotonic() - began) / (60 * minutes)) < 1:
+        whole = 60 * minutes * torch.get_num_threads()
+        began = logged = time.process_time()
+        while (progress := (time.process_time() - began) / whole) < 1:
             if len(order) < BATCH:
                 order = rng.permutation(len(data.rate))
             chosen, order = torch.from_numpy(order[:BATCH]), order[BATCH:]
@@ -300,9 +302,9 @@ class SerialTrainer:
             optimiser.step()
             losses.append(float(loss.detach()))
             step += 1
-            if time.monotonic() - logged > 60 * LOG_MINUTES:
-                logged = time.monotonic()
-                self.log(out, step, (logged - began) / 60, losses)
+            if time.process_time() - logged > 60 * LOG_MINUTES:
+                logged = time.process_time()
+                self.log(out, step, minutes * (logged - began) / whole, losses)
                 losses = []
         self.log(out, step, minutes, losses)
 
@@ -401,7 +403,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, help="for export: the folder .../fhic/TAG")
-    parser.add_argument("--minutes", type=float, default=40.0)
+    parser.add_argument("--minutes", type=float, default=40.0, help="of processor time")
     parser.add_argument("--learning-rate", type=float, default=6e-4)
     parser.add_argument("--pictures", type=int, default=2400, help="crops of 240 x 240 to learn from")
     parser.add_argument("--resume", action="store_true", help="go on from RUN/last.pt, the schedule anew")

@@ -1,0 +1,127 @@
+"""Deformable blocks: what they sample, that they start as nothing, and that they learn where to look."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from licodec.training import deformable
+from licodec.training.data import Crops
+from licodec.training.deformable import DeformableBlock, bilinear
+from tests.codecs.fixtures import pixels
+from tests.codecs.tiny import without_serial
+
+
+def by_grid_sample(x: Tensor, rows: Tensor, columns: Tensor, factor: Tensor) -> Tensor:
+    """The same with torch's own sampler, a sample and a group at a time."""
+    c, h, w = x.shape[1:]
+    groups, samples = rows.shape[3:]
+    out = []
+    for g, part in enumerate(torch.split(x, c // groups, 1)):
+        total = torch.zeros_like(part)
+        for k in range(samples):
+            at = torch.stack([columns[:, :, :, g, k] * 2 / (w - 1), rows[:, :, :, g, k] * 2 / (h - 1)], 3) - 1
+            found = F.grid_sample(part, at, padding_mode="border", align_corners=True)
+            total = total + found * factor[:, None, :, :, g, k]
+        out.append(total)
+    return torch.cat(out, 1)
+
+
+def test_samples_and_their_gradients_are_those_of_grid_sample() -> None:
+    torch.manual_seed(1)
+    x = torch.randn(2, 6, 5, 7, dtype=torch.double, requires_grad=True)
+    rows, columns, factor = (
+        (torch.randn(2, 5, 7, 3, 2, dtype=torch.double) * 4 + middle).requires_grad_() for middle in (2, 3, 0)
+    )
+    inputs = (x, rows, columns, factor)
+    weight = torch.randn(2, 6, 5, 7, dtype=torch.double)
+    found, expected = bilinear(*inputs), by_grid_sample(*inputs)
+    assert torch.allclose(found, expected)
+    for ours, theirs in zip(
+        torch.autograd.grad((found * weight).sum(), inputs),
+        torch.autograd.grad((expected * weight).sum(), inputs),
+        strict=True,
+    ):
+        assert theirs.abs().max() > 0.1
+        assert torch.allclose(ours, theirs)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5), (4, 1)])
+def test_a_map_of_one_row_or_column_is_sampled_too(size: tuple[int, int]) -> None:
+    h, w = size
+    rows = torch.full((1, h, w, 1, 1), 2.5)
+    found = bilinear(torch.full((1, 4, h, w), 3.0), rows, rows, torch.ones_like(rows))
+    assert torch.allclose(found, torch.tensor(3.0))
+
+
+def test_a_block_starts_as_nothing_and_learns_where_to_look() -> None:
+    """What stands three columns further right can only be had by moving samples there."""
+    torch.manual_seed(2)
+    block = DeformableBlock(8)
+    x, rate = torch.randn(2, 8, 10, 10), torch.tensor([10, 200])
+    assert torch.equal(block(x, rate), x)
+    x = F.avg_pool2d(F.pad(x, (2, 2, 2, 2), "replicate"), 5, 1)
+    wanted = x.roll(-3, 3)
+    inside = slice(2, -4)
+    optimiser = torch.optim.Adam(block.parameters(), lr=0.03)
+    losses = []
+    for _ in range(60):
+        loss = F.mse_loss(block(x, rate)[..., inside], wanted[..., inside])
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        losses.append(float(loss.detach()))
+    moved = block.place(block.around(x)).detach()
+    assert moved[:, : 2 * deformable.GROUPS * deformable.SAMPLES].abs().max() > 0.5
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_encoders_learn_by_turns_and_nothing_else_moves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deformable, "SIDE", 64)
+    base, _ = without_serial(tmp_path)
+    crops = Crops([pixels(64, 64, seed=k) for k in range(3)], [pixels(64, 64, seed=9)])
+    held = [pixels(64, 64, seed=20)]
+    fresh = deformable.trained_model(base)
+    deformable.compare(
+        fresh,
+        crops,
+        held,
+        tmp_path / "run",
+        ways=["as-it-is", "deformable"],
+        minutes=0.002,
+        learning_rate=3e-3,
+        seed=1,
+    )
+    rows = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    start, *found = [row for row in rows if "way" in row]
+    ends = found[-2:]
+    assert [row["way"] for row in ends] == ["as-it-is", "deformable"]
+    for row in ends:
+        assert row["steps"] > 0
+        assert row["objective"] != start["objective"]
+        state = torch.load(tmp_path / "run" / f"{row['way']}.pt", weights_only=True)
+        assert all(name.startswith(deformable.ENCODER) for name in state)
+    model = deformable.Contender("deformable", fresh, 1, 3e-3)
+    assert model.validate(held)["objective"] == start["objective"]
+    before = {name: value.clone() for name, value in model.model.state_dict().items()}
+    model.step(crops)
+    after = model.model.state_dict()
+    moved = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    assert moved and all(name.startswith(deformable.ENCODER) for name in moved)
+    assert np.isfinite([float(value.double().abs().max()) for value in after.values()]).all()
+
+
+def test_the_change_of_rate_is_taken_at_equal_psnr() -> None:
+    start = {"bpp": [0.1, 0.2, 0.4], "psnr": [30.0, 33.0, 36.0]}
+    along = {"bpp": [0.2, 0.4, 0.8], "psnr": [33.0, 36.0, 39.0]}
+    fewer = {"bpp": [0.09, 0.18, 0.36], "psnr": start["psnr"]}
+    assert deformable.rate_change(along, start) == pytest.approx([0, 0, 0], abs=1e-3)
+    assert deformable.rate_change(fewer, start) == pytest.approx([-10, -10, -10], abs=1e-3)
