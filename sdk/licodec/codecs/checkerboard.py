@@ -1727,14 +1727,15 @@ class _Tensors:
         """A float net with its weights, in channels_last memory, without gradients."""
         with torch.device("meta"):
             net = kind(preset)
-        state = {}
-        for name, expected in net.state_dict().items():
-            tensor = self.floats(prefix + name, tuple(expected.shape))
-            if tensor.ndim == 4:
-                tensor = tensor.contiguous(memory_format=torch.channels_last)
-            state[name] = tensor
-        net.load_state_dict(state, assign=True)
-        return net.requires_grad_(False).eval()
+        for path, part in net.named_modules(prefix=prefix.rstrip(".")):
+            part.training = False
+            for name, expected in [*part.named_parameters(path, False), *part.named_buffers(path, False)]:
+                tensor = self.floats(name, tuple(expected.shape))
+                if tensor.ndim == 4:
+                    tensor = tensor.contiguous(memory_format=torch.channels_last)
+                own = isinstance(expected, nn.Parameter)
+                setattr(part, name.rpartition(".")[2], nn.Parameter(tensor, False) if own else tensor)
+        return net
 
 
 def _mixed(net: NetT, fast: torch.dtype) -> NetT:
