@@ -146,8 +146,8 @@ class _Prepared:
     """A layer's constants in the dtype of one path."""
 
     weight: Tensor
-    """A matrix [k k in, out] where the path multiplies matrices, else [out, in, k, k]. Of floats the matrix is a
-    view by columns: products take it as it is."""
+    """A matrix [k k in, out] where the path multiplies matrices, else [out, in, k, k]. Of floats the matrix
+    lies by columns, as layers are stored: products take it as it is."""
     scale: Tensor
     offsets: dict[int, Tensor] = field(default_factory=dict)
 
