@@ -884,7 +884,8 @@ class Checkerboard:
         return FHIC_ORDERS if self._serial is not None else FHIC_ORDERS[:2]
 
     def _net(self, prefix: str, kind: Callable[[Preset], NetT]) -> NetT:
-        return _mixed(self._tensors.module(prefix, kind, self.preset), self.precision).to(self.device)
+        net = _mixed(self._tensors.module(prefix, kind, self.preset), self.precision)
+        return net if self.device == "cpu" else net.to(self.device)
 
     @functools.cached_property
     def analysis(self) -> Analysis:
