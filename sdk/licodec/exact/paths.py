@@ -301,7 +301,7 @@ class ExactNet:
         if selected is None:
             weight = layer.weight.to(self.device)
             selected = _Selected(
-                _matrix(near.select(weight), path),
+                near.select(weight).t().to(_DTYPES[path]).contiguous(),
                 by_position(weight).double().contiguous(),
             )
             self._selected.setdefault(key, selected)
@@ -325,7 +325,8 @@ class ExactNet:
             scale = np.ldexp(layer.multiplier.cpu().double().numpy(), -layer.shift.cpu().numpy())
             weight, as_matrix = layer.weight.to(self.device), layer.spec.kernel == 1 or layer.spec.gathered
             if path == "int8" or (path in FAST_PATHS and as_matrix):
-                weight = _matrix(weight.permute(0, 2, 3, 1).flatten(1), path)
+                weight = weight.permute(0, 2, 3, 1).flatten(1).to(_DTYPES[path]).t()  # (dy, dx, in) x out
+                weight = weight.contiguous() if path == "int8" else weight
             else:
                 as_stored = torch.preserve_format if path == "int64" else torch.channels_last
                 weight = weight.to(_DTYPES[path], memory_format=as_stored)
@@ -406,12 +407,6 @@ def _windows(x: Tensor, kernel: int) -> Tensor:
         rows = padded.as_strided((h, w, kernel, kernel, channels), (down, right, down, right, 1))
     # On a grid of one column the reshape is a view whose rows overlap, which products do not expect.
     return rows.reshape(h * w, -1).contiguous()
-
-
-def _matrix(weight: Tensor, path: str) -> Tensor:
-    """Weights [out, m] as the matrix [m, out] of a path, in its dtype."""
-    matrix = weight.to(_DTYPES[path]).t()
-    return matrix.contiguous() if path == "int8" else matrix
 
 
 def _product(rows: Tensor, weight: Tensor) -> Tensor:
