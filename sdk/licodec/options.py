@@ -188,12 +188,10 @@ def _one_of(*values: int) -> Callable[[str, Any], int]:
 
 
 def _pattern(expects: str, pattern: str) -> Callable[[str, Any], str]:
-    compiled = re.compile(pattern)
-
     def check(name: str, value: Any) -> str:
         if not isinstance(value, str):
             raise _wrong_type(name, expects, value)
-        if not compiled.fullmatch(value):
+        if not re.fullmatch(pattern, value):
             raise _wrong_value(name, expects, value)
         return value
 

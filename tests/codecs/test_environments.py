@@ -208,5 +208,7 @@ def test_files_travel_between_bfloat16_and_float32(reference: Reference) -> None
 
 
 def test_another_precision_than_the_two_is_refused(weights: store.Weights) -> None:
-    with pytest.raises(ValueError, match=r"LICODEC_PRECISION.*float16.*expected float32, bfloat16 or fixed16"):
+    with pytest.raises(
+        ValueError, match=r"LICODEC_PRECISION.*float16.*expected float32, bfloat16 or fixed16"
+    ):
         built(weights, "float16")

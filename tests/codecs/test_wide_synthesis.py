@@ -123,6 +123,7 @@ def test_symbols_are_the_same_and_pixels_are_not(weights: store.Weights, model: 
 
 def test_it_runs_in_the_type_that_its_model_has(weights: store.Weights) -> None:
     best = alternate(built(weights, "bfloat16"), alternate_of(weights))
+    assert isinstance(best.shown_by, WideSynthesis)
     types = {name: p.dtype for name, p in best.shown_by.named_parameters()}
     assert types["klt.weight"] == torch.float32 and types["render.weight"] == torch.bfloat16
     assert shown(best, pixels(64, 64), weights.ref).shape == (64, 64, 3)

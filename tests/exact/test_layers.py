@@ -124,6 +124,11 @@ def test_sums_of_exactly_2_to_the_24_are_refused_and_one_less_is_not() -> None:
     check_bounds(layer_reaching(2**24 - 1))
 
 
+def test_a_net_refuses_what_nobody_has_checked() -> None:
+    with pytest.raises(WeightsError, match=r"'wide'.*can reach 16777216"):
+        ExactNet([layer_reaching(2**24)], None)
+
+
 def test_the_bound_counts_the_largest_bias_of_all_knots_and_its_sign_does_not_matter() -> None:
     layer = layer_reaching(2**24 - 1)
     layer.bias[7, 0] = -9

@@ -79,6 +79,19 @@ print(json.dumps([before, after, back, seen()]))
     assert again == after
 
 
+@pytest.mark.parametrize("before", ["", "import mimetypes; mimetypes.init()"])
+def test_the_type_is_known_and_the_systems_lists_are_read_when_somebody_asks(before: str) -> None:
+    program = f"""
+import json
+{before}
+import licodec, mimetypes
+read = mimetypes.inited
+found = [mimetypes.guess_type(name)[0] for name in ("x.lic", "x.png")]
+print(json.dumps([read, *found, mimetypes.guess_extension("image/x-lic")]))
+"""
+    assert run(program) == [bool(before), "image/x-lic", "image/png", ".lic"]
+
+
 def test_after_unregister_imageio_is_imported_as_if_we_were_not_there() -> None:
     program = f"""{REGISTRIES}
 import licodec

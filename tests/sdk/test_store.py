@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import struct
 import warnings
 from pathlib import Path
@@ -135,6 +136,65 @@ def test_a_folder_with_other_weights_of_the_same_name_does_not_hide_the_right_on
     monkeypatch.setattr("licodec.store.weights._PACKAGE", tmp_path / "package")
     assert store.load("stand-in", "t-1", wanted).path == embedded
     assert store.load("stand-in", "t-1").path != embedded
+
+
+def test_tensors_are_what_safetensors_reads_wherever_they_lie_in_the_file(tmp_path: Path) -> None:
+    expected = {
+        "byte": torch.tensor([-5], dtype=torch.int8),
+        "float": torch.tensor([[1.5, -2.0], [3.0, 0.1]]),
+        "half": torch.tensor([0.5, 1.0], dtype=torch.bfloat16),
+        "nothing": torch.empty(0, 4),
+        "scalar": torch.tensor(-7, dtype=torch.int32),
+    }
+    words = {torch.int8: "I8", torch.float32: "F32", torch.bfloat16: "BF16", torch.int32: "I32"}
+    rows: dict[str, object] = {"__metadata__": METADATA}
+    samples = b""
+    for name, tensor in expected.items():  # the byte in front leaves none of them at a multiple of its size
+        part = tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
+        offsets = [len(samples), len(samples) + len(part)]
+        rows[name] = {"dtype": words[tensor.dtype], "shape": list(tensor.shape), "data_offsets": offsets}
+        samples += part
+    header = json.dumps(rows).encode()
+    path = tmp_path / "model.safetensors"
+    for padding in range(4):
+        path.write_bytes(struct.pack("<Q", len(header) + padding) + header + b" " * padding + samples)
+        found = store.load("stand-in", "t-1", path=path).tensors
+        assert found.keys() == expected.keys() == safetensors.torch.load(path.read_bytes()).keys()
+        for name, tensor in expected.items():
+            assert found[name].dtype == tensor.dtype and torch.equal(found[name], tensor), name
+
+
+def test_what_becomes_of_the_file_does_not_matter_once_it_was_read(tmp_path: Path) -> None:
+    path = write_weights(tmp_path)
+    weights = store.load("stand-in", "t-1", path=path)
+    before = {name: tensor.clone() for name, tensor in weights.tensors.items()}
+    path.write_bytes(bytes(path.stat().st_size))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in weights.tensors.items())
+
+
+@pytest.mark.parametrize("damage", ["no JSON", "no list", "type", "shape", "offset", "length"])
+def test_a_table_that_knows_a_file_which_is_none_is_a_weights_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    """A known content is not looked at once more; but whoever wrote the table may have made a mistake."""
+    row: dict[str, object] = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+    changed: dict[str, dict[str, object]] = {
+        "type": {"dtype": "F99"},
+        "shape": {"shape": [1 << 40]},
+        "offset": {"data_offsets": [-400, 4]},
+    }
+    header = json.dumps({"__metadata__": METADATA, "w": {**row, **changed.get(damage, {})}}).encode()
+    header = {"no JSON": b"{", "no list": b"[]"}.get(damage, header)
+    length = 1 << 60 if damage == "length" else len(header)
+    path = tmp_path / "stand-in" / "t-1" / "model.safetensors"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(data := struct.pack("<Q", length) + header + bytes(4))
+    ref = store.WeightsRef("stand-in", "t-1", bytes(16), bytes(8))
+    entry = store.Entry(ref, hashlib.sha256(data).hexdigest(), len(data))
+    monkeypatch.setattr("licodec.store.weights.known", lambda: (entry,))
+    with pytest.raises(WeightsError, match="safetensors") as caught:
+        store.load("stand-in", "t-1", path=path)
+    assert str(path) in str(caught.value)
 
 
 @pytest.mark.parametrize(

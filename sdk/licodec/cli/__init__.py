@@ -16,6 +16,7 @@ import atexit
 import gc
 import os
 import sys
+import weakref
 from typing import NoReturn
 
 
@@ -30,6 +31,10 @@ def main() -> NoReturn:
     from licodec.cli.program import run
 
     status = run(sys.argv[1:])
+    for finalizer in list(getattr(weakref.finalize, "_registry", ())):
+        alive = finalizer.peek()
+        if alive is not None and getattr(alive[1], "__module__", "") == "torch.library":
+            finalizer.atexit = False  # it would unregister torch's operators one by one, 6 milliseconds
     atexit._run_exitfuncs()
     try:
         sys.stdout.flush()

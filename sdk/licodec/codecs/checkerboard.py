@@ -960,7 +960,8 @@ class Checkerboard:
         return FHIC_ORDERS if self._serial is not None else FHIC_ORDERS[:2]
 
     def _net(self, prefix: str, kind: Callable[[Preset], NetT]) -> NetT:
-        return _mixed(self._tensors.module(prefix, kind, self.preset), self.precision).to(self.device)
+        net = _mixed(self._tensors.module(prefix, kind, self.preset), self.precision)
+        return net if self.device == "cpu" else net.to(self.device)
 
     @functools.cached_property
     def analysis(self) -> Analysis:
@@ -1820,14 +1821,15 @@ class _Tensors:
         """A float net with its weights, in channels_last memory, without gradients."""
         with torch.device("meta"):
             net = kind(preset)
-        state = {}
-        for name, expected in net.state_dict().items():
-            tensor = self.floats(prefix + name, tuple(expected.shape))
-            if tensor.ndim == 4:
-                tensor = tensor.contiguous(memory_format=torch.channels_last)
-            state[name] = tensor
-        net.load_state_dict(state, assign=True)
-        return net.requires_grad_(False).eval()
+        for path, part in net.named_modules(prefix=prefix.rstrip(".")):
+            part.training = False
+            for name, expected in [*part.named_parameters(path, False), *part.named_buffers(path, False)]:
+                tensor = self.floats(name, tuple(expected.shape))
+                if tensor.ndim == 4:
+                    tensor = tensor.contiguous(memory_format=torch.channels_last)
+                own = isinstance(expected, nn.Parameter)
+                setattr(part, name.rpartition(".")[2], nn.Parameter(tensor, False) if own else tensor)
+        return net
 
 
 def _mixed(net: NetT, fast: torch.dtype) -> NetT:

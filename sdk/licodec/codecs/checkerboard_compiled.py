@@ -303,7 +303,7 @@ class CompiledTransforms:
             WeightsError: the metadata don't say what steps there are.
         """
         p = model.preset
-        widths = (p.latents, p.eighth, p.encoder_sixteenth, p.decoder_sixteenth)
+        widths = (p.latents, p.eighth, p.encoder_sixteenth, p.decoder_sixteenth, p.hyper, p.mean // 2)
         blocks = [p.encoder_eighth_blocks, p.decoder_eighth_blocks]
         blocks += [p.encoder_sixteenth_blocks, p.decoder_sixteenth_blocks]
         wanted = fixed_point.has_pairs() or "LICODEC_PRECISION" in os.environ

@@ -405,10 +405,13 @@ def _define_in_steps(module: Any) -> None:
     build.ret_void()
 
 
-def _define_job(module: Any, name: str, columns: Sequence[tuple[int, int]] = ()) -> None:
+def _define_job(
+    module: Any, name: str, columns: Sequence[tuple[int, int]] = (), exactly: bool = False
+) -> None:
     """The function of that name as one of (arguments, first, last): rows first..last of what is described by
     arguments in memory, int64 or the bits of float32. With `columns`, the places of addresses and of the
-    bytes to their next columns among them: columns of a single row."""
+    bytes to their next columns among them: columns of a single row. `exactly`: 6 at least at a time, some of
+    them once more, where there is no room for more than there are."""
     of = module.get_global(name)
     kinds = of.ftype.args
     build, (at, first, last) = _function(module, f"{name}_{'columns' if columns else 'rows'}", [_I64] * 3)
@@ -417,14 +420,15 @@ def _define_job(module: Any, name: str, columns: Sequence[tuple[int, int]] = ())
         bits = kind if isinstance(kind, ir.FloatType) else _I64
         given.append(build.load(_pointer(build, at, 8 * number, bits)))
     if columns:
-        width = given[-1]
-        first = _least(build, first, build.sub(width, _number(POSITIONS)))
+        if exactly:
+            first = _least(build, first, build.sub(given[-1], _number(POSITIONS)))
         for address, step in columns:
             given[address] = build.add(given[address], build.mul(first, given[step]))
         count = build.sub(last, first)
-        enough = build.icmp_signed(">", count, _number(POSITIONS))
-        given[-1] = build.select(enough, count, _number(POSITIONS))
-        given[-3:-1] = [_number(0), _number(1)]
+        if exactly:
+            enough = build.icmp_signed(">", count, _number(POSITIONS))
+            count = build.select(enough, count, _number(POSITIONS))
+        given[-3:] = [_number(0), _number(1), count]
     else:
         given[-3:-1] = [first, last]
     build.call(of, given)
@@ -554,7 +558,7 @@ class Compiled:
         for name in ("plain", "residual", "real"):
             out = [(12, 14)] * (2 if name == "real" else 1)
             _define_job(module, name, [(8, 10), (11, 14), *out])
-        _define_job(module, "exact", ((9, 10), (12, 14), (15, 17)))
+        _define_job(module, "exact", ((9, 10), (12, 14), (15, 17)), exactly=True)
         _define_threads(module)
         self._engine = binding.create_mcjit_compiler(binding.parse_assembly(str(module)), machine)
         self._engine.finalize_object()

@@ -9,7 +9,7 @@ states the rules; the proof duty is `check_bounds`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -48,13 +48,14 @@ class LayerSpec:
 @dataclass(frozen=True)
 class StoredLayer:
     """The integers of one layer: weight int8 [out, in, k, k]; bias int32 [17, out]; multiplier, shift int32
-    [out]."""
+    [out]. `checked`: `check_bounds` has seen them."""
 
     spec: LayerSpec
     weight: Tensor
     bias: Tensor
     multiplier: Tensor
     shift: Tensor
+    checked: bool = False
 
     @property
     def high(self) -> int:
@@ -87,9 +88,9 @@ class StoredLayer:
                     f"tensor {name!r} is {tensor.dtype} {tuple(tensor.shape)}, expected {dtype} {shape}"
                 )
             parts[part] = tensor
-        layer = cls(spec=spec, **parts)
+        layer = cls(spec, parts["weight"], parts["bias"], parts["multiplier"], parts["shift"])
         check_bounds(layer, prefix)
-        return layer
+        return replace(layer, checked=True)
 
 
 def check_bounds(layer: StoredLayer, prefix: str = "") -> None:
@@ -101,7 +102,7 @@ def check_bounds(layer: StoredLayer, prefix: str = "") -> None:
     )
     if weight.min() < -127:
         raise WeightsError(f"tensor '{name}.weight' holds -128; integer weights are -127..127")
-    magnitude = np.abs(weight, dtype=np.int16).reshape(len(weight), -1).sum(axis=1, dtype=np.int64)
+    magnitude = np.abs(weight).reshape(len(weight), -1).sum(axis=1, dtype=np.int64)
     bound = layer.spec.in_max * magnitude + np.abs(bias, dtype=np.int64).max(axis=0)
     worst = int(bound.max())
     if worst >= ACCUMULATOR_LIMIT:
@@ -139,5 +140,5 @@ def interpolate_knots(table: Tensor, rate: Tensor) -> Tensor:
 def integer_knots(table: Tensor, rate: int) -> Tensor:
     """Integer table [17, n] at one rate index, floored: (b0 * (16 - f) + b1 * f) >> 4, int64 [n]."""
     knot, f = divmod(rate, 16)
-    low, high = table[knot].to(torch.int64), table[knot + 1].to(torch.int64)
-    return (low * (16 - f) + high * f) >> 4
+    low, high = table[knot : knot + 2].cpu().numpy().astype(np.int64)
+    return torch.from_numpy((low * (16 - f) + high * f) >> 4)

@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import math
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -60,8 +59,8 @@ _DTYPES = {
     "int64": torch.int64,
 }
 KNOWN_ANSWER_RATE = 137
-KNOWN_VALUES = 256 * 24 * 16
-"""As many as the known answers of nearly all layers begin with."""
+KNOWN_CHANNELS = 256
+"""Nearly all layers have as many inputs or fewer."""
 
 
 # --- Sections -----------------------------------------------------------------------------------------------
@@ -157,7 +156,8 @@ class _Prepared:
     """A layer's constants in the dtype of one path."""
 
     weight: Tensor
-    """A matrix [k k in, out] where the path multiplies matrices, else [out, in, k, k]."""
+    """A matrix [k k in, out] where the path multiplies matrices, else [out, in, k, k]. Of floats the matrix
+    lies by columns, as layers are stored: products take it as it is."""
     scale: Tensor
     offsets: dict[int, Tensor] = field(default_factory=dict)
 
@@ -194,7 +194,8 @@ class ExactNet:
         device: str = "cpu",
     ) -> None:
         for layer in layers:
-            check_bounds(layer)
+            if not layer.checked:
+                check_bounds(layer)
         self.layers = {layer.spec.name: layer for layer in layers}
         self.device = device
         self._prepared: dict[tuple[str, str], _Prepared] = {}
@@ -220,7 +221,9 @@ class ExactNet:
             )
         wrong = []
         for path in filter(self._usable, paths):
-            failed = next((n for n in self.layers if self.known_answer(n, path) != answers[n]), None)
+            with exact_section(path, self.device):
+                failed = next((n for n in self.layers if self.known_answer(n, path) != answers[n]), None)
+            known_map.cache_clear()  # megabytes that the pictures to come can use
             if failed is None:
                 return path
             wrong.append(f"{path} (layer {failed})")
@@ -238,14 +241,15 @@ class ExactNet:
         layer = self.layers[name]
         x = known_map(layer.spec.inp, signed_input(layer), layer.spec.kernel).to(self.device)
         with exact_section(path, self.device):
-            found = self._sums(layer, x, KNOWN_ANSWER_RATE, path)[0]
-            sums = torch.cat(
-                [found[:, rows, columns].flatten() for rows, columns in _places(layer.spec.kernel)]
-            ).cpu()
+            sums = self._sums(layer, x, KNOWN_ANSWER_RATE, path)[0].permute(1, 2, 0)  # as they lie in memory
             whole = sums.to(torch.int32)
             if not torch.equal(whole.to(sums.dtype), sums):
                 return -1
-        return zlib.crc32(whole.numpy().astype("<i4").tobytes())
+        by_channel = whole.cpu().numpy().transpose(2, 0, 1)
+        crc = 0
+        for rows, columns in _places(layer.spec.kernel):
+            crc = zlib.crc32(np.ascontiguousarray(by_channel[:, rows, columns], "<i4").data, crc)
+        return crc
 
     def __call__(self, name: str, x: Tensor, rate: int, path: str | None = None) -> Tensor:
         """One layer: x holds integers [1, in, h, w], any dtype; returns integers [1, out, h, w].
@@ -308,7 +312,7 @@ class ExactNet:
         if path == "int16":
             return self._compiled_layer(layer).of_rows(rows, self._offset(layer, rate, path), outputs=outputs)
         if path in FAST_PATHS:
-            weight = self._prepare(layer, path).weight[:, :outputs].contiguous()
+            weight = self._prepare(layer, path).weight[:, :outputs]
             products = _product(rows[0].contiguous(), weight)
             if self._integers(products, name, path, (*rows.shape, weight.shape[1])):
                 offset = self._offset(layer, rate, path)[:outputs]
@@ -358,15 +362,15 @@ class ExactNet:
         prepared = self._prepared.get(key)
         if prepared is None:
             # ldexp is exact by definition; a vectorised pow need not be.
-            pairs = zip(layer.multiplier.tolist(), layer.shift.tolist(), strict=True)
-            scale = torch.tensor([math.ldexp(m, -s) for m, s in pairs], dtype=torch.float64)
-            weight = layer.weight.to(self.device, _DTYPES[path])
-            as_matrix = layer.spec.kernel == 1 or layer.spec.gathered
+            scale = np.ldexp(layer.multiplier.cpu().double().numpy(), -layer.shift.cpu().numpy())
+            weight, as_matrix = layer.weight.to(self.device), layer.spec.kernel == 1 or layer.spec.gathered
             if path == "int8" or (path in FAST_PATHS and as_matrix):
-                weight = weight.permute(2, 3, 1, 0).flatten(0, 2).contiguous()  # (dy, dx, in) x out
-            elif path not in ("int64", "int16"):
-                weight = weight.contiguous(memory_format=torch.channels_last)
-            prepared = _Prepared(weight, scale.to(self.device))
+                weight = weight.permute(0, 2, 3, 1).flatten(1).to(_DTYPES[path]).t()  # (dy, dx, in) x out
+                weight = weight.contiguous() if path == "int8" else weight
+            else:
+                as_stored = torch.preserve_format if path in ("int64", "int16") else torch.channels_last
+                weight = weight.to(_DTYPES[path], memory_format=as_stored)
+            prepared = _Prepared(weight, torch.from_numpy(scale).to(self.device))
             self._prepared.setdefault(key, prepared)
         return prepared
 
@@ -462,7 +466,7 @@ def _windows(x: Tensor, kernel: int) -> Tensor:
 def _product(rows: Tensor, weight: Tensor) -> Tensor:
     """[n, m] times [m, out], sums int32 or float32 as the weight is int8 or float32."""
     rows = rows.to(weight.dtype)
-    return torch._int_mm(rows, weight) if weight.dtype == torch.int8 else rows @ weight
+    return torch._int_mm(rows, weight.contiguous()) if weight.dtype == torch.int8 else rows @ weight
 
 
 # --- Known answers ------------------------------------------------------------------------------------------
@@ -475,7 +479,7 @@ def known_map(channels: int, signed: bool, kernel: int) -> Tensor:
     inputs = known_inputs(channels, signed)
     places = _places(kernel)
     height, width = (max(place[axis].stop for place in places) for axis in (0, 1))
-    together = torch.zeros(1, channels, height, width).contiguous(memory_format=torch.channels_last)
+    together = torch.zeros(1, height, width, channels).permute(0, 3, 1, 2)
     for (rows, columns), values in zip(places, inputs, strict=True):
         together[:, :, rows, columns] = values
     return together
@@ -496,19 +500,15 @@ def known_inputs(channels: int, signed: bool) -> list[Tensor]:
     extremes."""
     low = -ACTIVATION_MAX if signed else 0
     count = channels * 24 * 16
-    values = _many_values(low)[:count] if count <= KNOWN_VALUES else _values(count, low)
-    mixed = values.reshape(1, channels, 24, 16)
+    numbers = _many_numbers()[:count] if channels <= KNOWN_CHANNELS else lcg(count)
+    values = low + (numbers % (ACTIVATION_MAX - low + 1)).astype(np.float32)
+    mixed = torch.from_numpy(values).reshape(1, channels, 24, 16)
     return [mixed, *(torch.full((1, channels, 6, 6), float(value)) for value in (ACTIVATION_MAX, low))]
 
 
 @functools.cache
-def _many_values(low: int) -> Tensor:
-    return _values(KNOWN_VALUES, low)
-
-
-def _values(count: int, low: int) -> Tensor:
-    """Float32 [count] of integers low..127."""
-    return torch.from_numpy((low + lcg(count) % (ACTIVATION_MAX - low + 1)).astype(np.float32))
+def _many_numbers() -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    return lcg(KNOWN_CHANNELS * 24 * 16)
 
 
 def signed_input(layer: StoredLayer) -> bool:

@@ -305,7 +305,10 @@ def register_pillow(worker: object = None, /, **defaults: Unpack[Defaults]) -> N
     Image.register_save(FORMAT, _save)
     Image.register_extension(FORMAT, EXTENSION)
     Image.register_mime(FORMAT, MIME)
-    mimetypes.add_type(MIME, EXTENSION)
+    if mimetypes.inited:
+        mimetypes.add_type(MIME, EXTENSION)
+    else:  # which would read the system's lists now; whoever asks for a type first does
+        mimetypes.types_map[EXTENSION] = MIME
 
 
 def unregister_pillow() -> None:

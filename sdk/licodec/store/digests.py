@@ -106,11 +106,18 @@ def _completed(metadata: Mapping[str, str], unfit: int) -> bytes:
     return bytes.fromhex(named)
 
 
-def read_metadata(data: bytes) -> dict[str, str]:
+def read_metadata(data: bytes | bytearray) -> dict[str, str]:
     """The metadata entries of a safetensors file that `safetensors.deserialize` has accepted."""
+    return read_header(data)[0]
+
+
+def read_header(data: bytes | bytearray) -> tuple[dict[str, str], dict[str, dict[str, Any]], int]:
+    """The metadata entries of such a file; dtype, shape and data_offsets of each tensor by name; from which
+    byte on these offsets count."""
     (length,) = struct.unpack_from("<Q", data)
-    header = json.loads(data[8 : 8 + length])
-    return dict(header.get("__metadata__") or {})
+    rows = json.loads(data[8 : 8 + length])
+    metadata = dict(rows.pop("__metadata__", None) or {})
+    return metadata, rows, 8 + length
 
 
 def _hash(rows: Iterable[tuple[str, Mapping[str, Any]]]) -> hashlib._Hash:

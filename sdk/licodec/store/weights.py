@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import struct
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from lic_format.errors import LicWarning, WeightsError
-from licodec.store.digests import FAST, WeightsRef, decoder_of, digests_of, read_metadata
+from licodec.store.digests import FAST, WeightsRef, decoder_of, digests_of, read_header, read_metadata
 from licodec.store.table import ENVIRONMENT, FILE_NAME, TOKEN, Entry, answering, known
 
 if TYPE_CHECKING:
@@ -23,6 +24,13 @@ Download = Literal["auto", "never"]
 
 FACTS = "export.json"
 """Lies beside weights that were exported, and tells their digests."""
+
+_DTYPES = {
+    **{f"F{bits}": f"float{bits}" for bits in (64, 32, 16)},
+    **{f"I{bits}": f"int{bits}" for bits in (64, 32, 16, 8)},
+    **{"BF16": "bfloat16", "U8": "uint8", "BOOL": "bool"},
+}
+"""What safetensors calls a type, and what torch does; weights have no others."""
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -166,7 +174,7 @@ def _of_hub(published: Sequence[Entry], local: _File | None, download: Download)
     if not found and local is None:
         found = [(published[0], *hub.obtain(published[0], download))]
     for entry, path, data in found:
-        yield _File(path, data, entry.ref, entry.decoder, known=True)
+        yield _File(path, bytearray(data), entry.ref, entry.decoder, known=True)
 
 
 def alternate_tag(tag: str, decoder: str) -> str:
@@ -221,7 +229,7 @@ class _File:
     file. Mapped memory would follow its changes, and end the process where it is cut off."""
 
     path: Path
-    data: bytes
+    data: bytearray
     ref: WeightsRef
     decoder: str = FAST
     known: bool = False
@@ -231,7 +239,9 @@ class _File:
         """Read and verify. What a caller has named (`as_named`) may be anything that is whole; other files
         must be what the table and their folder say."""
         try:
-            data = path.read_bytes()
+            data = bytearray(path.stat().st_size)
+            with path.open("rb") as source:
+                del data[source.readinto(data) :]
         except OSError as error:
             raise WeightsError(f"weights {path} cannot be read: {error.strerror or error}") from error
         sha256 = hashlib.sha256(data).hexdigest()
@@ -239,7 +249,7 @@ class _File:
         if entry is not None and entry.ref.codec == codec:
             return cls(path, data, entry.ref, entry.decoder, known=True)
         try:
-            digests = digests_of(data)
+            digests = digests_of(bytes(data))
         except WeightsError as error:
             raise WeightsError(f"{path}: {error}") from error
         metadata = read_metadata(data)
@@ -251,10 +261,9 @@ class _File:
         return cls(path, data, ref, decoder_of(metadata))
 
     def weights(self) -> Weights:
-        import safetensors.torch
         import torch
 
-        tensors = safetensors.torch.load(self.data)
+        metadata, tensors = self._content()
         floats: dict[str, torch.Tensor] = {}
         if not self.known:
             floats = {name: t for name, t in tensors.items() if t.dtype.is_floating_point and t.numel()}
@@ -263,7 +272,27 @@ class _File:
         for name, largest in zip(floats, largest_of_each, strict=True):
             if not math.isfinite(largest):
                 raise WeightsError(f"{self.path}: the tensor {name} holds values that are not finite")
-        return Weights(self.ref, tensors, read_metadata(self.data), self.path, self.known)
+        return Weights(self.ref, tensors, metadata, self.path, self.known)
+
+    def _content(self) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+        """Metadata, and tensors that lie in the bytes that were read; safetensors' own functions copy them.
+        `digests_of` has accepted the header, or whoever entered this content into a table."""
+        import torch
+
+        tensors = {}
+        try:
+            metadata, rows, start = read_header(self.data)
+            for name, row in rows.items():
+                dtype, shape = getattr(torch, _DTYPES[row["dtype"]]), row["shape"]
+                count, offset = math.prod(shape), start + row["data_offsets"][0]
+                if count:
+                    flat = torch.frombuffer(self.data, dtype=dtype, count=count, offset=offset)
+                    tensors[name] = (flat.clone() if offset % dtype.itemsize else flat).view(shape)
+                else:
+                    tensors[name] = torch.empty(shape, dtype=dtype)
+        except (KeyError, TypeError, ValueError, RuntimeError, struct.error) as error:
+            raise WeightsError(f"{self.path}: not a safetensors file of tensors: {error!r}") from error
+        return metadata, tensors
 
 
 def load_file(path: Path, codec: str, tag: str, *, as_named: bool = False) -> Weights:

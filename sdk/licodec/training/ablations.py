@@ -156,7 +156,7 @@ def fresh(trained: TrainingModel, way: Way) -> TrainingModel:
                 module.weight.mul_(0.5)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.startswith(("means.", "twins.")) and ".direct_" not in name)
-    model.mixed = cb.bfloat16_is_fast("cpu")
+    model.mixed = cb.precision_of("cpu") == "bfloat16"
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 

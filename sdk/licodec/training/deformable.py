@@ -141,7 +141,7 @@ def trained_model(base: Weights) -> TrainingModel:
     model = TrainingModel(cb.build(base, "cpu").preset)
     restore(model, "fhic", base.ref.tag, base.path)
     model.quantise_twins(True)
-    model.mixed = cb.bfloat16_is_fast("cpu")
+    model.mixed = cb.precision_of("cpu") == "bfloat16"
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 

@@ -1,0 +1,190 @@
+"""The compiled loops against NumPy: every sum, every rounding, on any number of threads."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from licodec import threads
+from licodec.exact import fixed_point
+from licodec.exact.fixed_point import (
+    HERE,
+    LARGEST,
+    PLAIN,
+    REAL,
+    RESIDUAL,
+    SUM_OF_WEIGHTS,
+    Compiled,
+    Floats,
+    Layer,
+    Map,
+    layer,
+)
+
+Ints = npt.NDArray[np.int64]
+pytestmark = pytest.mark.skipif(not fixed_point.has_pairs(), reason="processor without products of pairs")
+
+
+compiled = functools.cache(Compiled)
+
+
+@pytest.fixture(params=[True, False], ids=["pairs", "single products"])
+def loops(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Compiled]:
+    """The loops with the processor's instruction, and without."""
+    made = compiled(request.param)
+    monkeypatch.setattr(fixed_point, "compiled_loops", lambda: made)
+    yield made
+
+
+def some_layer(
+    rng: np.random.Generator, out: int, taps: int, inputs: int, slope: float
+) -> tuple[Layer, Floats]:
+    weight = rng.normal(size=(out, taps, inputs)).astype(np.float32)
+    bias = rng.normal(size=out).astype(np.float32) * 20
+    steps = np.exp2(rng.integers(-6, -2, inputs)).astype(np.float32)
+    outputs = np.exp2(rng.integers(-4, 0, out)).astype(np.float32)
+    units = np.exp2(rng.integers(-4, 0, out)).astype(np.float32)
+    return layer(weight, bias, steps, outputs, residual=units, slope=slope), weight
+
+
+def unpacked(of: Layer, taps: int) -> Ints:
+    """[out, taps, in]."""
+    pairs = of.weights.view(np.int16).reshape(*of.weights.shape, 2)
+    out: Ints = pairs.transpose(0, 2, 1, 3).reshape(of.outputs, taps, -1).astype(np.int64)
+    return out
+
+
+def expected(of: Layer, sums: Ints, residual: Ints | None) -> npt.NDArray[np.float32]:
+    """Real outputs of sums [.., out]: float32, one rounding after the other."""
+    scale, bias, _, unit = (of.constants[:, row].reshape(-1) for row in range(4))
+    y = sums.astype(np.float32) * scale + bias
+    if residual is not None:
+        y = y + residual.astype(np.float32) * unit
+    slope = np.float32(of.slope)
+    out: npt.NDArray[np.float32] = np.maximum(y, y * slope)
+    return out
+
+
+def in_steps(of: Layer, real: npt.NDArray[np.float32]) -> Ints:
+    post = of.constants[:, 2].reshape(-1)
+    return np.rint(np.clip(real * post, -LARGEST, LARGEST)).astype(np.int64)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 5), (5, 6), (4, 13)])
+@pytest.mark.parametrize("writes", [PLAIN, RESIDUAL, REAL])
+def test_a_3x3_layer_is_what_numpy_makes_of_it(loops: Compiled, height: int, width: int, writes: int) -> None:
+    rng = np.random.default_rng(height * width)
+    of, _ = some_layer(rng, 32, 9, 6, 0.1)
+    x, added = Map(height, width, 6), Map(height, width, 32)
+    for each in (x, added):
+        each.memory[...] = rng.integers(-3000, 3000, each.memory.shape)
+    near = [(dy, dx) for dy in range(3) for dx in range(3)]
+    seen = np.stack([x.memory[dy : dy + height, dx : dx + width].astype(np.int64) for dy, dx in near], 2)
+    sums = np.einsum("hwti,oti->hwo", seen, unpacked(of, 9))
+    known = added.memory[1:-1, 1 : 1 + width].astype(np.int64)
+    real = expected(of, sums, None if writes == PLAIN else known)
+    taps = np.array([(dy - 1) * x.row + (dx - 1) * x.step for dy, dx in near], np.int64)
+    places = 2 * np.arange(0, 32, 16, dtype=np.int64)
+    out = Map(height, width, 32)
+    whole = np.zeros((height, added.memory.shape[1], 32), np.float32)
+    target = (out.address, out.row, out.step)
+    if writes == REAL:
+        target = (whole.ctypes.data, whole.strides[0] // 2, whole.strides[1] // 2)
+    of.run(writes, taps, places, (x.address, x.row, x.step), added.address, target, height, width)
+    if writes == REAL:
+        assert np.array_equal(whole[:, :width], real)
+    else:
+        assert np.array_equal(out.memory[1:-1, 1 : 1 + width], in_steps(of, real))
+
+
+def test_what_is_too_large_saturates_and_sums_never_leave_32_bits(loops: Compiled) -> None:
+    weight = np.random.default_rng(3).normal(size=(16, 1, 400)).astype(np.float32)
+    of = layer(weight, np.zeros(16, np.float32), np.ones(400, np.float32), np.full(16, 1e-6, np.float32))
+    stored = unpacked(of, 1)
+    assert np.abs(stored).sum(axis=(1, 2)).max() * LARGEST < 2**31
+    assert np.abs(stored).sum(axis=(1, 2)).min() > 0.99 * SUM_OF_WEIGHTS, "no bit is left unused"
+    x, out = Map(1, 2, 400), Map(1, 2, 16)
+    x.memory[...] = LARGEST
+    x.memory[1, 2] = -LARGEST
+    of.run(PLAIN, HERE, HERE, (x.address, x.row, x.step), 0, (out.address, out.row, out.step), 1, 2)
+    signs = np.sign(stored.sum(axis=(1, 2)))
+    assert np.array_equal(out.memory[1, 1:3], np.stack([signs, -signs]) * LARGEST)
+
+
+@pytest.mark.parametrize("width", [1, 7, 61])
+def test_a_block_is_its_three_layers(loops: Compiled, width: int) -> None:
+    rng = np.random.default_rng(width)
+    height, channels = 3, 16
+    wide, _ = some_layer(rng, 2 * channels, 1, channels, 0.1)
+    narrow, _ = some_layer(rng, channels, 1, 2 * channels, 1.0)
+    weights = rng.integers(-3000, 3000, (9, channels)).astype(np.int32)
+    constants = np.stack([np.full(channels, 1e-3), rng.normal(size=channels), np.full(channels, 0.5)])
+    constants = constants.astype(np.float32)
+    x, out = Map(height, width, channels), Map(height, width, channels)
+    x.memory[...] = rng.integers(-2000, 2000, x.memory.shape)
+    fixed_point.block((weights, constants), wide, narrow, x, out)
+    taps = [
+        x.memory[dy : dy + height, dx : dx + width].astype(np.int64) for dy in range(3) for dx in range(3)
+    ]
+    total = sum(tap * weight for tap, weight in zip(taps, weights, strict=True)).astype(np.float32)
+    near = (total * constants[0] + constants[1]) * constants[2]
+    near = np.rint(np.clip(near, -LARGEST, LARGEST)).astype(np.int64)
+    hidden = in_steps(wide, expected(wide, near @ unpacked(wide, 1)[:, 0].T, None))
+    known = x.memory[1:-1, 1 : 1 + width].astype(np.int64)
+    real = expected(narrow, hidden @ unpacked(narrow, 1)[:, 0].T, known)
+    assert np.array_equal(out.memory[1:-1, 1 : 1 + width], in_steps(narrow, real))
+
+
+def test_the_border_is_repeated_or_zeros() -> None:
+    x = Map(2, 3, 2)
+    x.memory[...] = 9
+    x.memory[1:-1, 1:4] = np.arange(12).reshape(2, 3, 2)
+    inner = x.memory[1:-1, 1:4].copy()
+    assert np.array_equal(x.finished().memory[:, :5], np.pad(inner, ((1, 1), (1, 1), (0, 0)), mode="edge"))
+    assert np.array_equal(x.bordered().memory[:, :5], np.pad(inner, ((1, 1), (1, 1), (0, 0))))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_any_number_of_threads_does_every_piece_once(count: int) -> None:
+    rng = np.random.default_rng(8)
+    of, _ = some_layer(rng, 16, 1, 32, 1.0)
+    x = rng.integers(-1000, 1000, (1200, 32)).astype(np.int16)
+    sums = x[:1194].astype(np.int64) @ unpacked(of, 1)[:, 0].T
+    wanted = in_steps(of, expected(of, sums, None))
+    given = (
+        of.weights.ctypes.data,
+        HERE.ctypes.data,
+        1,
+        16,
+        HERE.ctypes.data,
+        1,
+        of.constants.ctypes.data,
+        1.0,
+    )
+    with threads.limited(count), fixed_point.helped():
+        for chunk in (6, 12, 60, 1194) * 8:
+            out = np.zeros((1200, 16), np.int16)
+            rows = (x.ctypes.data, 0, 64, 0, out.ctypes.data, 0, 32)
+            fixed_point.compiled_loops().run("plain_columns", (*given, *rows, 1194), 1194, chunk)
+            assert np.array_equal(out[:1194], wanted)
+
+
+def test_threads_that_help_are_gone_afterwards_and_sections_nest() -> None:
+    import threading
+
+    before = threading.active_count()
+    with threads.limited(3), fixed_point.helped():
+        assert threading.active_count() == before + 2
+        with fixed_point.helped():
+            assert threading.active_count() == before + 2
+        assert threading.active_count() == before + 2
+    assert threading.active_count() == before
+    with threads.limited(1), fixed_point.helped():
+        assert threading.active_count() == before
+    with pytest.raises(KeyError), threads.limited(2), fixed_point.helped():
+        raise KeyError
+    assert threading.active_count() == before
