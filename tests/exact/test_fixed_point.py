@@ -71,7 +71,8 @@ def expected(of: Layer, sums: Ints, residual: Ints | None) -> npt.NDArray[np.flo
 
 def in_steps(of: Layer, real: npt.NDArray[np.float32]) -> Ints:
     post = of.constants[:, 2].reshape(-1)
-    return np.rint(np.clip(real * post, -LARGEST, LARGEST)).astype(np.int64)
+    out: Ints = np.rint(np.clip(real * post, -LARGEST, LARGEST)).astype(np.int64)
+    return out
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 5), (5, 6), (4, 13)])
