@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Iterator
 
 import numpy as np
@@ -175,8 +176,6 @@ def test_any_number_of_threads_does_every_piece_once(count: int) -> None:
 
 
 def test_threads_that_help_are_gone_afterwards_and_sections_nest() -> None:
-    import threading
-
     before = threading.active_count()
     with threads.limited(3), fixed_point.helped():
         assert threading.active_count() == before + 2
@@ -186,6 +185,25 @@ def test_threads_that_help_are_gone_afterwards_and_sections_nest() -> None:
     assert threading.active_count() == before
     with threads.limited(1), fixed_point.helped():
         assert threading.active_count() == before
+    with threads.limited(100), fixed_point.helped():
+        assert threading.active_count() == before + fixed_point.MOST_THREADS - 1
     with pytest.raises(KeyError), threads.limited(2), fixed_point.helped():
         raise KeyError
     assert threading.active_count() == before
+
+
+def test_a_thread_that_does_not_start_leaves_no_other_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[threading.Thread] = []
+    start = threading.Thread.start
+
+    def only_one(thread: threading.Thread) -> None:
+        if started:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    before = threading.active_count()
+    monkeypatch.setattr(threading.Thread, "start", only_one)
+    with pytest.raises(RuntimeError, match="can't start"), threads.limited(3), fixed_point.helped():
+        pass
+    assert threading.active_count() == before and not started[0].is_alive()

@@ -525,6 +525,8 @@ def _pause(build: Any) -> None:
 LEAKY: Final = 0.1
 WORTH_SHARING: Final = 2_000_000
 """Products of a piece of work."""
+MOST_THREADS: Final = 8
+"""Of a call: more of them find too little to do while they look for it."""
 _NAMES: Final = {PLAIN: "plain", RESIDUAL: "residual", REAL: "real", SUMS: "sums"}
 
 
@@ -613,7 +615,7 @@ def helped() -> Iterator[None]:
     They look for work all the time, as waking a thread takes longer than most of the work. So would torch's
     own threads: torch runs in this thread alone meanwhile.
     """
-    count = wanted() - 1
+    count = min(wanted(), MOST_THREADS) - 1
     if count < 1 or _mine.shared is not None:
         yield
         return
@@ -621,16 +623,17 @@ def helped() -> Iterator[None]:
     work = compiled_loops().work
     others = [threading.Thread(target=work, args=(shared.ctypes.data,), daemon=True) for _ in range(count)]
     with torch_limited(1):
-        for each in others:
-            each.start()
-        _mine.shared = shared
         try:
+            for each in others:
+                each.start()
+            _mine.shared = shared
             yield
         finally:
             _mine.shared = None
             shared[_LEAVE // 8] = 1
             for each in others:
-                each.join()
+                if each.ident is not None:
+                    each.join()
 
 
 @functools.cache
