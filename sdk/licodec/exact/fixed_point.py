@@ -4,8 +4,8 @@ A processor multiplies and adds integers of 16 bits at twice the rate of float32
 differently on another one: what these layers give is the same on every machine, whatever the number of
 threads. Values have a step for each channel, taken from what trained nets were seen to give
 (`training.steps`); they saturate beyond 16,383 steps. Weights have a step for each output, so small that sums
-of 32 bits hold whatever inputs there are. What follows a sum (bias, residual, leaky ReLU, the step of what comes out) is
-float32, one rounded operation after the other.
+of 32 bits hold whatever inputs there are. What follows a sum (bias, residual, leaky ReLU, the step of what
+comes out) is float32, one rounded operation after the other.
 
 A `Map` has one more row and column on each side, for what lies beyond the border, and more columns at the
 end, which layers overwrite: the inner loop, `products`, takes 6 positions at a time. It is written in the

@@ -66,9 +66,11 @@ def noted(net: nn.Module, inputs: Seen, outputs: Seen) -> Iterator[None]:
             each.remove()
 
 
-def measured(model: cb.Checkerboard, pictures: Iterable[Pixels]) -> dict[str, dict[str, list[int]]]:
+def measured(
+    model: cb.Checkerboard, pictures: Iterable[Pixels], rates: Sequence[int] = RATES
+) -> dict[str, dict[str, list[int]]]:
     """Powers of two for every map of `step_counts`, from pictures uint8 [H, W, 3] at several rates; a model
-    in float32."""
+    in float32, whose mean nets note from now on what they give."""
     nets: dict[str, nn.Module] = {"synthesis": model.synthesis, "analysis": model.analysis}
     nets |= {"refinement": model.refinement, "means": model.means}
     model.means.__class__ = NotedMeans
@@ -79,7 +81,7 @@ def measured(model: cb.Checkerboard, pictures: Iterable[Pixels]) -> dict[str, di
     for picture in pictures:
         blocks = model._to_input(picture)
         two_blocks = torch.cat([blocks, blocks])
-        for rate in RATES:
+        for rate in rates:
             with noted(means, inputs["means"], outputs["means"]):
                 proposal = model.proposed(blocks, rate, Order.CHECKERBOARD, Timer(None))
                 v = model.walked(proposal, Timer(None), whole=True).decoded
