@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from lic_format.errors import WeightsError
+from lic_format.errors import LicWarning, WeightsError
 from licodec import store, threads
 from licodec.codecs import checkerboard as cb
 from licodec.codecs.checkerboard import FloatTransforms
@@ -102,5 +104,29 @@ def test_steps_that_do_not_fit_are_refused(weights: store.Weights, damage: str) 
 
 def test_weights_without_steps_run_in_float32(weights: store.Weights) -> None:
     metadata = {name: value for name, value in weights.metadata.items() if name != cb.STEPS}
-    model = built(replace(weights, metadata=metadata), "fixed16")
+    with pytest.warns(LicWarning, match="runs in float32 here.*weights with steps"):
+        model = built(replace(weights, metadata=metadata), "fixed16")
     assert isinstance(model.transforms, FloatTransforms)
+
+
+def test_what_torch_does_keeps_its_threads(
+    fixed: cb.Checkerboard, weights: store.Weights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from licodec.codecs.contract import LossyWish
+
+    entered: list[int] = []
+
+    @contextlib.contextmanager
+    def helped() -> Iterator[None]:
+        entered.append(1)
+        yield
+
+    monkeypatch.setattr(fixed_point, "helped", helped)
+    picture = pixels(32, 32)
+    file = encoded(fixed, weights.ref, picture, rate=120)
+    fixed.decode(file)
+    assert len(entered) == 2
+    encoded(fixed, weights.ref, picture, rate=120, wish=LossyWish(effort=2))
+    monkeypatch.setattr(fixed, "shown_by", fixed.synthesis)
+    fixed.decode(file)
+    assert len(entered) == 2

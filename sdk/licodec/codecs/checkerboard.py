@@ -33,6 +33,7 @@ import json
 import math
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast
@@ -44,7 +45,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lic_format.container import SEALED_ANS, LicFile, Unit
-from lic_format.errors import FormatError, UsageValueError, WeightsError
+from lic_format.errors import FormatError, LicWarning, UsageValueError, WeightsError
 from lic_format.header import Colour, Head, Order
 from licodec.codecs.channel_skip import (
     Channels,
@@ -948,6 +949,13 @@ class Checkerboard:
             from licodec.codecs.checkerboard_compiled import CompiledTransforms
 
             self.transforms = CompiledTransforms.of(self, weights) or self.transforms
+        if precision == "fixed16" and isinstance(self.transforms, FloatTransforms):
+            warnings.warn(
+                f"LICODEC_PRECISION is fixed16, but {weights.path} runs in float32 here: that needs a CPU "
+                "with AVX2, llvmlite (pip install 'licodec[fast]') and weights with steps (docs/precision.md)",
+                LicWarning,
+                stacklevel=2,
+            )
         self.shown_by = self.transforms.synthesis
         """What makes pixels of decoded latents; another one than encoders look at in `wide_synthesis`."""
         self.halo = self.preset.halo
@@ -1006,7 +1014,9 @@ class Checkerboard:
                 f"effort: {wish.effort} with order 2 (serial), expected 1; leave one of the two out",
                 argument="effort",
             )
-        with self.transforms.helped():
+        # The descent of higher efforts is torch's, which runs on one thread where others help.
+        usual = wish.effort == 1 and chosen != Order.SERIAL
+        with self.transforms.helped() if usual else contextlib.nullcontext():
             return self._encode(picture, rate, chosen, stages, shared, wish)
 
     def _encode(
@@ -1227,7 +1237,8 @@ class Checkerboard:
 
     def decode(self, file: LicFile, *, reduce: int = 1, stages: Stages | None = None) -> Picture:
         """See `contract.Model`. All symbols first (integers), then the float nets once."""
-        with self.transforms.helped():
+        usual = self.shown_by is self.transforms.synthesis and file.head.order != Order.SERIAL
+        with self.transforms.helped() if usual else contextlib.nullcontext():
             return self._decode(file, reduce, stages)
 
     def _decode(self, file: LicFile, reduce: int, stages: Stages | None) -> Picture:

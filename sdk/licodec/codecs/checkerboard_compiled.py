@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
@@ -306,8 +305,11 @@ class CompiledTransforms:
         widths = (p.latents, p.eighth, p.encoder_sixteenth, p.decoder_sixteenth, p.hyper, p.mean // 2)
         blocks = [p.encoder_eighth_blocks, p.decoder_eighth_blocks]
         blocks += [p.encoder_sixteenth_blocks, p.decoder_sixteenth_blocks]
-        wanted = fixed_point.has_pairs() or "LICODEC_PRECISION" in os.environ
-        if not wanted or any(width % fixed_point.OUTPUTS for width in widths) or not all(blocks):
+        if (
+            not fixed_point.has_pairs()
+            or any(width % fixed_point.OUTPUTS for width in widths)
+            or not all(blocks)
+        ):
             return None
         return cls(model, read_steps(weights, step_counts(p)))
 
@@ -337,19 +339,19 @@ def step_counts(p: Preset) -> dict[str, dict[str, int]]:
     """How many channels each of the maps has, by net and name: most of them what the layer of that name
     takes."""
 
-    def ofblocks_of(kind: str, count: int, width: int) -> dict[str, int]:
+    def of_blocks(kind: str, count: int, width: int) -> dict[str, int]:
         sizes = {"around": width, "wide": width, "narrow": 2 * width}
         return {f"{kind}.{n}.{part}": size for n in range(count) for part, size in sizes.items()}
 
     m, e = p.latents, p.eighth
     synthesis = {"klt": m, "enter": m, "from_sixteenth": p.decoder_sixteenth, "to_quarter": e}
     synthesis |= {"render": QUARTER, "leave": QUARTER}
-    synthesis |= ofblocks_of("sixteenth_blocks", p.decoder_sixteenth_blocks, p.decoder_sixteenth)
-    synthesis |= ofblocks_of("eighth_blocks", p.decoder_eighth_blocks, e)
+    synthesis |= of_blocks("sixteenth_blocks", p.decoder_sixteenth_blocks, p.decoder_sixteenth)
+    synthesis |= of_blocks("eighth_blocks", p.decoder_eighth_blocks, e)
     analysis = {"pixels": QUARTER, "to_quarter": QUARTER, "from_eighth": e, "latents": m}
     analysis |= {"to_latents": p.encoder_sixteenth}
-    analysis |= ofblocks_of("sixteenth_blocks", p.encoder_sixteenth_blocks, p.encoder_sixteenth)
-    analysis |= ofblocks_of("eighth_blocks", p.encoder_eighth_blocks, e)
+    analysis |= of_blocks("sixteenth_blocks", p.encoder_sixteenth_blocks, p.encoder_sixteenth)
+    analysis |= of_blocks("eighth_blocks", p.encoder_eighth_blocks, e)
     nets = {"synthesis": synthesis, "analysis": analysis, "refinement": {"missing": QUARTER}}
     return {**nets, "means": mean_counts(p)}
 
