@@ -951,8 +951,8 @@ class Checkerboard:
             self.transforms = CompiledTransforms.of(self, weights) or self.transforms
         if precision == "fixed16" and isinstance(self.transforms, FloatTransforms):
             warnings.warn(
-                f"LICODEC_PRECISION is fixed16, but {weights.path} runs in float32 here: that needs a CPU "
-                "with AVX2, llvmlite (pip install 'licodec[fast]') and weights with steps (docs/precision.md)",
+                f"LICODEC_PRECISION is fixed16, but {weights.path} runs in float32 here: fixed16 needs a "
+                "CPU with AVX2, llvmlite (pip install 'licodec[fast]') and weights with steps",
                 LicWarning,
                 stacklevel=2,
             )
