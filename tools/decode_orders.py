@@ -31,6 +31,7 @@ from lic_format import Head, LicFile
 from lic_format.header import Order
 from licodec import store
 from licodec.codecs import checkerboard as cb
+from licodec.codecs import checkerboard_layout as layout
 from licodec.codecs import serial
 from licodec.codecs.contract import Coded, Timer
 from licodec.entropy.coder import StreamEncoder
@@ -127,7 +128,7 @@ def rows(
     model: cb.Checkerboard, ref: store.WeightsRef, pixels: npt.NDArray[np.uint8], rate: int
 ) -> tuple[list[Row], int]:
     """All orders, and how many symbols or tables differ between wavefronts and one position at a time."""
-    h, w = cb.grid(*pixels.shape[:2])
+    h, w = layout.grid(*pixels.shape[:2])
     groups = len(model.preset.groups)
     found = []
     for order, name, steps in (

@@ -16,6 +16,7 @@ from lic_format import Head, LicFile, Unit
 from lic_format.header import Colour, Order
 from licodec import store
 from licodec.codecs import checkerboard as cb
+from licodec.codecs import checkerboard_layout as layout
 from licodec.codecs.channel_skip import Channels, write_skipped
 from licodec.codecs.contract import Stages, Timer
 from licodec.codecs.registry import FHIC_SIDE_INFO
@@ -97,16 +98,16 @@ def coded(
         symbols = np.where(index == NOT_CODED, 0, flat[:, cells]).astype(np.int16)
         flat[:, cells] = symbols
         scales.settle(step, symbols)
-        passes.append(cb.CodedPass(step, symbols, index))
+        passes.append(layout.CodedPass(step, symbols, index))
     if order == Order.ONE_STEP:
-        passes[1:] = [cb.CodedPass(step, q.reshape(len(q), -1), scales.everything)]
+        passes[1:] = [layout.CodedPass(step, q.reshape(len(q), -1), scales.everything)]
     stream = StreamEncoder(model.tables)
     for part in passes:
         stream.put(part.symbols.reshape(-1), part.index.reshape(-1))
     mode, channels = write_skipped(skipped)
     values = (1, 1, mode, 0, 0, channels)
     side_info = FHIC_SIDE_INFO.write(dict(zip(FHIC_SIDE_INFO.names, values, strict=True)))
-    size = (q.shape[1] * cb.CELL, q.shape[2] * cb.CELL)
+    size = (q.shape[1] * layout.CELL, q.shape[2] * layout.CELL)
     units = (Unit(0, b"", stream.finish()),)
     return _file(ref, *size, Colour.RGB, units, rate=rate, order=Order(order), side_info=side_info)
 

@@ -21,6 +21,7 @@ from lic_format.errors import FormatError, UsageValueError
 from lic_format.header import Colour, Order
 from licodec import store
 from licodec.codecs import checkerboard as cb
+from licodec.codecs import checkerboard_layout as layout
 from licodec.codecs.contract import Timer
 from licodec.codecs.registry import fhic_symbols
 from licodec.entropy.coder import StreamEncoder
@@ -67,7 +68,7 @@ def test_film_in_the_weights_is_film_on_the_values() -> None:
 
 def test_the_straight_path_keeps_strong_components_in_float32() -> None:
     torch.manual_seed(0)
-    net = cb.Synthesis(cb.PRESETS["s"]).requires_grad_(False)
+    net = cb.Synthesis(layout.PRESETS["s"]).requires_grad_(False)
     coefficients = (
         torch.randn(1, 320, 6, 5) * torch.where(torch.arange(320) < cb.STRONG, 4.0, 0.02)[None, :, None, None]
     )
@@ -97,7 +98,7 @@ def test_codings_of_a_picture_share_what_the_rate_does_not_touch(
 ) -> None:
     picture = licodec.images.Picture(pixels(50, 70))
     if in_tiles:
-        whole = cb.tiles
+        whole = layout.tiles
         monkeypatch.setattr(cb, "tiles", lambda h, w, halo: [*whole(h, w, halo), *whole(h, w, halo)])
     alone = [model.encode(picture, rate=rate) for rate in (200, 40, 120)]
     blocks, begun = Mock(wraps=model._to_input), Mock(wraps=model.analysis.begun)
@@ -269,7 +270,7 @@ def test_a_checkerboard_codes_ever_denser_lattices_of_each_group() -> None:
 
 
 @pytest.mark.parametrize("size", [(4, 4), (5, 7), (32, 48)])
-@pytest.mark.parametrize("depth", range(cb.DEPTH_MAX + 1))
+@pytest.mark.parametrize("depth", range(layout.DEPTH_MAX + 1))
 def test_a_pass_sees_what_was_decoded_before_it_where_it_stands(size: tuple[int, int], depth: int) -> None:
     h, w = size
     here = torch.arange(1, h * w + 1).float()
@@ -293,7 +294,7 @@ def test_a_pass_sees_what_was_decoded_before_it_where_it_stands(size: tuple[int,
 def test_means_in_coding_are_those_of_training(size: tuple[int, int]) -> None:
     """Training convolves whole maps; coding reads what is known around the cells of a pass."""
     torch.manual_seed(3)
-    nets = cb.MeanNets(cb.PRESETS["s"])
+    nets = cb.MeanNets(layout.PRESETS["s"])
     for parameter in nets.parameters():
         parameter.uniform_(-0.1, 0.1)
     nets.double()
@@ -389,12 +390,12 @@ def test_a_damaged_stream_is_tried_on_the_safe_path_before_it_is_called_damaged(
 def test_each_symbol_is_the_cheaper_of_two_neighbours() -> None:
     rng = np.random.default_rng(9)
     tables = load_set(1)
-    savings, bits = cb.symbol_savings(tables), tables.bits()
+    savings, bits = layout.symbol_savings(tables), tables.bits()
     value = rng.laplace(0, 3, (5, 400)).astype(np.float32)
     index = rng.integers(0, 192, value.shape).astype(np.uint8)
     index[0, ::7] = NOT_CODED
     worth = np.array([0.5, 2, 8, 20, 1e9], np.float32)
-    found = cb.choose_symbols(value, index, worth, savings)
+    found = layout.choose_symbols(value, index, worth, savings)
 
     def cost(channel: int, at: int, symbol: int) -> float:
         error = float(symbol - value[channel, at]) ** 2
@@ -421,4 +422,4 @@ def test_the_estimate_knows_what_escapes_cost() -> None:
     index = rng.integers(0, 192, symbols.shape).astype(np.uint8)
     stream = StreamEncoder(tables)
     stream.put(symbols, index)
-    assert abs(8 * len(stream.finish()) - cb.estimated_bits(symbols, index, tables)) < 120
+    assert abs(8 * len(stream.finish()) - layout.estimated_bits(symbols, index, tables)) < 120

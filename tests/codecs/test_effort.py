@@ -22,6 +22,7 @@ from lic_format.header import Order
 from licodec import store
 from licodec.cli.program import run
 from licodec.codecs import checkerboard as cb
+from licodec.codecs import checkerboard_layout as layout
 from licodec.codecs import latent_descent as ld
 from licodec.codecs.contract import LossyWish, Timer
 from tests.codecs.fixtures import Pixels, encoded, pixels
@@ -136,7 +137,7 @@ def test_pieces_cover_a_grid_once_and_begin_with_hyper_latents() -> None:
             seen[area.rows, area.columns] += 1
             for own, outer, side in ((area.rows, area.outer_rows, h), (area.columns, area.outer_columns, w)):
                 assert own.stop - own.start <= ld.PIECE
-                assert own.start % cb.HYPER == outer.start % cb.HYPER == 0
+                assert own.start % layout.HYPER == outer.start % layout.HYPER == 0
                 assert outer == slice(max(0, own.start - ld.OVERLAP), min(side, own.stop + ld.OVERLAP))
         assert (seen == 1).all()
 

@@ -13,6 +13,7 @@ import pytest
 from lic_format.errors import LicWarning, WeightsError
 from licodec import store, threads
 from licodec.codecs import checkerboard as cb
+from licodec.codecs import checkerboard_layout as layout
 from licodec.codecs.checkerboard import FloatTransforms
 from licodec.evaluation.metrics import psnr
 from licodec.exact import fixed_point
@@ -86,7 +87,7 @@ def test_higher_effort_and_reduced_pictures_work_on_it(
 
 @pytest.mark.parametrize("damage", ["no json", "a map less", "a channel less", "a fraction", "too large"])
 def test_steps_that_do_not_fit_are_refused(weights: store.Weights, damage: str) -> None:
-    steps = json.loads(weights.metadata[cb.STEPS])
+    steps = json.loads(weights.metadata[layout.STEPS])
     if damage == "a map less":
         del steps["synthesis"]["render"]
     elif damage == "a channel less":
@@ -96,14 +97,14 @@ def test_steps_that_do_not_fit_are_refused(weights: store.Weights, damage: str) 
     elif damage == "too large":
         steps["refinement"]["missing"][0] = 99
     text = "{" if damage == "no json" else json.dumps(steps)
-    broken = replace(weights, metadata={**weights.metadata, cb.STEPS: text})
+    broken = replace(weights, metadata={**weights.metadata, layout.STEPS: text})
     with pytest.raises(WeightsError, match=r"metadata 'steps'.*licodec\.training\.steps"):
         built(broken, "fixed16")
     assert isinstance(built(broken).transforms, FloatTransforms), "float32 has no use for them"
 
 
 def test_weights_without_steps_run_in_float32(weights: store.Weights) -> None:
-    metadata = {name: value for name, value in weights.metadata.items() if name != cb.STEPS}
+    metadata = {name: value for name, value in weights.metadata.items() if name != layout.STEPS}
     with pytest.warns(LicWarning, match="runs in float32 here.*weights with steps"):
         model = built(replace(weights, metadata=metadata), "fixed16")
     assert isinstance(model.transforms, FloatTransforms)

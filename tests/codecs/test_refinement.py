@@ -12,6 +12,7 @@ from PIL import Image
 
 from licodec import store
 from licodec.codecs import checkerboard as cb
+from licodec.codecs import checkerboard_layout as layout
 from licodec.exact.layers import interpolate_knots
 from licodec.training.objective import rate_lambda
 from tests.codecs.fixtures import built, encoded
@@ -23,7 +24,7 @@ PHOTO = Path(__file__).parents[2] / "examples" / "photo.png"
 def test_latents_go_a_step_towards_what_decodes_to_the_picture() -> None:
     """With an orthonormal synthesis whose answer is known exactly, whatever becomes zero."""
     torch.manual_seed(0)
-    preset = cb.PRESETS["s"]
+    preset = layout.PRESETS["s"]
     net, refinement = cb.Synthesis(preset), cb.Refinement(preset)
     for layer in (net.to_quarter, net.leave, net.klt, refinement.adjoint):
         layer.weight.zero_()

@@ -19,6 +19,7 @@ from lic_format.errors import FormatError, UsageValueError
 from lic_format.header import Order
 from licodec import store
 from licodec.codecs import checkerboard as cb
+from licodec.codecs import checkerboard_layout as layout
 from licodec.codecs.contract import Timer
 from licodec.codecs.registry import CODECS, FHIC_CELL, FHIC_FRONTS_MAX, fhic_fronts
 from licodec.codecs.serial import (
@@ -366,7 +367,7 @@ def test_a_weights_file_with_a_part_of_the_nets_is_refused(weights: store.Weight
 
 def test_layers_are_within_the_bound_by_their_shape() -> None:
     """Enough room for weights of ordinary size: the largest layer takes 12 x 32 inputs."""
-    assert max(spec.inp * spec.kernel**2 for spec in serial_layers(cb.PRESETS["s"])) <= 1152
+    assert max(spec.inp * spec.kernel**2 for spec in serial_layers(layout.PRESETS["s"])) <= 1152
 
 
 # --- through the SDK

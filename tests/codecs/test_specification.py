@@ -12,9 +12,10 @@ import pytest
 import lic_format
 from licodec import store
 from licodec.codecs import checkerboard as cb
+from licodec.codecs import checkerboard_layout as layout
 from licodec.codecs.registry import FHIC_SIDE_INFO
 from licodec.codecs.serial import serial_layers
-from licodec.exact.layers import TABLE_INDEX_MAX
+from licodec.exact.specs import TABLE_INDEX_MAX
 from tests.codecs.fixtures import ORDERS, TABLES, coded, encoded, pixels
 from tests.codecs.second_decoder import LEVELS, Decoder, decode_digest
 from tests.format.second_reader import InvalidFile
@@ -35,12 +36,12 @@ def test_the_printed_side_info_is_the_declared_one() -> None:
 
 
 def test_every_integer_layer_stands_in_the_table_of_networks() -> None:
-    for spec in cb.exact_layers(cb.PRESETS["s"]):
+    for spec in layout.exact_layers(layout.PRESETS["s"]):
         parts = spec.name.split(".")
         size = f"({spec.kernel}x{spec.kernel})"
         if parts[0] == "taps":
             group, number = int(parts[1]), int(parts[2])
-            level = cb.PRESETS["s"].depths[group] - number
+            level = layout.PRESETS["s"].depths[group] - number
             assert "`taps.g.n` (5x5 for g < 2 and even l, else 3x3)" in CHAPTER
             assert spec.kernel == (5 if group < 2 and level % 2 == 0 else 3)
         elif parts[0] == "scale":
@@ -49,7 +50,7 @@ def test_every_integer_layer_stands_in_the_table_of_networks() -> None:
             name = spec.name if parts[0] in ("hyper", "direct") else ".".join([parts[0], "g", *parts[2:]])
             assert f"`{name}` {size}" in CHAPTER, spec.name
         assert spec.last == (spec.name == "direct.1" or (parts[0] == "scale" and parts[3] == "1"))
-    for spec in serial_layers(cb.PRESETS["s"]):
+    for spec in serial_layers(layout.PRESETS["s"]):
         parts = spec.name.split(".")
         assert f"`{'.'.join([*parts[:2], 'g', *parts[3:]])}` ({spec.kernel}x{spec.kernel})" in CHAPTER, (
             spec.name
@@ -59,7 +60,7 @@ def test_every_integer_layer_stands_in_the_table_of_networks() -> None:
 
 
 def test_levels_of_symbols_are_those_of_the_specification() -> None:
-    assert np.array_equal(cb.magnitude_table(), LEVELS)
+    assert np.array_equal(layout.magnitude_table(), LEVELS)
     assert LEVELS[[0, 1, 2, 3, 255]].tolist() == [0, 16, 25, 32, 127]
 
 

@@ -14,16 +14,17 @@ from torch import Tensor
 from lic_format.header import Order
 from licodec import store
 from licodec.codecs import checkerboard as cb
+from licodec.codecs import checkerboard_layout as layout
 from licodec.codecs.contract import Timer
 from tests.codecs.fixtures import Pixels, encoded, pixels, psnr
 
 
-def cut(h: int, w: int, rows: int, columns: int, halo: int) -> Iterator[cb.Tile]:
+def cut(h: int, w: int, rows: int, columns: int, halo: int) -> Iterator[layout.Tile]:
     """Tiles far smaller than those of real pictures."""
     for top in range(0, h, rows):
         for left in range(0, w, columns):
             bottom, right = min(h, top + rows), min(w, left + columns)
-            yield cb.Tile(
+            yield layout.Tile(
                 slice(top, bottom),
                 slice(left, right),
                 slice(max(0, top - halo), min(h, bottom + halo)),
@@ -35,19 +36,20 @@ def cut(h: int, w: int, rows: int, columns: int, halo: int) -> Iterator[cb.Tile]
 @given(h=st.integers(1, 1100), w=st.integers(1, 1100), pixels=st.sampled_from([1 << 18, 1 << 21]))
 def test_tiles_partition_the_grid_and_see_their_halo(h: int, w: int, pixels: int) -> None:
     seen = np.zeros((h, w), np.int8)
-    for tile in cb.tiles(h, w, 5, pixels):
+    for tile in layout.tiles(h, w, 5, pixels):
         seen[tile.rows, tile.columns] += 1
         assert tile.outer_rows == slice(max(0, tile.rows.start - 5), min(h, tile.rows.stop + 5))
         assert tile.outer_columns == slice(max(0, tile.columns.start - 5), min(w, tile.columns.stop + 5))
         rows, columns = tile.rows.stop - tile.rows.start, tile.columns.stop - tile.columns.start
-        assert rows * columns * cb.CELL**2 <= pixels
+        assert rows * columns * layout.CELL**2 <= pixels
     assert (seen == 1).all()
 
 
 @pytest.mark.parametrize("size", [(768, 512), (512, 768), (1024, 2048), (1, 2**20)])
 def test_pictures_of_two_megapixels_are_one_tile(size: tuple[int, int]) -> None:
     assert (
-        len(list(cb.tiles(-(-size[0] // cb.CELL), -(-size[1] // cb.CELL), 4))) <= 1 + (size[1] >= 2**20) * 16
+        len(list(layout.tiles(-(-size[0] // layout.CELL), -(-size[1] // layout.CELL), 4)))
+        <= 1 + (size[1] >= 2**20) * 16
     )
 
 
@@ -55,7 +57,7 @@ def test_pictures_of_two_megapixels_are_one_tile(size: tuple[int, int]) -> None:
 def test_the_halo_is_what_the_nets_see() -> None:
     """With noise for weights, whatever a change of one latent or of a position's pixels moves is near it."""
     torch.manual_seed(0)
-    preset, rate, side, centre = cb.PRESETS["s"], torch.tensor([100]), 17, 8
+    preset, rate, side, centre = layout.PRESETS["s"], torch.tensor([100]), 17, 8
     analysis, synthesis = cb.Analysis(preset).double(), cb.Synthesis(preset).double()
     for parameter in (*analysis.parameters(), *synthesis.parameters()):
         parameter.normal_(0, 0.2)
@@ -68,7 +70,7 @@ def test_the_halo_is_what_the_nets_see() -> None:
         return [int(rows.min()), int(rows.max())]
 
     own = slice(4 * centre, 4 * centre + 4)
-    blocks = torch.randn(1, cb.QUARTER, 4 * side, 4 * side, dtype=torch.float64)
+    blocks = torch.randn(1, layout.QUARTER, 4 * side, 4 * side, dtype=torch.float64)
     first, last = moved(lambda x: analysis(x, rate), blocks, own)
     assert (first, last) == (centre - 3, centre + 3)
     latents = torch.randn(1, preset.latents, side, side, dtype=torch.float64)
@@ -86,7 +88,7 @@ def grid(request: pytest.FixtureRequest) -> tuple[int, int, int, int]:
 
 
 def picture(grid: tuple[int, int, int, int]) -> Pixels:
-    return pixels(grid[0] * cb.CELL - 3, grid[1] * cb.CELL - 5)
+    return pixels(grid[0] * layout.CELL - 3, grid[1] * layout.CELL - 5)
 
 
 def test_decoding_in_tiles_is_seamless(

@@ -8,13 +8,13 @@ from pathlib import Path
 import torch
 
 from licodec import store
-from licodec.codecs import checkerboard as cb
+from licodec.codecs import checkerboard_layout as layout
 from licodec.exact.trainable import TrainableConv, convert
 from licodec.training import export as exporting
 from licodec.training.objective import TrainingModel
 from licodec.training.serial import SerialModel, export
 
-TINY = cb.Preset(
+TINY = layout.Preset(
     groups=(3, 5, 70),
     depths=(2, 1, 1),
     eighth=8,
@@ -34,7 +34,7 @@ def without_serial(folder: Path) -> tuple[store.Weights, TrainingModel]:
     for module in model.twins.values():
         assert isinstance(module, TrainableConv)
         module.bias.uniform_(1, 40) if module.spec.last else module.bias.uniform_(0, 2)
-    layers = [convert(model.twin(spec.name)) for spec in cb.exact_layers(TINY)]
+    layers = [convert(model.twin(spec.name)) for spec in layout.exact_layers(TINY)]
     tensors = exporting.float_tensors(model)
     for layer in layers:
         tensors.update(layer.tensors("exact."))

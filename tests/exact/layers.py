@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from licodec.exact.layers import KNOTS, LayerSpec, StoredLayer
+from licodec.exact.layers import StoredLayer
 from licodec.exact.paths import PATHS, ExactNet, exact_section, usable
+from licodec.exact.specs import KNOTS, LayerSpec
 
 Integers = npt.NDArray[np.int64]
 HERE = tuple(filter(usable, PATHS))

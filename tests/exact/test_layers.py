@@ -11,16 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lic_format.errors import WeightsError
-from licodec.exact.layers import (
-    ACCUMULATOR_LIMIT,
-    KNOTS,
-    LayerSpec,
-    StoredLayer,
-    check_bounds,
-    dyadic,
-    integer_knots,
-)
+from licodec.exact.layers import StoredLayer, check_bounds, dyadic, integer_knots
 from licodec.exact.paths import FAST_PATHS, ExactNet, exact_section
+from licodec.exact.specs import ACCUMULATOR_LIMIT, KNOTS, LayerSpec
 from tests.exact.layers import (
     HERE,
     expected_output,

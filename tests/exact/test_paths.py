@@ -14,17 +14,10 @@ from torch import Tensor
 
 from lic_format.errors import ExactnessError
 from licodec.exact import paths
+from licodec.exact.known_answers import known_inputs, lcg
 from licodec.exact.neighbours import neighbours
-from licodec.exact.paths import (
-    PATHS,
-    SAFE_PATH,
-    USUAL_PATHS,
-    ExactNet,
-    exact_section,
-    known_inputs,
-    lcg,
-    usable,
-)
+from licodec.exact.paths import PATHS, SAFE_PATH, USUAL_PATHS, ExactNet, exact_section, usable
+from licodec.exact.tensor_neighbours import TensorNeighbours
 from tests.exact.layers import HERE, expected_output, expected_sums, random_input, random_layer, run
 
 LAYERS = [
@@ -85,7 +78,7 @@ def test_known_answers_are_the_crc_of_the_sums_of_an_independent_reference(layer
         np.full((layer.spec.inp, 6, 6), low),
     ]
     inputs = known_inputs(layer.spec.inp, layer.spec.signed)
-    assert all(np.array_equal(a, b[0].numpy()) for a, b in zip(maps, inputs, strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(maps, inputs, strict=True))
     crc = 0
     for x in maps:
         crc = zlib.crc32(expected_sums(layer, x, 137).astype("<i4").tobytes(), crc)
@@ -136,7 +129,7 @@ def test_outputs_around_a_lattice_are_those_of_the_whole_map(
             whole = torch.where(torch.from_numpy(among), x, unknown)
             expected = net(layer.spec.name, whole, 77, path)
             parts = [x.flatten(2).mT[:, some] for some in (known[:3], known[3:])]
-            near = neighbours(known, cells, h, w, layer.spec.kernel)
+            near = TensorNeighbours(neighbours(known, cells, h, w, layer.spec.kernel))
             found = net.around(layer.spec.name, parts, unknown, near, 77, path)
             assert found.shape == (1, len(cells), layer.spec.out) and found.dtype == expected.dtype
             assert torch.equal(found[0].t(), expected[0].flatten(1)[:, cells])
@@ -164,7 +157,7 @@ def test_bytes_give_what_floats_give_even_where_they_are_too_slow_to_be_used(
                 if kernel == 1:
                     results.append(net.pointwise(name, rows, 33))
                 else:
-                    near = neighbours(known, cells, 6, 9, kernel)
+                    near = TensorNeighbours(neighbours(known, cells, 6, 9, kernel))
                     results.append(net.around(name, [rows[:, known]], unknown, near, 33))
                 found.append([each.double() for each in results])
         assert all(torch.equal(a, b) for a, b in zip(*found, strict=True)), name
@@ -179,7 +172,7 @@ def test_fractions_in_products_of_rows_are_left_for_the_safe_path(
     x = torch.from_numpy(random_input(8, layer, 4, 6)).unsqueeze(0)
     rows, cells = x.flatten(2).mT, np.arange(24)
     known, rest = cells[(cells // 6 + cells) % 2 == 0], cells[(cells // 6 + cells) % 2 == 1]
-    near = neighbours(known, rest, 4, 6, layer.spec.kernel)
+    near = TensorNeighbours(neighbours(known, rest, 4, 6, layer.spec.kernel))
 
     def found() -> Tensor:
         with exact_section(net.path):

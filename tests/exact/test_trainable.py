@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from licodec.exact.layers import KNOTS, LayerSpec, check_bounds
+from licodec.exact.layers import check_bounds
 from licodec.exact.paths import ExactNet
+from licodec.exact.specs import KNOTS, LayerSpec
 from licodec.exact.trainable import TrainableConv, convert, round_through
 from tests.exact.layers import random_input, run
 

@@ -11,6 +11,7 @@ import torch
 
 from licodec import store
 from licodec.codecs import checkerboard as cb
+from licodec.codecs import checkerboard_layout as layout
 from licodec.entropy.tables import load_set
 from licodec.training import ablations
 from licodec.training.ablations import Way, family_bits, fresh
@@ -132,13 +133,13 @@ def test_every_way_is_logged_with_its_steps(
 def test_families_cost_what_the_tables_say() -> None:
     """One channel of t8's symbols, one of Laplace's, in one pass each; each with a scale index that is two
     too low."""
-    bits = load_set(1).bits().reshape(3, cb.SCALES, 511)
+    bits = load_set(1).bits().reshape(3, layout.SCALES, 511)
     assert 2 in INDEX_SHIFTS
     true = np.zeros((2, MAGNITUDES))
     for channel, family in enumerate((1, 2)):
         true[channel] = np.rint(2.0 ** -bits[family, 30, 255:] * 1e6)
         true[channel, 1:] *= 2
-    train = np.zeros((len(KNOT_RATES), 2, 2, cb.SCALES, MAGNITUDES), np.int32)
+    train = np.zeros((len(KNOT_RATES), 2, 2, layout.SCALES, MAGNITUDES), np.int32)
     train[:, 0, 0, 28], train[:, 1, 1, 28] = true
     knots = [2, 14]
     found = family_bits(train, train[knots], knots)

@@ -15,6 +15,7 @@ import licodec
 from lic_format.header import Order
 from licodec import store
 from licodec.codecs import checkerboard as cb
+from licodec.codecs import checkerboard_layout as layout
 from licodec.entropy.tables import load_set
 from licodec.exact.layers import StoredLayer
 from licodec.exact.paths import ExactNet
@@ -39,7 +40,7 @@ def exported(
     crops = Crops.load(shards, folder / "cache", limit=2)
     model = twins()
     with torch.no_grad():
-        for spec in cb.exact_layers(model.preset):  # like trained ones: few are large, no bound in reach
+        for spec in layout.exact_layers(model.preset):  # like trained ones: few are large, no bound in reach
             weight = model.twin(spec.name).weight
             weight.mul_(weight.abs() / weight.abs().amax())
     with pytest.MonkeyPatch.context() as patch:
@@ -72,9 +73,9 @@ def test_restored_weights_convert_to_the_same_integers(
     exported: tuple[TrainingModel, store.Weights, dict[str, object]],
 ) -> None:
     _, weights, _ = exported
-    restored = TrainingModel(cb.PRESETS["s"]).requires_grad_(False)
+    restored = TrainingModel(layout.PRESETS["s"]).requires_grad_(False)
     exporting.restore(restored, "fhic", "t-1")
-    for spec in cb.exact_layers(restored.preset):
+    for spec in layout.exact_layers(restored.preset):
         stored = StoredLayer.from_tensors(spec, "exact.", weights.tensors)
         again = convert(restored.twin(spec.name))
         x = random_input(1, stored, 8, 9)
@@ -86,7 +87,7 @@ def test_restored_float_nets_are_the_stored_ones(
     exported: tuple[TrainingModel, store.Weights, dict[str, object]],
 ) -> None:
     model, weights, _ = exported
-    restored = TrainingModel(cb.PRESETS["s"]).requires_grad_(False)
+    restored = TrainingModel(layout.PRESETS["s"]).requires_grad_(False)
     exporting.restore(restored, "fhic", "t-1", path=weights.path)
     built = cb.build(weights, "cpu")
     for name, value in built.means.state_dict().items():
@@ -102,7 +103,7 @@ def test_a_run_starts_from_exported_weights(
 ) -> None:
     _, weights, _ = exported
     trainer = start(init="t-1")
-    stored = StoredLayer.from_tensors(cb.exact_layers(trainer.model.preset)[0], "exact.", weights.tensors)
+    stored = StoredLayer.from_tensors(layout.exact_layers(trainer.model.preset)[0], "exact.", weights.tensors)
     assert torch.equal(convert(trainer.model.twin("hyper.0")).weight, stored.weight)
     assert trainer.step == 0 and np.isfinite(trainer.train_step())
 

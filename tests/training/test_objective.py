@@ -8,6 +8,7 @@ import torch
 
 from lic_format.header import Order
 from licodec.codecs import checkerboard as cb
+from licodec.codecs import checkerboard_layout as layout
 from licodec.codecs.contract import Timer
 from licodec.entropy.tables import NOT_CODED, load_set
 from licodec.exact.paths import ExactNet, exact_section
@@ -36,8 +37,8 @@ from tests.training.conftest import Start
 def twins(seed: int = 0) -> TrainingModel:
     """A training model whose scale nets depend on all they see, with indices over the whole range."""
     torch.manual_seed(seed)
-    model = TrainingModel(cb.PRESETS["s"]).requires_grad_(False)
-    for spec in cb.exact_layers(model.preset):
+    model = TrainingModel(layout.PRESETS["s"]).requires_grad_(False)
+    for spec in layout.exact_layers(model.preset):
         twin = model.twin(spec.name)
         twin.bias.uniform_(-0.3, 0.3)
         if spec.last:
@@ -50,15 +51,15 @@ def twins(seed: int = 0) -> TrainingModel:
 @pytest.mark.parametrize("rate", [0, 137, 255])
 def test_quantised_twins_choose_the_tables_that_the_integer_nets_choose(rate: int) -> None:
     model = twins()
-    net = ExactNet([convert(model.twin(spec.name)) for spec in cb.exact_layers(model.preset)], None)
+    net = ExactNet([convert(model.twin(spec.name)) for spec in layout.exact_layers(model.preset)], None)
     rng = np.random.default_rng(rate)
     z = torch.from_numpy(rng.laplace(0, 6, (1, 96, 2, 3)).round().astype(np.float32))
     q = torch.from_numpy(rng.laplace(0, 3, (1, 320, 8, 12)).round().astype(np.float32))
-    levels = torch.from_numpy(cb.magnitude_table())[q.abs().clamp(max=255).long()]
-    clipped = z.clamp(-cb.HYPER_LIMIT, cb.HYPER_LIMIT)
+    levels = torch.from_numpy(layout.magnitude_table())[q.abs().clamp(max=255).long()]
+    clipped = z.clamp(-layout.HYPER_LIMIT, layout.HYPER_LIMIT)
 
     nets = model.scale_nets(torch.tensor([rate]))
-    features = nets.hyper(clipped * cb.HYPER_UNIT)
+    features = nets.hyper(clipped * layout.HYPER_UNIT)
     priced = {
         "direct": nets.direct(features),
         "context": context_indices(nets, model.preset, features, q),
@@ -81,7 +82,7 @@ def test_quantised_twins_choose_the_tables_that_the_integer_nets_choose(rate: in
 
 def test_magnitudes_in_training_are_the_levels_of_the_codec() -> None:
     found = round_log(torch.arange(-255, 256)).clamp(max=127)
-    assert torch.equal(found, torch.from_numpy(cb.magnitude_table())[torch.arange(-255, 256).abs()])
+    assert torch.equal(found, torch.from_numpy(layout.magnitude_table())[torch.arange(-255, 256).abs()])
 
 
 def test_prices_are_those_of_a_distribution() -> None:
@@ -118,14 +119,14 @@ def test_training_codes_as_an_encoder_does_where_a_picture_ends_inside_a_cell_to
     found, (_, *passes) = codec._symbols(codec._to_input(picture), knot, Order.CHECKERBOARD, Timer(None))
     y, z = model.latents(to_input(picture[None], "cpu"), rate)
     assert z.shape[1:] == found.z.shape
-    assert float((z[0] - torch.from_numpy(found.z)).abs().max()) < cb.HYPER_ROUND + 0.01
+    assert float((z[0] - torch.from_numpy(found.z)).abs().max()) < layout.HYPER_ROUND + 0.01
     assert all(bool(bits.isfinite().all()) for bits in model.code(y, z, rate))
 
     nets, (h, w) = model.scale_nets(rate), y.shape[2:]
     features = scale_features(nets, torch.from_numpy(found.z)[None].float(), h, w)
     index = context_indices(nets, model.preset, features, torch.from_numpy(found.q)[None].float())
     tables = tuple(np.where(each.index == NOT_CODED, 0, each.index % 64).astype(np.int16) for each in passes)
-    coded = cb.Symbols(found.z, tables, found.steps, h, w, found.skipped).q
+    coded = layout.Symbols(found.z, tables, found.steps, h, w, found.skipped).q
     difference = np.abs(torch.floor(index[0] + 0.5).clamp(0, 63).numpy() - coded)
     assert (coded > 0).sum() > 500
     assert (difference == 0).mean() > 0.999

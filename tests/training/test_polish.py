@@ -11,6 +11,7 @@ import torch
 
 from licodec import store
 from licodec.codecs import checkerboard as cb
+from licodec.codecs import checkerboard_layout as layout
 from licodec.training import polish as polishing
 from licodec.training.data import Crops, to_input
 from licodec.training.export import restore
@@ -25,7 +26,7 @@ HELD = [pixels(64, 64, seed=90), pixels(64, 64, seed=91)]
 def trained() -> TrainingModel:
     """The shipped weights, as a model to train."""
     torch.manual_seed(3)
-    model = TrainingModel(cb.PRESETS["s"])
+    model = TrainingModel(layout.PRESETS["s"])
     restore(model, "fhic", "s-1")
     return model
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from lic_format.header import Order
 from licodec import store
 from licodec.codecs import checkerboard as cb
+from licodec.codecs import checkerboard_layout as layout
 from licodec.codecs.contract import Timer
 from licodec.codecs.serial import PROJECTED, SerialScales, at_taps, wavefronts
 from licodec.entropy.schedule import Pass
@@ -86,7 +87,7 @@ def test_twins_give_the_indices_of_the_integer_layers(tmp_path: Path) -> None:
         exact = scales(SerialScales(cb.IntegerLayers(codec.exact, rate, codec.exact.path)), z, 1)
     with torch.no_grad():
         twins = SerialScales(TwinLayers(model.twin, torch.tensor([rate])))
-        real = scales(twins, z * cb.HYPER_UNIT, cb.MAGNITUDE_UNIT)
+        real = scales(twins, z * layout.HYPER_UNIT, layout.MAGNITUDE_UNIT)
     assert exact.std() > 5
     assert ((real.clamp(0, 63) - exact).abs() < 1).float().mean() > 0.99
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from licodec.codecs import checkerboard as cb
+from licodec.codecs import checkerboard_layout as layout
 from licodec.training import slopes as slopes_module
 from licodec.training.export import restore
 from licodec.training.objective import TrainingModel
@@ -17,7 +17,7 @@ def test_slopes_are_those_of_the_objective_and_nothing_stays_moved(monkeypatch: 
     """Synthesis alone has an exact gradient: both ways of finding the slope must agree there."""
     monkeypatch.setattr(slopes_module, "STEP", 0.003)
     torch.manual_seed(4)
-    model = TrainingModel(cb.PRESETS["s"])
+    model = TrainingModel(layout.PRESETS["s"])
     restore(model, "fhic", "s-1")
     torch.nn.init.zeros_(model.refinement.step)  # to its gradient the decoded picture is a constant
     before = {name: p.detach().clone() for name, p in model.named_parameters()}

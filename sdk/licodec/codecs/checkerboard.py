@@ -29,8 +29,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
-import math
 import os
 import time
 import warnings
@@ -47,6 +45,7 @@ from torch import Tensor, nn
 from lic_format.container import SEALED_ANS, LicFile, Unit
 from lic_format.errors import FormatError, LicWarning, UsageValueError, WeightsError
 from lic_format.header import Colour, Head, Order
+from licodec.codecs import checkerboard_layout as layout
 from licodec.codecs.channel_skip import (
     Channels,
     coded_channels,
@@ -54,11 +53,39 @@ from licodec.codecs.channel_skip import (
     read_skipped,
     write_skipped,
 )
+from licodec.codecs.checkerboard_layout import (
+    CELL,
+    HYPER,
+    HYPER_LIMIT,
+    HYPER_ROUND,
+    NEARLY_ZERO,
+    QUARTER,
+    SCALES,
+    SEEN,
+    SERIAL,
+    STEPS,
+    Z_MAX,
+    Z_OFFSET_MAX,
+    CodedPass,
+    Preset,
+    Symbols,
+    choose_symbols,
+    estimated_bits,
+    exact_layers,
+    grid,
+    knot_of,
+    magnitude_table,
+    once,
+    read_known_answers,
+    read_preset,
+    symbol_savings,
+    taps_kernel,
+    tiles,
+    times,
+)
 from licodec.codecs.contract import USUALLY, Coded, LossyWish, Shared, Stages, Timer
 from licodec.codecs.registry import (
-    FHIC_CELL,
     FHIC_FRONTS_MAX,
-    FHIC_GRID_MIN,
     FHIC_ORDERS,
     FHIC_SIDE_INFO,
     fhic_fronts,
@@ -66,12 +93,12 @@ from licodec.codecs.registry import (
 from licodec.compiled import loops_here
 from licodec.entropy import schedule
 from licodec.entropy.coder import StreamDecoder, StreamEncoder
-from licodec.entropy.reference import write_varint
-from licodec.entropy.schedule import Pass, checkerboard, one_step
-from licodec.entropy.tables import NOT_CODED, PRECISION, TableSet, load_set
-from licodec.exact.layers import KNOTS, LayerSpec, StoredLayer, interpolate_knots
-from licodec.exact.neighbours import Neighbours, by_position, neighbours
+from licodec.entropy.schedule import Pass, one_step
+from licodec.entropy.tables import NOT_CODED, TableSet, load_set
+from licodec.exact.layers import StoredLayer, interpolate_knots
 from licodec.exact.paths import PATHS, SAFE_PATH, USUAL_PATHS, ExactNet, exact_section
+from licodec.exact.specs import KNOTS
+from licodec.exact.tensor_neighbours import TensorNeighbours, by_position
 from licodec.images import Picture
 from licodec.store import Weights
 
@@ -80,58 +107,6 @@ if TYPE_CHECKING:
 
 NetT = TypeVar("NetT", bound=nn.Module)
 T = TypeVar("T")
-
-CELL = FHIC_CELL
-"""Pixels a latent position covers, each way."""
-GRID_MIN = FHIC_GRID_MIN
-"""Rows and columns of latents of the smallest pictures."""
-HYPER = 4
-"""Latent positions a hyper-latent position covers, each way."""
-SCALE_MIN, SCALE_MAX, SCALES = 0.11, 64.0, 64
-
-
-@dataclass(frozen=True)
-class Preset:
-    """Sizes of one member of the family."""
-
-    groups: tuple[int, ...]
-    depths: tuple[int, ...]
-    eighth: int = 96
-    encoder_eighth_blocks: int = 3
-    decoder_eighth_blocks: int = 3
-    encoder_sixteenth: int = 192
-    encoder_sixteenth_blocks: int = 1
-    decoder_sixteenth: int = 128
-    decoder_sixteenth_blocks: int = 1
-    hyper: int = 96
-    mean: int = 128
-    exact: int = 96
-    preview_groups: int = 3
-    """Of which previews are made."""
-
-    @property
-    def latents(self) -> int:
-        return sum(self.groups)
-
-    @property
-    def passes(self) -> tuple[Pass, ...]:
-        """Order 1."""
-        return checkerboard(self.groups, self.depths)
-
-    @property
-    def halo(self) -> int:
-        """Latent positions that analysis or synthesis see around one: their 3x3 convolutions are two on 4x4
-        blocks (a quarter of a position each) and one in every block on the coarser grids."""
-        analysis = 0.5 * self.encoder_eighth_blocks + self.encoder_sixteenth_blocks
-        synthesis = 0.5 * self.decoder_eighth_blocks + self.decoder_sixteenth_blocks
-        return math.ceil(2 * 0.25 + max(analysis, synthesis))
-
-
-SIZE_MAX = 4096
-"""No width of a net is larger; a weights file that says so is damaged."""
-DEPTH_MAX = 4
-"""The deepest lattice that leaves no pass of a 4 x 4 grid empty."""
-PRESETS = {"s": Preset(groups=(4, 12, 48, 96, 160), depths=(3, 3, 2, 1, 1))}
 
 
 # --- Building blocks ----------------------------------------------------------------------------------------
@@ -220,8 +195,6 @@ class Block(nn.Module):
 STRONG = 64
 """Latents whose coefficients the straight paths always compute in float32. Where the branches compute in a
 faster type the others are small enough not to need more, and most of the work."""
-QUARTER = 48
-"""Channels of the picture as blocks of 4x4 RGB pixels."""
 
 
 def to_blocks(pixels: Tensor) -> Tensor:
@@ -362,8 +335,6 @@ class Preview(nn.Module):
 
 Shown = Callable[[Tensor, Tensor, Tensor], Tensor]
 """What makes pixels of decoded latents, called as `Synthesis` is."""
-NEARLY_ZERO = 0.75
-"""Symbols below this count as zero when the encoder looks at what it would decode."""
 
 
 class Refinement(nn.Module):
@@ -444,24 +415,9 @@ def pointwise(layer: Conv, rows: Tensor) -> Tensor:
     return F.linear(fit(rows, layer), layer.weight.flatten(1), layer.bias)
 
 
-def taps_kernel(step: Pass) -> int:
-    """Rows and columns in which a pass looks around. Decoded are, on even levels, 12 of the 25 positions of 5
-    x 5 and 4 of 3 x 3; on odd ones the 4 diagonal ones in either."""
-    return 5 if step.group <= 1 and step.level % 2 == 0 else 3
-
-
 @dataclass(frozen=True)
 class Place:
-    """Where a pass of a group codes, and the grid in which it sees what the group has before it: every 1st,
-    2nd, 4th .. row and column, so that its neighbours are near.
-
-    Attributes:
-        cells: its positions on the grid of latents, row * w + column. seen: the same on its own grid.
-        height, width: of its own grid.
-        known: the positions of its own grid that earlier passes have decoded, in their order.
-        order: where each position of its own grid stands in the earlier passes' values and then the unknown
-            ones put one behind the other.
-    """
+    """`layout.Place`, its attributes as tensors on a device."""
 
     cells: Tensor
     seen: Tensor
@@ -469,52 +425,29 @@ class Place:
     width: int
     known: Tensor
     order: Tensor
-    _near: dict[int, Neighbours] = field(default_factory=dict, compare=False)
+    unknown: int
+    _of: layout.Place
+    _near: dict[int, TensorNeighbours] = field(default_factory=dict, compare=False)
 
-    @property
-    def unknown(self) -> int:
-        """How many positions of its own grid are unknown."""
-        return len(self.order) - len(self.known)
-
-    def near(self, kernel: int) -> Neighbours:
+    def near(self, kernel: int) -> TensorNeighbours:
         """What a convolution reads around the positions."""
         if kernel not in self._near:
-            known, seen = self.known.cpu().numpy(), self.seen.cpu().numpy()
             with torch.inference_mode(False):  # as in `places`
-                self._near[kernel] = neighbours(
-                    known, seen, self.height, self.width, kernel, str(self.seen.device)
-                )
+                self._near[kernel] = TensorNeighbours(self._of.near(kernel), str(self.seen.device))
         return self._near[kernel]
 
 
 @functools.lru_cache(maxsize=32)
 def places(h: int, w: int, depth: int, device: str = "cpu") -> tuple[Place, ...]:
-    """Places of the passes of a group of that depth on an h x w grid, and one more in which nothing is
-    unknown."""
-    steps = checkerboard((1,), (depth,))
-    cells = [schedule.positions(step, h, w) for step in steps]
+    """See `layout.places`."""
     found = []
     with torch.inference_mode(False):  # kept for later callers, who may want gradients through a selection
-        for number, level in enumerate([*(step.level for step in steps), 0]):
-            stride = 2 ** (level // 2)
-            height, width = -(-h // stride), -(-w // stride)
-
-            def local(
-                cell: npt.NDArray[np.intp], stride: int = stride, width: int = width
-            ) -> npt.NDArray[np.intp]:
-                return cell // w // stride * width + cell % w // stride
-
-            known = local(np.concatenate([*cells[:number], np.empty(0, np.intp)]))
-            unknown = np.ones(height * width, bool)
-            unknown[known] = False
-            own = cells[number] if number < len(cells) else np.empty(0, np.intp)
-            order_of = np.empty(height * width, np.intp)
-            order_of[np.concatenate([known, np.flatnonzero(unknown)])] = np.arange(height * width)
-            selections = (own, local(own), known, order_of)
+        for of in layout.places(h, w, depth):
             full, seen, before, order = (
-                torch.from_numpy(each.astype(np.int64)).to(device) for each in selections
+                torch.from_numpy(each).to(device) for each in (of.cells, of.seen, of.known, of.order)
             )
-            found.append(Place(full, seen, height, width, before, order))
+            place = Place(full, seen, of.height, of.width, before, order, of.unknown, of)
+            found.append(place)
     return tuple(found)
 
 
@@ -533,11 +466,6 @@ def interleave(parts: Sequence[Tensor], preset: Preset, h: int, w: int) -> Tenso
         for depth in preset.depths
     ]
     return torch.cat(groups, 1)
-
-
-SEEN = 64
-"""Channels of earlier values that the mean nets look at around a position; more are mixed into as many
-first."""
 
 
 def squeezer(channels: int) -> nn.Module:
@@ -707,39 +635,6 @@ class IntegerLayers:
         return self.net.around(name, known, unknown, near, self.rate, self.path)
 
 
-SERIAL = "serial.family"
-"""The tensor that tells whether weights know order 2, which is an optional part (`serial`)."""
-HYPER_LIMIT = 127
-MAGNITUDE_UNIT = 1 / 16
-HYPER_UNIT = 1 / 4
-
-
-def exact_layers(p: Preset) -> list[LayerSpec]:
-    """All integer layers of the scale nets, in the order in which they run."""
-    e = p.exact
-    specs = [
-        LayerSpec("hyper.0", p.hyper, 96, 3, in_unit=HYPER_UNIT, signed=True),
-        LayerSpec("hyper.1", 96, 4 * e, 3),
-        LayerSpec("hyper.2", e, 4 * e, 3),
-        LayerSpec("direct.0", e, 128, 1),
-        LayerSpec("direct.1", 128, p.latents, 1, last=True),
-    ]
-    for g, m in enumerate(p.groups):
-        specs.append(LayerSpec(f"project.{g}", m, 32, 1, in_unit=MAGNITUDE_UNIT))
-        if g:
-            specs.append(LayerSpec(f"context.{g}", 32 * g, 48, 3))
-    for step in p.passes:
-        name, seen = f"{step.group}.{step.number}", e if step.group == 0 else e + 48
-        if step.number:
-            specs.append(LayerSpec(f"taps.{name}", 32, e, taps_kernel(step), gathered=True))
-            seen += e
-        specs += [
-            LayerSpec(f"scale.{name}.0", seen, 2 * e, 1),
-            LayerSpec(f"scale.{name}.1", 2 * e, step.last - step.first, 1, last=True),
-        ]
-    return specs
-
-
 class ScaleNets:
     """The wiring. `layer(name, x)` runs a layer; everything between layers only moves integers around. For
     one batch of pictures and their rates."""
@@ -787,23 +682,6 @@ class ScaleNets:
 
 
 # --- Coding -------------------------------------------------------------------------------------------------
-
-SYMBOL_MAX = 32767
-Z_OFFSET_MAX = 1024
-Z_MAX = SYMBOL_MAX - Z_OFFSET_MAX
-"""Hyper-latents are coded with an offset taken off, which must not leave 16 bits."""
-TILE_PIXELS = 1 << 21
-"""Pixels of a tile of a large picture: bounds memory, changes no value."""
-
-
-def magnitude_table() -> npt.NDArray[np.int8]:
-    """What the scale nets see of a symbol, by min(|q|, 255): round(16 log2(1 + |q|)), at most 127; integers
-    only.
-
-    v = round(16 log2(n)) is the largest v with 2^(2 v - 1) <= n^32.
-    """
-    values = [((n**32).bit_length() - 1 + 1) // 2 for n in range(1, 257)]
-    return np.minimum(values, 127).astype(np.int8)
 
 
 PRECISIONS = ("float32", "bfloat16", "fixed16")
@@ -878,10 +756,6 @@ class FloatTransforms:
         return self._model.refinement.coefficients
 
 
-STEPS = "steps"
-"""The metadata that says what steps the channels of compiled transforms have."""
-
-
 def build(weights: Weights, device: str, *, exact: str = "auto") -> Checkerboard:
     """The model of a weights file. `exact` forces one path of `licodec.exact.paths.PATHS` for the integer
     nets.
@@ -897,7 +771,7 @@ class Checkerboard:
     """Loaded weights on a device. Immutable but for caches of constants; safe in several threads."""
 
     def __init__(self, weights: Weights, device: str, exact: str = "auto") -> None:
-        self.preset = _preset(weights)
+        self.preset = read_preset(weights)
         self.device = device
         self.tables = load_set(1)
         if weights.metadata.get("tables") != self.tables.digest.hex():
@@ -930,7 +804,7 @@ class Checkerboard:
         layers = [StoredLayer.from_tensors(spec, "exact.", weights.tensors) for spec in specs]
         precision = precision_of(device)
         paths = PATHS if precision == "fixed16" else USUAL_PATHS
-        self.exact = ExactNet(layers, _known_answers(weights), paths if exact == "auto" else (exact,))
+        self.exact = ExactNet(layers, read_known_answers(weights), paths if exact == "auto" else (exact,))
         self.precision = torch.bfloat16 if precision == "bfloat16" else torch.float32
         self._tensors = read
         self.synthesis = self._net("synthesis.", Synthesis)
@@ -1030,7 +904,7 @@ class Checkerboard:
     ) -> Coded:
         timer = Timer(stages)
         with timer("pixels"):
-            blocks = _once(shared, "blocks", lambda: self._to_input(picture.planes))
+            blocks = once(shared, "blocks", lambda: self._to_input(picture.planes))
         proposal = self.proposed(blocks, rate, chosen, timer, shared, skip=True)
         found = self.walked(proposal, timer, whole=wish.effort > 1)
         if wish.effort > 1:
@@ -1110,7 +984,7 @@ class Checkerboard:
         with torch.inference_mode(), _no_autocast(self.device), timer("network"):
             y = self._latents(blocks, gain, inverse, at.to(self.device), shared)
             padded = F.pad(y, (0, -w % HYPER, 0, -h % HYPER), mode="replicate")
-            centre = torch.from_numpy(self.prior_offset[_knot(rate)]).to(self.device).float()[:, None, None]
+            centre = torch.from_numpy(self.prior_offset[knot_of(rate)]).to(self.device).float()[:, None, None]
             z = _int16(round_towards(self.hyper_analysis(padded), centre).clamp_(-Z_MAX, Z_MAX))
             features = self._mean_features(z, h, w)
             skipped = np.zeros(self.preset.latents, np.bool_)
@@ -1209,7 +1083,7 @@ class Checkerboard:
         kept = shared if len(parts) == 1 else None  # of a large picture it would be hundreds of megabytes
         for tile in parts:
             seen = blocks[:, :, tile.outer_block_rows, tile.outer_block_columns]
-            begun = _once(kept, "analysis", functools.partial(analysis.begun, seen))
+            begun = once(kept, "analysis", functools.partial(analysis.begun, seen))
             y = analysis.finished(*begun, at) * gain
             first[:, :, tile.rows, tile.columns] = y[:, :, tile.inner_rows, tile.inner_columns]
         for tile in parts:
@@ -1229,7 +1103,7 @@ class Checkerboard:
         self, shape: tuple[int, ...], rate: int
     ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int16]]:
         """Table indices [Z, h' w'] and offsets [Z, 1, 1] of hyper-latents [Z, h', w']."""
-        knot = _knot(rate)
+        knot = knot_of(rate)
         index = np.repeat(self.prior_index[knot][:, None], shape[1] * shape[2], axis=1)
         return index, self.prior_offset[knot][:, None, None]
 
@@ -1417,56 +1291,12 @@ class Checkerboard:
                 pixels = F.avg_pool2d(pixels, 4 // side) if side < 4 else pixels
             with timer("pixels"):
                 levels = (pixels * 255).add_(128).clamp_(0, 255).to(torch.uint8)
-                rows, columns = _times(tile.rows, side), _times(tile.columns, side)
+                rows, columns = times(tile.rows, side), times(tile.columns, side)
                 planes[rows, columns] = levels[0].permute(1, 2, 0).cpu().numpy()
         return np.ascontiguousarray(planes[: size[0], : size[1]])
 
 
 # --- Parts of coding ----------------------------------------------------------------------------------------
-
-
-def grid(height: int, width: int) -> tuple[int, int]:
-    """Rows and columns of latents of a picture. Four at least: nets never saw less around a position."""
-    return max(GRID_MIN, -(-height // CELL)), max(GRID_MIN, -(-width // CELL))
-
-
-@dataclass(frozen=True)
-class Symbols:
-    """Symbols of a picture: hyper-latents z int16 [Z, h', w'], and those of the latents in the passes of
-    order 1, each int16 [M_g, n], whatever order they are coded in; h and w of the latents' grid; which
-    channels are left out, bool [M]."""
-
-    z: npt.NDArray[np.int16]
-    passes: tuple[npt.NDArray[np.int16], ...]
-    steps: tuple[Pass, ...]
-    height: int
-    width: int
-    skipped: Channels
-
-    @classmethod
-    def of(cls, z: npt.NDArray[np.int16], q: npt.NDArray[np.int16], steps: tuple[Pass, ...]) -> Symbols:
-        """Those of an array [M, h, w]."""
-        h, w = q.shape[1:]
-        flat = q.reshape(len(q), -1)
-        parts = (flat[step.first : step.last, schedule.positions(step, h, w)] for step in steps)
-        return cls(z, tuple(parts), steps, h, w, np.zeros(len(q), np.bool_))
-
-    @property
-    def q(self) -> npt.NDArray[np.int16]:
-        """The latents' symbols as an array [M, h, w]."""
-        out = np.empty((self.steps[-1].last, self.height * self.width), np.int16)
-        for step, symbols in zip(self.steps, self.passes, strict=True):
-            out[step.first : step.last, schedule.positions(step, self.height, self.width)] = symbols
-        return out.reshape(-1, self.height, self.width)
-
-
-@dataclass(frozen=True)
-class CodedPass:
-    """A pass as the stream takes it: symbols int16 and table indices uint8, both [C, n]."""
-
-    step: Pass
-    symbols: npt.NDArray[np.int16]
-    index: npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -1616,157 +1446,14 @@ def table_indices(scale: Tensor, family: npt.NDArray[np.uint8]) -> npt.NDArray[n
     return index
 
 
-@dataclass(frozen=True)
-class Tile:
-    """A rectangle of latent positions that a net computes, and the larger one it looks at; rows and columns
-    as slices."""
-
-    rows: slice
-    columns: slice
-    outer_rows: slice
-    outer_columns: slice
-
-    @property
-    def inner_rows(self) -> slice:
-        return _inside(self.rows, self.outer_rows)
-
-    @property
-    def inner_columns(self) -> slice:
-        return _inside(self.columns, self.outer_columns)
-
-    @property
-    def inner_block_rows(self) -> slice:
-        return _times(self.inner_rows, 4)
-
-    @property
-    def inner_block_columns(self) -> slice:
-        return _times(self.inner_columns, 4)
-
-    @property
-    def pixel_rows(self) -> slice:
-        return _times(self.rows, CELL)
-
-    @property
-    def pixel_columns(self) -> slice:
-        return _times(self.columns, CELL)
-
-    @property
-    def outer_block_rows(self) -> slice:
-        return _times(self.outer_rows, 4)
-
-    @property
-    def outer_block_columns(self) -> slice:
-        return _times(self.outer_columns, 4)
-
-
-def _inside(inner: slice, outer: slice) -> slice:
-    return slice(inner.start - outer.start, inner.stop - outer.start)
-
-
-def _times(part: slice, factor: int) -> slice:
-    return slice(part.start * factor, part.stop * factor)
-
-
-def tiles(h: int, w: int, halo: int, pixels: int = TILE_PIXELS) -> Iterator[Tile]:
-    """Tiles of a grid of latent positions, each seeing `halo` more on all sides; one tile for all but large
-    pictures."""
-    positions = max(1024, pixels // CELL**2)
-    columns = min(w, max(32, positions // min(h, 64)))
-    rows = min(h, max(32, positions // columns))
-    for top in range(0, h, rows):
-        for left in range(0, w, columns):
-            bottom, right = min(h, top + rows), min(w, left + columns)
-            yield Tile(
-                slice(top, bottom),
-                slice(left, right),
-                slice(max(0, top - halo), min(h, bottom + halo)),
-                slice(max(0, left - halo), min(w, right + halo)),
-            )
-
-
-def _once(shared: Shared | None, name: str, make: Callable[[], T]) -> T:
-    """What codings of a picture have in common, made by the first of them."""
-    if shared is None:
-        return make()
-    if name not in shared:
-        shared[name] = make()
-    found: T = shared[name]
-    return found
-
-
-def estimated_bits(symbols: npt.NDArray[np.int16], index: npt.NDArray[np.uint8], tables: TableSet) -> float:
-    """What the tables say that these symbols cost: the model's own estimate."""
-    coded = index != NOT_CODED
-    magnitude, table = np.abs(symbols[coded].astype(np.int32)), index[coded]
-    total = float(_table_bits(tables)[table, 255 + np.minimum(magnitude, 255)].sum(dtype=np.float64))
-    for m, t in zip(*(part[magnitude > 255].tolist() for part in (magnitude, table)), strict=True):
-        escape = PRECISION - float(np.log2(tables.frequencies(t)[-1]))
-        length = len(write_varint(2 * (m - tables.limit(t) - 1)))
-        total += escape + 8 * length - float(_table_bits(tables)[t, 510])
-    return total
-
-
-@functools.cache
-def _table_bits(tables: TableSet) -> npt.NDArray[np.float32]:
-    return tables.bits()
-
-
-def _knot(rate: int) -> int:
-    """The rate knot whose tables code the hyper-latents."""
-    return (rate + 8) // 16
-
-
 def round_half_up(x: Tensor) -> Tensor:
     return torch.floor(x + 0.5)
-
-
-HYPER_ROUND = 0.66
-"""From which fraction on hyper-latents are rounded away from what their tables expect (docs/training.md)."""
 
 
 def round_towards(x: Tensor, centre: Tensor) -> Tensor:
     """Integers near x, up to HYPER_ROUND off on the side of the integers `centre`."""
     d = x - centre
     return centre + torch.sign(d) * torch.floor(d.abs() + (1 - HYPER_ROUND))
-
-
-def choose_symbols(
-    value: npt.NDArray[np.float32],
-    index: npt.NDArray[np.uint8],
-    step_value: npt.NDArray[np.float32],
-    savings: npt.NDArray[np.float32],
-) -> npt.NDArray[np.int16]:
-    """The encoder's choice: the nearest integer, or the one below it in magnitude where that saves more bits
-    than its distortion is worth.
-
-    Args:
-        value: symbols before rounding, [C, n].
-        index: their tables, [C, n].
-        step_value: bits that the squared error of one whole symbol is worth, [C].
-        savings: `symbol_savings` of the table set.
-    """
-    symbols = np.zeros(value.size, np.int16)
-    flat = value.reshape(-1)
-    at = np.flatnonzero(np.abs(flat) > 0.5)
-    signed, table = flat.take(at), index.reshape(-1).take(at)
-    magnitude = np.minimum(np.abs(signed), SYMBOL_MAX)
-    n = np.rint(magnitude)
-    saved = savings.take(table.astype(np.intp) * savings.shape[1] + np.minimum(n, 256).astype(np.intp))
-    worth = np.repeat(step_value, value.shape[1]).take(at)
-    n -= saved > worth * (2 * (magnitude - n) + 1)
-    n[table == NOT_CODED] = 0
-    symbols[at] = np.copysign(n, signed)
-    return symbols.reshape(value.shape)
-
-
-@functools.cache
-def symbol_savings(tables: TableSet) -> npt.NDArray[np.float32]:
-    """Bits that the next smaller magnitude saves at magnitudes 1..256 (0: nothing) in each table, float32
-    [256, 257]; magnitudes from 255 on count the same."""
-    bits = _table_bits(tables)[:, 255:]
-    saved = np.zeros((256, 257), np.float32)
-    saved[: len(bits), 1 : bits.shape[1]] = np.diff(bits, axis=1)
-    return saved
 
 
 def as_columns(x: Tensor) -> npt.NDArray[np.float32]:
@@ -1850,30 +1537,3 @@ def _mixed(net: NetT, fast: torch.dtype) -> NetT:
             if name != "klt":
                 child.to(fast)
     return net
-
-
-def _preset(weights: Weights) -> Preset:
-    try:
-        values = json.loads(weights.metadata["architecture"])
-        groups, depths = (tuple(values[name]) for name in ("groups", "depths"))
-        values = {name: size for name, size in values.items() if name not in ("groups", "depths")}
-        for size in (*groups, *values.values()):
-            if type(size) is not int or not 1 <= size <= SIZE_MAX:
-                raise ValueError(f"{size!r} is no size")
-        for depth in depths:
-            if type(depth) is not int or not 0 <= depth <= DEPTH_MAX:
-                raise ValueError(f"{depth!r} is no depth")
-        if len(depths) != len(groups):
-            raise ValueError(f"{len(groups)} groups, {len(depths)} depths")
-        return Preset(groups=groups, depths=depths, **values)
-    except (KeyError, TypeError, ValueError) as error:
-        raise WeightsError(
-            f"{weights.path}: its metadata 'architecture' does not describe a preset of fhic ({error})"
-        ) from error
-
-
-def _known_answers(weights: Weights) -> dict[str, int]:
-    try:
-        return {str(name): int(crc) for name, crc in json.loads(weights.metadata["known_answers"]).items()}
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise WeightsError(f"{weights.path}: no readable metadata 'known_answers' ({error})") from error

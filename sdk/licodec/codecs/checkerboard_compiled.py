@@ -13,18 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from lic_format.errors import WeightsError
-from licodec.codecs.checkerboard import (
-    QUARTER,
-    SEEN,
-    STEPS,
-    Analysis,
-    Block,
-    Checkerboard,
-    Conv,
-    Preset,
-    Refinement,
-    Synthesis,
-)
+from licodec.codecs.checkerboard import Analysis, Block, Checkerboard, Conv, Refinement, Synthesis
+from licodec.codecs.checkerboard_layout import QUARTER, SEEN, STEPS, Preset
 from licodec.exact import fixed_point
 from licodec.exact.fixed_point import (
     HERE,

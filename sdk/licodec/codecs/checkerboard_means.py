@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from licodec.codecs.checkerboard import SEEN, Conv, MeanNets, Place, Settle, places, taps_kernel
+from licodec.codecs.checkerboard import Conv, MeanNets, Place, Settle, places
 from licodec.codecs.checkerboard_compiled import (
     TAPS,
     Steps,
@@ -20,6 +20,7 @@ from licodec.codecs.checkerboard_compiled import (
     run_real_layer,
     window,
 )
+from licodec.codecs.checkerboard_layout import SEEN, taps_kernel
 from licodec.entropy.schedule import Pass
 from licodec.exact import fixed_point
 from licodec.exact.fixed_point import (
@@ -32,7 +33,7 @@ from licodec.exact.fixed_point import (
     Layer,
     Map,
 )
-from licodec.exact.neighbours import by_position
+from licodec.exact.tensor_neighbours import by_position
 
 SLOPE = 0.2
 HYPER_STEP = np.float32(0.25)

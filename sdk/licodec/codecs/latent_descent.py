@@ -30,18 +30,15 @@ import torch
 from torch import Tensor, nn
 
 from licodec.codecs.checkerboard import (
-    CELL,
-    HYPER,
     Checkerboard,
     Proposal,
-    Tile,
     Walked,
     _no_autocast,
     interleave,
     places,
     rows_of,
-    tiles,
 )
+from licodec.codecs.checkerboard_layout import CELL, HYPER, Tile, tiles
 from licodec.entropy.schedule import Pass
 from licodec.entropy.tables import NOT_CODED
 

@@ -29,19 +29,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from licodec.codecs.checkerboard import (
-    HYPER_LIMIT,
-    MAGNITUDE_UNIT,
-    SCALES,
-    SEEN,
-    CodedPass,
     Contexts,
     Conv,
     IntegerLayers,
-    Preset,
     ScaleNets,
     as_columns,
     as_rows,
-    choose_symbols,
     fit,
     pointwise,
     rows_of,
@@ -49,11 +42,20 @@ from licodec.codecs.checkerboard import (
     squeezer,
     table_indices,
 )
+from licodec.codecs.checkerboard_layout import (
+    HYPER_LIMIT,
+    MAGNITUDE_UNIT,
+    SCALES,
+    SEEN,
+    CodedPass,
+    Preset,
+    choose_symbols,
+)
 from licodec.codecs.contract import Timer
 from licodec.entropy.coder import StreamDecoder
 from licodec.entropy.schedule import Pass
-from licodec.exact.layers import LayerSpec
 from licodec.exact.paths import ExactNet, exact_section
+from licodec.exact.specs import LayerSpec
 
 Magnitudes = npt.NDArray[np.int8]
 

@@ -21,8 +21,6 @@ from torch import Tensor, nn
 
 from lic_format.errors import WeightsError
 from licodec.codecs.checkerboard import (
-    QUARTER,
-    SIZE_MAX,
     Block,
     Checkerboard,
     Conv,
@@ -36,8 +34,10 @@ from licodec.codecs.checkerboard import (
     unshuffle,
     whole,
 )
+from licodec.codecs.checkerboard_layout import QUARTER, SIZE_MAX
 from licodec.codecs.contract import Model
-from licodec.exact.layers import KNOTS, interpolate_knots
+from licodec.exact.layers import interpolate_knots
+from licodec.exact.specs import KNOTS
 from licodec.store import Weights
 
 

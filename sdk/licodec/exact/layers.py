@@ -16,33 +16,7 @@ import torch
 from torch import Tensor
 
 from lic_format.errors import WeightsError
-
-KNOTS = 17
-"""Rate knots: rate index r lies between knots r // 16 and r // 16 + 1."""
-ACTIVATION_MAX = 127
-ACCUMULATOR_LIMIT = 2**24
-TABLE_INDEX_MAX = 63
-
-
-@dataclass(frozen=True)
-class LayerSpec:
-    """One layer as the topology declares it: names and sizes, no numbers that training finds.
-
-    `in_unit` and `out_unit` matter to training and conversion only; the integer arithmetic never sees them.
-    `signed`: inputs are -127..127, otherwise 0..127. `gathered`: computed at some positions only, as a
-    product of matrices, and proved as such.
-    """
-
-    name: str
-    inp: int
-    out: int
-    kernel: int
-    in_unit: float = 1 / 16
-    out_unit: float = 1 / 16
-    last: bool = False
-    signed: bool = False
-    gathered: bool = False
-    in_max: int = 127
+from licodec.exact.specs import LayerSpec, refuse_unbounded
 
 
 @dataclass(frozen=True)
@@ -60,7 +34,7 @@ class StoredLayer:
     @property
     def high(self) -> int:
         """Largest output value; the smallest is 0."""
-        return TABLE_INDEX_MAX if self.spec.last else ACTIVATION_MAX
+        return self.spec.high
 
     def tensors(self, prefix: str) -> dict[str, Tensor]:
         return {
@@ -71,14 +45,9 @@ class StoredLayer:
     @classmethod
     def from_tensors(cls, spec: LayerSpec, prefix: str, tensors: Mapping[str, Tensor]) -> StoredLayer:
         """Read and check one layer; WeightsError names the tensor and what is wrong with it."""
-        shapes = {
-            "weight": ((spec.out, spec.inp, spec.kernel, spec.kernel), torch.int8),
-            "bias": ((KNOTS, spec.out), torch.int32),
-            "multiplier": ((spec.out,), torch.int32),
-            "shift": ((spec.out,), torch.int32),
-        }
         parts: dict[str, Tensor] = {}
-        for part, (shape, dtype) in shapes.items():
+        for part, (shape, kind) in spec.shapes.items():
+            dtype = getattr(torch, kind)
             name = f"{prefix}{spec.name}.{part}"
             tensor = tensors.get(name)
             if tensor is None:
@@ -94,27 +63,11 @@ class StoredLayer:
 
 
 def check_bounds(layer: StoredLayer, prefix: str = "") -> None:
-    """Refuse a layer whose sums could leave the range in which float32 is exact, or whose multipliers break
-    the rule."""
-    name = f"{prefix}{layer.spec.name}"
-    weight, bias, m, s = (
+    """See `specs.refuse_unbounded`."""
+    weight, bias, multiplier, shift = (
         each.cpu().numpy() for each in (layer.weight, layer.bias, layer.multiplier, layer.shift)
     )
-    if weight.min() < -127:
-        raise WeightsError(f"tensor '{name}.weight' holds -128; integer weights are -127..127")
-    magnitude = np.abs(weight).reshape(len(weight), -1).sum(axis=1, dtype=np.int64)
-    bound = layer.spec.in_max * magnitude + np.abs(bias, dtype=np.int64).max(axis=0)
-    worst = int(bound.max())
-    if worst >= ACCUMULATOR_LIMIT:
-        raise WeightsError(
-            f"integer layer {name!r}: output channel {int(bound.argmax())} can reach {worst}, "
-            f"the limit is {ACCUMULATOR_LIMIT} (2^24); these weights can't be run exactly"
-        )
-    if m.min() < 2**14 or m.max() >= 2**15 or s.min() < 0 or s.max() > 30:
-        raise WeightsError(
-            f"integer layer {name!r}: multipliers {m.min()}..{m.max()} (expected 16384..32767), "
-            f"shifts {s.min()}..{s.max()} (expected 0..30)"
-        )
+    refuse_unbounded(layer.spec, weight, bias, multiplier, shift, prefix)
 
 
 def dyadic(real: Tensor) -> tuple[Tensor, Tensor]:

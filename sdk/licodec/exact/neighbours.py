@@ -6,22 +6,20 @@ weights, and a bias that holds what is unknown: all of it away from the border, 
 beyond.
 
     near = neighbours(known, cells, height, width, kernel)
-    biases = near.biases(by_position(weight), bias, unknown)
-    out = near.gather(parts) @ near.select(weight).T + biases[near.kind]
+    biases = near.biases(weight, bias, unknown)
+    out = known[near.rows].reshape(n, -1) @ near.select(weight).reshape(out, -1).T + biases[near.kind]
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Neighbours:
     """What a k x k convolution reads at n positions.
 
@@ -34,33 +32,24 @@ class Neighbours:
         pattern: the same for the same taps and kinds, as all but the smallest maps of a lattice have.
     """
 
-    taps: Tensor
-    rows: Tensor
-    kind: Tensor
-    inside: Tensor
+    taps: npt.NDArray[np.int64]
+    rows: npt.NDArray[np.int32]
+    kind: npt.NDArray[np.int64]
+    inside: npt.NDArray[np.float64]
     pattern: bytes
 
-    def gather(self, parts: Sequence[Tensor]) -> Tensor:
-        """Known values, rows [1, n_i, C], part by part in their order, as they are read: [n, T C]."""
-        channels = parts[0].shape[2]
-        beyond = parts[0].new_zeros(1, 1, channels)
-        rows = torch.cat([*parts, beyond], 1).view(-1, channels)
-        return rows.index_select(0, self.rows).view(len(self.kind), len(self.taps) * channels)
+    def select(self, weight: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """The weights [out, C, k, k] that known values meet: [out, T, C]."""
+        out, channels, kernel, _ = weight.shape
+        return weight.reshape(out, channels, kernel * kernel)[:, :, self.taps].transpose(0, 2, 1)
 
-    def select(self, weight: Tensor) -> Tensor:
-        """The weights [out, C, k, k] that known values meet, in the order of `gather`: [out, T C]."""
-        return weight.flatten(2).index_select(2, self.taps).permute(0, 2, 1).flatten(1)
-
-    def biases(self, spread: Tensor, bias: Tensor, unknown: Tensor) -> Tensor:
-        """Bias [out] with what the value `unknown` [C] adds to it, by kind: [kinds, out]; `spread`: weights
-        as [k k out, C]. Exact in float64 where all are integers."""
-        added = torch.mv(spread, unknown).view(-1, len(bias))
-        return torch.addmm(bias, self.inside.to(bias.dtype), added)
-
-
-def by_position(weight: Tensor) -> Tensor:
-    """Weights [out, C, k, k] -> [k k out, C]."""
-    return weight.permute(2, 3, 0, 1).flatten(0, 2)
+    def biases(
+        self, weight: npt.NDArray[Any], bias: npt.NDArray[Any], unknown: npt.NDArray[Any]
+    ) -> npt.NDArray[np.float64]:
+        """Bias [out] with what the value `unknown` [C] adds to it through weights [out, C, k, k], by kind:
+        [kinds, out]. Exact where all are integers."""
+        added = np.tensordot(weight.astype(np.float64), unknown.astype(np.float64), (1, 0))
+        return bias + self.inside @ added.reshape(len(bias), -1).T
 
 
 def neighbours(
@@ -69,7 +58,6 @@ def neighbours(
     height: int,
     width: int,
     kernel: int,
-    device: str = "cpu",
 ) -> Neighbours:
     """Neighbours of `cells` on a map, all positions as row * width + column; `known` in the order in which
     their values come.
@@ -93,9 +81,9 @@ def neighbours(
     _, first, kind = np.unique(bits, return_index=True, return_inverse=True)
     inside = empty[first]
     return Neighbours(
-        torch.from_numpy(taps).to(device),
-        torch.from_numpy(rows.reshape(-1).astype(np.int32)).to(device),
-        torch.from_numpy(kind.reshape(-1)).to(device),
-        torch.from_numpy(inside.astype(np.float64)).to(device),
+        taps,
+        rows.reshape(-1).astype(np.int32),
+        kind.reshape(-1).astype(np.int64),
+        inside.astype(np.float64),
         taps.tobytes() + np.packbits(inside).tobytes(),
     )

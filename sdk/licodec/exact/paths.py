@@ -26,7 +26,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -38,8 +37,9 @@ from torch import Tensor
 
 from lic_format.errors import ExactnessError
 from licodec.compiled import loops_here
-from licodec.exact.layers import ACTIVATION_MAX, StoredLayer, check_bounds, integer_knots
-from licodec.exact.neighbours import Neighbours, by_position
+from licodec.exact.known_answers import KNOWN_ANSWER_RATE, answer, known_map
+from licodec.exact.layers import StoredLayer, check_bounds, integer_knots
+from licodec.exact.tensor_neighbours import TensorNeighbours, by_position
 
 if TYPE_CHECKING:
     from licodec.exact.compiled_layer import CompiledLayer
@@ -58,9 +58,6 @@ _DTYPES = {
     "float64-rounded": torch.float64,
     "int64": torch.int64,
 }
-KNOWN_ANSWER_RATE = 137
-KNOWN_CHANNELS = 256
-"""Nearly all layers have as many inputs or fewer."""
 
 
 # --- Sections -----------------------------------------------------------------------------------------------
@@ -239,17 +236,14 @@ class ExactNet:
         -1 where a sum is not an integer of 32 bits.
         """
         layer = self.layers[name]
-        x = known_map(layer.spec.inp, signed_input(layer), layer.spec.kernel).to(self.device)
+        rows = known_map(layer.spec.inp, layer.spec.signed, layer.spec.kernel)
+        x = torch.from_numpy(rows).to(self.device).permute(2, 0, 1).unsqueeze(0)
         with exact_section(path, self.device):
             sums = self._sums(layer, x, KNOWN_ANSWER_RATE, path)[0].permute(1, 2, 0)  # as they lie in memory
             whole = sums.to(torch.int32)
             if not torch.equal(whole.to(sums.dtype), sums):
                 return -1
-        by_channel = whole.cpu().numpy().transpose(2, 0, 1)
-        crc = 0
-        for rows, columns in _places(layer.spec.kernel):
-            crc = zlib.crc32(np.ascontiguousarray(by_channel[:, rows, columns], "<i4").data, crc)
-        return crc
+        return answer(whole.cpu().numpy(), layer.spec.kernel)
 
     def __call__(self, name: str, x: Tensor, rate: int, path: str | None = None) -> Tensor:
         """One layer: x holds integers [1, in, h, w], any dtype; returns integers [1, out, h, w].
@@ -273,7 +267,7 @@ class ExactNet:
         name: str,
         known: Sequence[Tensor],
         unknown: Tensor,
-        near: Neighbours,
+        near: TensorNeighbours,
         rate: int,
         path: str | None = None,
     ) -> Tensor:
@@ -333,7 +327,7 @@ class ExactNet:
             self._compiled.setdefault(layer.spec.name, compiled)
         return compiled
 
-    def _select(self, layer: StoredLayer, near: Neighbours, path: str) -> _Selected:
+    def _select(self, layer: StoredLayer, near: TensorNeighbours, path: str) -> _Selected:
         key = (layer.spec.name, path, near.pattern)
         selected = self._selected.get(key)
         if selected is None:
@@ -467,62 +461,3 @@ def _product(rows: Tensor, weight: Tensor) -> Tensor:
     """[n, m] times [m, out], sums int32 or float32 as the weight is int8 or float32."""
     rows = rows.to(weight.dtype)
     return torch._int_mm(rows, weight.contiguous()) if weight.dtype == torch.int8 else rows @ weight
-
-
-# --- Known answers ------------------------------------------------------------------------------------------
-
-
-@functools.lru_cache(maxsize=32)  # many layers have the same number of channels
-def known_map(channels: int, signed: bool, kernel: int) -> Tensor:
-    """The inputs of `known_inputs` on one map [1, in, h, w], so far from each other that between them lies
-    what lies beyond a map's border: one convolution instead of three gives the same sums."""
-    inputs = known_inputs(channels, signed)
-    places = _places(kernel)
-    height, width = (max(place[axis].stop for place in places) for axis in (0, 1))
-    together = torch.zeros(1, height, width, channels).permute(0, 3, 1, 2)
-    for (rows, columns), values in zip(places, inputs, strict=True):
-        together[:, :, rows, columns] = values
-    return together
-
-
-def _places(kernel: int) -> list[tuple[slice, slice]]:
-    """Rows and columns of each known input on the map of all."""
-    down, right = 24 + kernel // 2, 6 + kernel // 2
-    return [
-        (slice(0, 24), slice(0, 16)),
-        (slice(down, down + 6), slice(0, 6)),
-        (slice(down, down + 6), slice(right, right + 6)),
-    ]
-
-
-def known_inputs(channels: int, signed: bool) -> list[Tensor]:
-    """Inputs [1, in, h, w] over a layer's whole legal range: a 24 x 16 map from a fixed generator, and the
-    extremes."""
-    low = -ACTIVATION_MAX if signed else 0
-    count = channels * 24 * 16
-    numbers = _many_numbers()[:count] if channels <= KNOWN_CHANNELS else lcg(count)
-    values = low + (numbers % (ACTIVATION_MAX - low + 1)).astype(np.float32)
-    mixed = torch.from_numpy(values).reshape(1, channels, 24, 16)
-    return [mixed, *(torch.full((1, channels, 6, 6), float(value)) for value in (ACTIVATION_MAX, low))]
-
-
-@functools.cache
-def _many_numbers() -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    return lcg(KNOWN_CHANNELS * 24 * 16)
-
-
-def signed_input(layer: StoredLayer) -> bool:
-    """Only a net's first layer sees signed integers (hyper-latents); everything later is 0..127."""
-    return layer.spec.signed
-
-
-def lcg(count: int, seed: int = 2026) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """High 31 bits of x -> 6364136223846793005 x + 1442695040888963407 mod 2^64, int64 [count]; the same
-    everywhere."""
-    a, c = np.uint64(6364136223846793005), np.uint64(1442695040888963407)
-    with np.errstate(over="ignore"):
-        state = np.array([seed], np.uint64) * a + c
-        while state.size < count:  # doubling: a jump of n steps is itself such a map
-            state = np.concatenate([state, state * a + c])
-            a, c = a * a, c * (a + np.uint64(1))
-    return (state[:count] >> np.uint64(33)).astype(np.int64)

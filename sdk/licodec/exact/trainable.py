@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from licodec.exact.layers import ACTIVATION_MAX, KNOTS, LayerSpec, StoredLayer, dyadic, interpolate_knots
+from licodec.exact.layers import StoredLayer, dyadic, interpolate_knots
+from licodec.exact.specs import ACTIVATION_MAX, KNOTS, LayerSpec
 
 WEIGHT_MAX = 127
 

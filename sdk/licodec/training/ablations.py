@@ -28,9 +28,10 @@ from torch import Tensor, nn
 
 from lic_format.header import Order
 from licodec.codecs import checkerboard as cb
+from licodec.codecs import checkerboard_layout as layout
 from licodec.codecs.contract import Timer
 from licodec.entropy.tables import load_set
-from licodec.exact.layers import KNOTS
+from licodec.exact.specs import KNOTS
 from licodec.exact.trainable import TrainableConv
 from licodec.store import Weights, load
 from licodec.training.data import Crops, Pixels, read_crops
@@ -87,7 +88,7 @@ class FewerInputs(nn.Module):
 class SharedModel(TrainingModel):
     """All passes of a group predict with the nets of its last one."""
 
-    def __init__(self, preset: cb.Preset) -> None:
+    def __init__(self, preset: layout.Preset) -> None:
         super().__init__(preset)
         self.passes = {step.group: step.number for step in preset.passes}
         heads, taps = self.means.heads, self.means.taps
@@ -175,7 +176,7 @@ def bits(model: TrainingModel, v: Tensor, z: Tensor, rate: Tensor) -> Tensor:
     nets = model.scale_nets(rate)
     with model.autocast(v):
         index = context_indices(nets, model.preset, scale_features(nets, z, h, w), q).float()
-    return model.prices.both(q, index, residual) / (h * w * cb.CELL**2)
+    return model.prices.both(q, index, residual) / (h * w * layout.CELL**2)
 
 
 class Learner:
@@ -272,7 +273,7 @@ Counts = npt.NDArray[np.int32]
 def counted(codec: cb.Checkerboard, pictures: Sequence[Pixels], rates: Sequence[int]) -> Counts:
     """What order 1 codes of pictures at each rate."""
     numbers = max(codec.preset.depths) + 1
-    found = np.zeros((len(rates), numbers, codec.preset.latents, cb.SCALES, MAGNITUDES), np.int32)
+    found = np.zeros((len(rates), numbers, codec.preset.latents, layout.SCALES, MAGNITUDES), np.int32)
     for at, rate in enumerate(rates):
         for picture in pictures:
             blocks = codec._to_input(picture)
@@ -283,10 +284,10 @@ def counted(codec: cb.Checkerboard, pictures: Sequence[Pixels], rates: Sequence[
 
 def prices(counts: Counts) -> npt.NDArray[np.float64]:
     """Bits of counts under each family and shift of the scale index: [3, shifts, rates, passes, channels]."""
-    bits_of = load_set(1).bits().reshape(3, cb.SCALES, 511)[:, :, 255:].astype(np.float64)
-    rows = [np.clip(np.arange(cb.SCALES) + shift, 0, cb.SCALES - 1) for shift in INDEX_SHIFTS]
+    bits_of = load_set(1).bits().reshape(3, layout.SCALES, 511)[:, :, 255:].astype(np.float64)
+    rows = [np.clip(np.arange(layout.SCALES) + shift, 0, layout.SCALES - 1) for shift in INDEX_SHIFTS]
     table = np.stack([bits_of[family][row].reshape(-1) for family in range(3) for row in rows], 1)
-    flat = counts.reshape(-1, cb.SCALES * MAGNITUDES)
+    flat = counts.reshape(-1, layout.SCALES * MAGNITUDES)
     found = np.concatenate([part @ table for part in np.array_split(flat.astype(np.float64), len(counts))])
     return found.T.reshape(3, len(rows), *counts.shape[:3])
 

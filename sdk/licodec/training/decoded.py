@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from licodec.codecs import checkerboard as cb
+from licodec.codecs import checkerboard_layout as layout
 from licodec.codecs.contract import Timer
 from licodec.exact.layers import interpolate_knots
 from licodec.training.data import DRAWN_SHARE, Crops, Pixels
@@ -110,7 +111,7 @@ def decoded_crops(
 
 def _write(codec: cb.Checkerboard, crops: Crops, folder: Path, count: int, side: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    h = side // cb.CELL
+    h = side // layout.CELL
     kinds = (
         ((count,), np.int64),
         ((count, h, h, codec.preset.latents), np.float16),

@@ -29,7 +29,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from licodec.codecs import checkerboard as cb
-from licodec.exact.layers import KNOTS, interpolate_knots
+from licodec.exact.layers import interpolate_knots
+from licodec.exact.specs import KNOTS
 from licodec.store import Weights, load
 from licodec.training.data import DRAWN_SHARE, Crops, Pixels, read_crops, to_input
 from licodec.training.export import TAG_FILE, restore

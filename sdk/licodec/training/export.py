@@ -26,10 +26,12 @@ from torch import Tensor
 
 from lic_format.header import Order
 from licodec.codecs import checkerboard as cb
+from licodec.codecs import checkerboard_layout as layout
 from licodec.codecs.contract import Timer
 from licodec.entropy.tables import NOT_CODED, load_set
-from licodec.exact.layers import KNOTS, StoredLayer
+from licodec.exact.layers import StoredLayer
 from licodec.exact.paths import ExactNet
+from licodec.exact.specs import KNOTS
 from licodec.exact.trainable import convert
 from licodec.store import Weights, load
 from licodec.store.weights import load_file as read_file
@@ -94,7 +96,7 @@ def step_value(inverse_gain: Tensor) -> Tensor:
     return STEP_VALUE * weight * 255**2 / 3 * torch.exp(2 * inverse_gain)
 
 
-def weights_metadata(preset: cb.Preset, tag: str, layers: list[StoredLayer]) -> dict[str, str]:
+def weights_metadata(preset: layout.Preset, tag: str, layers: list[StoredLayer]) -> dict[str, str]:
     net = ExactNet(layers, None, paths=("int64",))
     answers = {name: net.known_answer(name, "int64") for name in net.layers}
     return {
@@ -123,20 +125,20 @@ class Counts:
     """Histograms of what passes between codec and stream: z [17, Z, hyper-latent], q of each order
     [17, M, scale index, magnitude]."""
 
-    def __init__(self, preset: cb.Preset) -> None:
+    def __init__(self, preset: layout.Preset) -> None:
         self.z = np.zeros((KNOTS, preset.hyper, 2 * Z_SPAN + 1))
         self.q = {
-            order: np.zeros((KNOTS, preset.latents, cb.SCALES, MAGNITUDES), np.int32)
+            order: np.zeros((KNOTS, preset.latents, layout.SCALES, MAGNITUDES), np.int32)
             for order in (Order.ONE_STEP, Order.CHECKERBOARD)
         }
 
 
-def count(counts: npt.NDArray[np.int32], part: cb.CodedPass) -> None:
+def count(counts: npt.NDArray[np.int32], part: layout.CodedPass) -> None:
     """Add a pass to counts by (channel, scale index, magnitude); what isn't coded has scale index 0."""
-    scale = np.where(part.index == NOT_CODED, 0, part.index % cb.SCALES).astype(np.int64)
+    scale = np.where(part.index == NOT_CODED, 0, part.index % layout.SCALES).astype(np.int64)
     channel = np.arange(part.step.first, part.step.last)[:, None]
     magnitude = np.minimum(np.abs(part.symbols.astype(np.int64)), MAGNITUDES - 1)
-    np.add.at(counts.reshape(-1), (channel * cb.SCALES + scale) * MAGNITUDES + magnitude, 1)
+    np.add.at(counts.reshape(-1), (channel * layout.SCALES + scale) * MAGNITUDES + magnitude, 1)
 
 
 def _some(choices: list[int], rng: np.random.Generator) -> list[int]:
@@ -206,9 +208,9 @@ def choose_families(counts: npt.NDArray[np.int32]) -> tuple[Tensor, npt.NDArray[
     Args:
         counts: [17, M, scale index, magnitude]. A knot's neighbours count for it too, the less the further.
     """
-    bits = load_set(1).bits().reshape(3, cb.SCALES, 511)[:, :, 255:].astype(np.float64)
+    bits = load_set(1).bits().reshape(3, layout.SCALES, 511)[:, :, 255:].astype(np.float64)
     knots, channels = counts.shape[:2]
-    rows = [np.clip(np.arange(cb.SCALES) + shift, 0, cb.SCALES - 1) for shift in INDEX_SHIFTS]
+    rows = [np.clip(np.arange(layout.SCALES) + shift, 0, layout.SCALES - 1) for shift in INDEX_SHIFTS]
     prices = np.stack([bits[family][row].reshape(-1) for family in range(3) for row in rows], 1)
     flat = counts.reshape(knots * channels, -1).astype(np.float32) @ prices.astype(np.float32)
     costs = flat.astype(np.float64).T.reshape(3, len(rows), knots, channels)
@@ -236,7 +238,7 @@ def shift_index(layer: StoredLayer, shifts: npt.NDArray[np.int64]) -> StoredLaye
 def export(model: TrainingModel, crops: Crops, folder: Path, tag: str, order: Order) -> dict[str, Any]:
     """Write the weights of a trained model; returns what was measured on the way, for the model card."""
     preset = model.preset
-    layers = {spec.name: convert(model.twin(spec.name)) for spec in cb.exact_layers(preset)}
+    layers = {spec.name: convert(model.twin(spec.name)) for spec in layout.exact_layers(preset)}
     tensors = float_tensors(model)
     tensors["order"] = torch.tensor([int(order)], dtype=torch.uint8)
     tensors["prior.index"] = torch.zeros(KNOTS, preset.hyper, dtype=torch.uint8)
@@ -296,7 +298,7 @@ def restore(model: TrainingModel, codec: str, tag: str, path: Path | None = None
         net.load_state_dict({k: read.floats(prefix + k, tuple(t.shape)) for k, t in net.state_dict().items()})
     model.gain.copy_(read.floats("gain", tuple(model.gain.shape)))
     model.inverse_gain.copy_(read.floats("synthesis.inverse_gain", tuple(model.gain.shape)))
-    for spec in cb.exact_layers(model.preset):
+    for spec in layout.exact_layers(model.preset):
         layer = StoredLayer.from_tensors(spec, "exact.", weights.tensors)
         twin = model.twin(spec.name)
         unit = 1.0 if spec.last else spec.out_unit
@@ -304,14 +306,16 @@ def restore(model: TrainingModel, codec: str, tag: str, path: Path | None = None
         twin.weight.copy_(layer.weight.double() * step.view(-1, 1, 1, 1))
         twin.bias.copy_(layer.bias.double() * step * spec.in_unit)
     index = weights.tensors["prior.index"].long() % 64
-    spread = cb.SCALE_MIN * torch.exp(index * (math.log(cb.SCALE_MAX / cb.SCALE_MIN) / (cb.SCALES - 1)))
+    spread = layout.SCALE_MIN * torch.exp(
+        index * (math.log(layout.SCALE_MAX / layout.SCALE_MIN) / (layout.SCALES - 1))
+    )
     model.prior_scale.copy_(torch.log(spread * math.sqrt(3) / math.pi))
     model.prior_mean.copy_(weights.tensors["prior.offset"].float())
 
 
 def load_average(checkpoint: Path, preset: str) -> TrainingModel:
     """The averaged weights of a training folder's `last.pt`."""
-    model = TrainingModel(cb.PRESETS[preset])
+    model = TrainingModel(layout.PRESETS[preset])
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     model.load_state_dict(state["average"])
     model.quantise_twins(True)

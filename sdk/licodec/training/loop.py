@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from lic_format.errors import UsageValueError
-from licodec.codecs.checkerboard import PRESETS
+from licodec.codecs.checkerboard_layout import PRESETS
 from licodec.exact.trainable import TrainableConv
 from licodec.training.data import DRAWN_SHARE, Crops, Pixels, read_crops, to_input
 from licodec.training.klt import block_klt

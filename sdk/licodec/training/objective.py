@@ -16,8 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from licodec.codecs import checkerboard as cb
+from licodec.codecs import checkerboard_layout as layout
 from licodec.entropy.schedule import Pass
-from licodec.exact.layers import KNOTS, interpolate_knots
+from licodec.exact.layers import interpolate_knots
+from licodec.exact.specs import KNOTS
 from licodec.exact.trainable import TrainableConv, round_through
 from licodec.training.klt import BlockKLT
 
@@ -66,7 +68,9 @@ def index_bits(v: Tensor, index: Tensor) -> Tensor:
     """The same with the scale given as a table index, 0..63 between table entries: standard deviation 0.11 ..
     64."""
     t = index + (index.clamp(-0.5, 63.5) - index).detach()
-    deviation = cb.SCALE_MIN * torch.exp(t * (math.log(cb.SCALE_MAX / cb.SCALE_MIN) / (cb.SCALES - 1)))
+    deviation = layout.SCALE_MIN * torch.exp(
+        t * (math.log(layout.SCALE_MAX / layout.SCALE_MIN) / (layout.SCALES - 1))
+    )
     return logistic_bits(v, deviation * (math.sqrt(3) / math.pi))
 
 
@@ -110,7 +114,7 @@ class TrainingModel(nn.Module):
     """All nets of the codec, float and twins of the integer ones, with the learned gains and the hyper
     prior."""
 
-    def __init__(self, preset: cb.Preset) -> None:
+    def __init__(self, preset: layout.Preset) -> None:
         super().__init__()
         self.preset = preset
         self.prices = Prices()
@@ -122,7 +126,7 @@ class TrainingModel(nn.Module):
         self.hyper_analysis = cb.HyperAnalysis(preset)
         self.means = cb.MeanNets(preset)
         self.twins = nn.ModuleDict(
-            {spec.name.replace(".", "_"): TrainableConv(spec) for spec in cb.exact_layers(preset)}
+            {spec.name.replace(".", "_"): TrainableConv(spec) for spec in layout.exact_layers(preset)}
         )
         m = preset.latents
         self.gain = nn.Parameter(torch.zeros(KNOTS, m))
@@ -158,13 +162,15 @@ class TrainingModel(nn.Module):
         self.gain.copy_(gain)
         self.inverse_gain.copy_(torch.log(klt.deviation) - gain)
         index = (
-            (gain + math.log(0.6 / cb.SCALE_MIN)) * (cb.SCALES - 1) / math.log(cb.SCALE_MAX / cb.SCALE_MIN)
+            (gain + math.log(0.6 / layout.SCALE_MIN))
+            * (layout.SCALES - 1)
+            / math.log(layout.SCALE_MAX / layout.SCALE_MIN)
         )
         self.twin("direct.1").bias.copy_(index.clamp(0, 60))
         for part in self.preset.passes:
             bias = index[:, part.first : part.last].clamp(0, 60)
             self.twin(f"scale.{part.group}.{part.number}.1").bias.copy_(bias)
-        for spec in cb.exact_layers(self.preset):
+        for spec in layout.exact_layers(self.preset):
             if spec.last:
                 self.twin(spec.name).weight.mul_(0.5)
 
@@ -173,7 +179,7 @@ class TrainingModel(nn.Module):
         """The preview's straight path: averages of what the synthesis' one decodes to."""
         straight, layer = self.synthesis.klt, self.preview.klt
         pixels = straight.weight[:, : layer.in_channels, 0, 0].view(4, 4, 4, 4, 3, -1)
-        layer.weight.copy_(pixels.mean((2, 3)).reshape(cb.QUARTER, -1, 1, 1))
+        layer.weight.copy_(pixels.mean((2, 3)).reshape(layout.QUARTER, -1, 1, 1))
         layer.bias.copy_(straight.bias.view(4, 4, 4, 4, 3).mean((2, 3)).flatten())
         self.preview.leave.weight.mul_(0.1 * CORRECTION_UNIT)
         self.preview.leave.bias.zero_()
@@ -238,7 +244,7 @@ class TrainingModel(nn.Module):
         y = y * gain
         with bf16:  # left before the synthesis is used again: autocast keeps weights cast without a graph
             y = self.refinement(y, blocks, gain.detach(), inverse.detach(), rate, self.synthesis)
-        missing = (0, -y.shape[3] % cb.HYPER, 0, -y.shape[2] % cb.HYPER)
+        missing = (0, -y.shape[3] % layout.HYPER, 0, -y.shape[2] % layout.HYPER)
         with bf16:
             z = self.hyper_analysis(F.pad(y, missing, mode="replicate") if any(missing) else y)
         return y, z
@@ -317,16 +323,16 @@ def twin_nets(twin: Callable[[str], TrainableConv], rate: Tensor) -> cb.ScaleNet
 
 def scale_features(nets: cb.ScaleNets, z: Tensor, h: int, w: int) -> Tensor:
     """Features [B, E, h, w] of rounded hyper-latents, which may cover more."""
-    return nets.hyper(z.clamp(-cb.HYPER_LIMIT, cb.HYPER_LIMIT) * cb.HYPER_UNIT)[:, :, :h, :w]
+    return nets.hyper(z.clamp(-layout.HYPER_LIMIT, layout.HYPER_LIMIT) * layout.HYPER_UNIT)[:, :, :h, :w]
 
 
-def context_indices(nets: cb.ScaleNets, preset: cb.Preset, features: Tensor, q: Tensor) -> Tensor:
+def context_indices(nets: cb.ScaleNets, preset: layout.Preset, features: Tensor, q: Tensor) -> Tensor:
     """Scale indices of order 1 for all symbols q [B, M, h, w], as a decoder finds them step by step."""
-    magnitude = (round_log(q) * cb.MAGNITUDE_UNIT).clamp(max=127 * cb.MAGNITUDE_UNIT)
+    magnitude = (round_log(q) * layout.MAGNITUDE_UNIT).clamp(max=127 * layout.MAGNITUDE_UNIT)
     return walk_scales(nets, preset, features, magnitude)
 
 
-def walk_scales(nets: cb.ScaleNets, preset: cb.Preset, features: Tensor, level: Tensor) -> Tensor:
+def walk_scales(nets: cb.ScaleNets, preset: layout.Preset, features: Tensor, level: Tensor) -> Tensor:
     """The same for levels of symbols in the units of the nets."""
     h, w = level.shape[2:]
     earlier: list[Tensor] = []

@@ -35,6 +35,7 @@ from torch import Tensor
 
 from lic_format.header import Order
 from licodec.codecs import checkerboard as cb
+from licodec.codecs import checkerboard_layout as layout
 from licodec.codecs.contract import Timer
 from licodec.exact.trainable import round_through
 from licodec.store import load
@@ -87,7 +88,7 @@ def order0_loss(model: TrainingModel) -> Loss:
         nets = model.scale_nets(rate)
         with model.autocast(q):
             index = nets.direct(scale_features(nets, z, h, w).detach()).float()
-        return model.prices.alone(q, index) / (h * w * cb.CELL**2)
+        return model.prices.alone(q, index) / (h * w * layout.CELL**2)
 
     return loss
 
@@ -106,7 +107,7 @@ def entropy_loss(model: TrainingModel) -> Loss:
 
     def loss(rate: Tensor, y: Tensor, z: Tensor) -> Tensor:
         direct, context, _ = model.code(y * model.gains(rate)[0], z, rate)
-        return (direct + context) / (y.shape[2] * y.shape[3] * cb.CELL**2)
+        return (direct + context) / (y.shape[2] * y.shape[3] * layout.CELL**2)
 
     return loss
 

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from licodec.codecs import checkerboard as cb
+from licodec.codecs import checkerboard_layout as layout
 from licodec.entropy.schedule import Pass
 from licodec.exact.layers import interpolate_knots
 from licodec.exact.trainable import TrainableConv, round_through
@@ -41,11 +42,11 @@ SIDE, BATCH = 192, 8
 class IntegerWay(nn.Module):
     """Twins of the scale nets of a preset; `direct` uses the one-step head, otherwise the checkerboard's."""
 
-    def __init__(self, preset: cb.Preset, start: Tensor, *, direct: bool) -> None:
+    def __init__(self, preset: layout.Preset, start: Tensor, *, direct: bool) -> None:
         super().__init__()
         self.preset, self.direct = preset, direct
         names = ("hyper", "direct") if direct else ("hyper", "project", "context", "taps", "scale")
-        specs = [spec for spec in cb.exact_layers(preset) if spec.name.split(".")[0] in names]
+        specs = [spec for spec in layout.exact_layers(preset) if spec.name.split(".")[0] in names]
         self.twins = nn.ModuleDict({spec.name.replace(".", "_"): TrainableConv(spec) for spec in specs})
         with torch.no_grad():
             for spec in specs:
@@ -74,7 +75,7 @@ class IntegerWay(nn.Module):
 class FloatWay(nn.Module):
     """Nets of the means' size and inputs that predict scale indices, unconstrained."""
 
-    def __init__(self, preset: cb.Preset, start: Tensor) -> None:
+    def __init__(self, preset: layout.Preset, start: Tensor) -> None:
         super().__init__()
         self.nets = cb.MeanNets(preset)
         self.bias = nn.Parameter(start.clone())

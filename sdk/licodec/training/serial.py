@@ -28,10 +28,12 @@ from torch import Tensor, nn
 
 from lic_format.header import Order
 from licodec.codecs import checkerboard as cb
+from licodec.codecs import checkerboard_layout as layout
 from licodec.codecs.contract import Timer
 from licodec.codecs.serial import TAPS, SerialMeans, SerialScales, at_taps, serial_layers
-from licodec.exact.layers import KNOTS, StoredLayer, interpolate_knots
+from licodec.exact.layers import StoredLayer, interpolate_knots
 from licodec.exact.paths import ExactNet
+from licodec.exact.specs import KNOTS
 from licodec.exact.trainable import TrainableConv, convert
 from licodec.store import Weights, load
 from licodec.store.weights import FACTS
@@ -147,7 +149,7 @@ class SerialModel(nn.Module):
                 with torch.no_grad():
                     q = dead_zone_round(value)
                     decoded.append(_map(q / per + mean, h, w))
-                level = (round_log(q) * cb.MAGNITUDE_UNIT).clamp(max=127 * cb.MAGNITUDE_UNIT)
+                level = (round_log(q) * layout.MAGNITUDE_UNIT).clamp(max=127 * layout.MAGNITUDE_UNIT)
                 feature = _map(nets.project(group, level), h, w)
                 index = nets.at(group, nets.base(group, scale_base, projected), at_taps(feature))
                 projected.append(feature)
@@ -269,7 +271,7 @@ class SerialTrainer:
                 else:
                     trained = self.model.trained
                     _, bits, _ = trained.code(v * cb.density(trained.gains(rate)[0]), z, rate)
-                total += float(bits) / (v.shape[2] * v.shape[3] * cb.CELL**2)
+                total += float(bits) / (v.shape[2] * v.shape[3] * layout.CELL**2)
             found.append(round(total / len(each.rate), 5))
         return found
 
@@ -290,7 +292,7 @@ class SerialTrainer:
             v, seen = (each[chosen].float() for each in (data.latents, data.seen))
             bits, decoded = model(v, seen, data.z[chosen].float(), rate)
             data.seen[chosen] = decoded.half()
-            area = v.shape[2] * v.shape[3] * cb.CELL**2
+            area = v.shape[2] * v.shape[3] * layout.CELL**2
             loss = (bits / area * (0.016 / rate_lambda(rate)).sqrt()).mean()
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
@@ -343,7 +345,7 @@ def serial_tensors(
     }
     for layer in layers.values():
         found.update(layer.tensors("exact."))
-    return {**found, cb.SERIAL: family}
+    return {**found, layout.SERIAL: family}
 
 
 def written(
@@ -369,7 +371,7 @@ def export(base: Weights, model: SerialModel, pictures: Sequence[Pixels], folder
     facts: dict[str, Any] = {"base": base.decode_digest.hex()}
     if pictures:
         codec = cb.build(written(base, model, layers, family, folder), "cpu")
-        counts = np.zeros((KNOTS, preset.latents, cb.SCALES, MAGNITUDES), np.int32)
+        counts = np.zeros((KNOTS, preset.latents, layout.SCALES, MAGNITUDES), np.int32)
         for knot, rate in enumerate(KNOT_RATES):
             for picture in pictures:
                 _, passes = codec._symbols(codec._to_input(picture), rate, Order.SERIAL, Timer(None))

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from lic_format.header import Order
 from licodec.codecs import checkerboard as cb
+from licodec.codecs import checkerboard_layout as layout
 from licodec.codecs.checkerboard_compiled import TAPS, step_counts
 from licodec.codecs.contract import Timer
 from licodec.entropy.schedule import Pass
@@ -112,7 +113,7 @@ def _all_noted(
 
 
 def _powers(
-    p: cb.Preset, inputs: Mapping[str, Seen], outputs: Mapping[str, Seen]
+    p: layout.Preset, inputs: Mapping[str, Seen], outputs: Mapping[str, Seen]
 ) -> dict[str, dict[str, list[int]]]:
     synthesis, analysis = dict(inputs["synthesis"]), dict(inputs["analysis"])
     _also(synthesis, "render", synthesis["look"])
@@ -128,7 +129,7 @@ def _powers(
     for group in range(1, len(p.groups)):
         if (name := f"digest.{group - 1}") in outputs["means"]:
             seen_means[f"digest.{group}"] = outputs["means"][name]
-    missing = inputs["refinement"]["adjoint"].reshape(-1, cb.QUARTER).max(0)
+    missing = inputs["refinement"]["adjoint"].reshape(-1, layout.QUARTER).max(0)
     seen = {"synthesis": synthesis, "analysis": analysis, "refinement": {"missing": missing}}
     seen["means"] = seen_means
     return {net: {name: _power(seen[net][name]) for name in maps} for net, maps in step_counts(p).items()}
@@ -210,7 +211,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def with_steps(metadata: Mapping[str, str], powers: Mapping[str, Mapping[str, list[int]]]) -> dict[str, str]:
     """The metadata of a weights file with steps in it."""
-    return {**metadata, cb.STEPS: json.dumps(powers, sort_keys=True, separators=(",", ":"))}
+    return {**metadata, layout.STEPS: json.dumps(powers, sort_keys=True, separators=(",", ":"))}
 
 
 if __name__ == "__main__":
