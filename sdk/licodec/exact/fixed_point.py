@@ -25,8 +25,8 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from llvmlite import binding
 
+from licodec import object_cache
 from licodec.threads import torch_limited, wanted
 
 Integers = npt.NDArray[Any]
@@ -49,6 +49,8 @@ LANES: Final = 8
 NAMES: Final = {PLAIN: "plain", RESIDUAL: "residual", REAL: "real", SUMS: "sums"}
 SHARED_BYTES, LEAVE = 8 * 64, 7 * 64
 """What threads share (`fixed_point_loops`), and where in it stands that they may leave."""
+SOURCES: Final = "licodec.exact.fixed_point", "licodec.exact.fixed_point_loops"
+"""What the loops are defined by."""
 WORTH_SHARING: Final = 2_000_000
 """Products of a piece of work."""
 MOST_THREADS: Final = 8
@@ -60,7 +62,7 @@ MOST_THREADS: Final = 8
 
 def has_pairs() -> bool:
     """Whether the processor multiplies pairs of 16 bits, eight at once."""
-    return bool(binding.get_host_cpu_features().get("avx2", False))
+    return bool(object_cache.features().get("avx2", False))
 
 
 class Compiled:
@@ -68,15 +70,12 @@ class Compiled:
     are given."""
 
     def __init__(self, paired: bool) -> None:
-        from licodec.exact.fixed_point_loops import module_text
+        def text() -> str:
+            from licodec.exact.fixed_point_loops import module_text
 
-        binding.initialize_native_target()
-        binding.initialize_native_asmprinter()
-        features = binding.get_host_cpu_features().flatten()
-        triple = binding.Target.from_default_triple()
-        machine = triple.create_target_machine(cpu=binding.get_host_cpu_name(), features=features, opt=2)
-        self._engine = binding.create_mcjit_compiler(binding.parse_assembly(module_text(paired)), machine)
-        self._engine.finalize_object()
+            return module_text(paired)
+
+        self._engine = object_cache.engine("fixed_point", SOURCES, text, paired)
 
     @functools.cached_property
     def work(self) -> Any:
@@ -150,7 +149,7 @@ def helped() -> Iterator[None]:
 
 @functools.cache
 def compiled_loops(paired: bool | None = None) -> Compiled:
-    """Compiled once a process, in a tenth of a second."""
+    """Loaded, or compiled where `object_cache` has none: half a millisecond or some tenths of a second."""
     return Compiled(has_pairs() if paired is None else paired)
 
 
