@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import functools
 import importlib
+import math
 import os
 import sys
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from licodec import store
 from licodec.codecs.registry import CODECS, CodecEntry
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     import torch
 
     from licodec.codecs.contract import Model
@@ -288,23 +290,22 @@ def _all_used(weights: store.Weights, make: Callable[[store.Weights], Model]) ->
 
 
 def _bytes_of(weights: store.Weights) -> int:
-    return sum(4 * tensor.numel() for tensor in weights.tensors.values())
+    return sum(4 * math.prod(weights.tensors.shape(name)) for name in weights.tensors)
 
 
-class _Noted(Mapping[str, "torch.Tensor"]):
-    """Tensors by name, and which of them somebody has asked for."""
+class _Noted(store.Tensors):
+    """The same tensors, and which of them somebody has asked for, in whatever form."""
 
-    def __init__(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        self._tensors = tensors
+    def __init__(self, tensors: store.Tensors) -> None:
+        super().__init__(tensors.stored, tensors.bfloat16)
         self.used: set[str] = set()
 
     def __getitem__(self, name: str) -> torch.Tensor:
-        tensor = self._tensors[name]
+        tensor = super().__getitem__(name)
         self.used.add(name)
         return tensor
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._tensors)
-
-    def __len__(self) -> int:
-        return len(self._tensors)
+    def array(self, name: str) -> npt.NDArray[Any]:
+        array = super().array(name)
+        self.used.add(name)
+        return array
