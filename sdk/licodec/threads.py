@@ -88,7 +88,7 @@ def limited(threads: int | None) -> Iterator[None]:
 def torch_limited(threads: int) -> Iterator[None]:
     """Torch in this thread on so many, whatever `wanted` says."""
     section = _section.get()
-    with _entered(section and section.wanted, threads):
+    with _entered(None if section is None else section.wanted, threads):
         yield
 
 

@@ -218,7 +218,7 @@ def test_what_becomes_of_the_file_does_not_matter_once_it_was_read(tmp_path: Pat
     assert all(torch.equal(tensor, before[name]) for name, tensor in weights.tensors.items())
 
 
-@pytest.mark.parametrize("damage", ["no JSON", "no list", "type", "shape", "offset", "length"])
+@pytest.mark.parametrize("damage", ["no JSON", "no list", "type", "shape", "offset", "bytes", "length"])
 def test_a_table_that_knows_a_file_which_is_none_is_a_weights_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
@@ -228,6 +228,7 @@ def test_a_table_that_knows_a_file_which_is_none_is_a_weights_error(
         "type": {"dtype": "F99"},
         "shape": {"shape": [1 << 40]},
         "offset": {"data_offsets": [-400, 4]},
+        "bytes": {"data_offsets": [0, 2]},
     }
     header = json.dumps({"__metadata__": METADATA, "w": {**row, **changed.get(damage, {})}}).encode()
     header = {"no JSON": b"{", "no list": b"[]"}.get(damage, header)

@@ -137,7 +137,7 @@ def elsewhere():
         small = image.resize((30, 20))
     licodec.encode(small, codec="stand-in", threads=3)
 
-with limited(4), limited(2), torch_limited(1):
+with limited(4), limited(2), torch_limited(7):
     torch_as_wanted()
     assert wanted() == 2 and "torch" not in sys.modules
     thread = threading.Thread(target=elsewhere)
@@ -146,7 +146,7 @@ with limited(4), limited(2), torch_limited(1):
     import noting_codec, torch
     assert set(noting_codec.numbers) == {3} and len(noting_codec.numbers) == 2
     CACHE.get(Request("stand-in", "t-1"), "cpu")  # that the other thread has loaded
-    assert torch.get_num_threads() == 1 and wanted() == 2
+    assert torch.get_num_threads() == 7 and wanted() == 2
 with limited(2):
     with torch_limited(1):
         pass
@@ -158,10 +158,10 @@ NESTED = """
 from licodec.threads import limited, torch_as_wanted, torch_limited, wanted
 try:
     with limited(4):
-        with limited(2), torch_limited(1):
+        with limited(2), torch_limited(7):
             import noting_codec, torch
             torch_as_wanted()
-            assert torch.get_num_threads() == 1
+            assert torch.get_num_threads() == 7
             torch_as_wanted()
             assert wanted() == 2
         assert torch.get_num_threads() == 4, "the outer sections were set with the inner ones"
