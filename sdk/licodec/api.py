@@ -40,8 +40,9 @@ from licodec.codecs.contract import (
     Stages,
 )
 from licodec.codecs.registry import CODECS, LOSSLESS, Area, CodecEntry
+from licodec.devices import resolve_device
 from licodec.images import Picture, check_lossless, from_picture, no_mode_for, psnr, reduced, to_picture
-from licodec.models import CACHE, Loaded, Request, codec_entry, resolve_device
+from licodec.models import CACHE, Loaded, Request, codec_entry
 from licodec.options import EncodeOptions
 from licodec.regions import Region, area_of, shrunk
 from licodec.threads import limited
@@ -987,7 +988,7 @@ class _Place:
         return cls(wanted.value, wanted.source, options.setting("threads", threads).value)
 
     def resolved(self) -> Self:
-        """With a device of this machine; imports torch, so that everything else is checked before it."""
+        """With a device of this machine; may import torch, so that everything else is checked before it."""
         return dataclasses.replace(self, device=resolve_device(self.device, self.source))
 
     @contextlib.contextmanager

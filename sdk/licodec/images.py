@@ -144,7 +144,7 @@ def check_lossless(image: Any) -> None:
     mode = getattr(image, "mode", None)
     if mode in _CODED_MODE and mode not in _EXACT_MODES:
         raise _refuse_type(f'mode {mode}: on the way to RGB it loses something; use image.convert("RGB")')
-    if "torch" in sys.modules:
+    if sys.modules.get("torch"):
         import torch
 
         if isinstance(image, torch.Tensor) and image.is_floating_point():
@@ -158,7 +158,7 @@ def _samples_of(image: Any, *, deep: bool) -> tuple[PIL.Image.Image | None, Pixe
 
     if isinstance(image, np.ndarray):
         return None, _from_array(image, deep=deep)
-    if "torch" in sys.modules:
+    if sys.modules.get("torch"):
         import torch
 
         if isinstance(image, torch.Tensor):

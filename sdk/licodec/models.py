@@ -1,5 +1,4 @@
-"""Which model answers a request: devices, the process-wide cache of loaded models, and what a fork does to
-them.
+"""Which model answers a request: the process-wide cache of loaded models, and what a fork does to them.
 
     loaded = CACHE.get(Request("fhic", "s-1"), "cpu")
     loaded.model.encode(picture, rate=191)
@@ -11,12 +10,12 @@ from __future__ import annotations
 
 import functools
 import importlib
+import math
 import os
-import sys
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -24,8 +23,10 @@ from typing import TYPE_CHECKING, Any
 from lic_format.errors import LicWarning, UnsupportedError, UsageValueError, WeightsError
 from licodec import store
 from licodec.codecs.registry import CODECS, CodecEntry
+from licodec.threads import torch_as_wanted, torch_is_loaded
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     import torch
 
     from licodec.codecs.contract import Model
@@ -85,11 +86,17 @@ class ModelCache:
         self._loading: dict[_Question, threading.Lock] = {}
 
     def get(self, request: Request, device: str) -> Loaded:
-        """The model for a request on a resolved device, loaded and verified when it isn't here yet.
+        """The model for a request on a resolved device, loaded and verified when it isn't here yet. If it has
+        loaded torch, that runs in the caller's section on as many threads as `limited` says.
 
         Raises:
             WeightsError: not found, damaged, wrong digest. UnsupportedError: no such codec in this version.
         """
+        loaded = self._got(request, device)
+        torch_as_wanted()
+        return loaded
+
+    def _got(self, request: Request, device: str) -> Loaded:
         entry = codec_entry(request.codec)
         question = (request, device, _identity(request))
         with self._lock:
@@ -106,7 +113,7 @@ class ModelCache:
                     loaded = _build(entry, request, device)
                 else:
                     # The file's own synthesis may be missing or another one: it is not used.
-                    whole = self.get(replace(request, decoder="fast", synthesis_digest=None), device)
+                    whole = self._got(replace(request, decoder="fast", synthesis_digest=None), device)
                     loaded = _with_alternate(entry, request, whole)
                 with self._lock:
                     return self._keep(question, loaded)
@@ -151,7 +158,7 @@ class ModelCache:
 
     def after_fork(self) -> None:
         """In a forked child: nothing of the parent's, and a lock that no vanished thread holds."""
-        self._forked = "torch" in sys.modules
+        self._forked = torch_is_loaded()
         self._reset()
 
     def before_use(self, device: str, threads: int | None = None) -> int | None:
@@ -159,7 +166,8 @@ class ModelCache:
         were asked for it may use.
 
         GNU OpenMP's threads do not survive a fork: a child of a process in which torch ran a parallel region
-        hangs for ever in its first parallel region. One thread never enters one.
+        hangs for ever in its first parallel region. One thread never enters one. A torch that the child
+        itself loads has threads of its own.
         """
         if not self._forked:
             return threads
@@ -198,28 +206,6 @@ def codec_entry(token: str) -> CodecEntry:
     return entry
 
 
-def resolve_device(device: str, source: str = "device") -> str:
-    """`auto` as the device it stands for; others as they are, if they are there. `source`: who asks for it.
-
-    Raises:
-        UsageValueError: a CUDA device that this machine or this build of torch doesn't have.
-    """
-    if device == "cpu":
-        return device
-    import torch
-
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if device == "auto":
-        return "cuda" if count else "cpu"
-    index = int(device.partition(":")[2] or 0)
-    if index >= count:
-        raise UsageValueError(
-            f"{source}: {device} is not there; torch {torch.__version__} sees {count} CUDA devices",
-            argument=source,
-        )
-    return device
-
-
 def _identity(request: Request) -> tuple[Any, ...]:
     """What else an answer depends on. A digest names a content for ever; else path, time and size do."""
     if request.decode_digest is not None:
@@ -255,6 +241,7 @@ def _build(entry: CodecEntry, request: Request, device: str) -> Loaded:
             download=request.download,
         )
         module = imported.result()
+    torch_as_wanted()
     _let_freed_memory_be_used_again()
     model: Model = _all_used(weights, lambda noted: module.build(noted, device))
     return Loaded(model, weights.ref, device, _bytes_of(weights))
@@ -271,6 +258,7 @@ def _with_alternate(entry: CodecEntry, request: Request, whole: Loaded) -> Loade
         decoder=request.decoder,
     )
     module = importlib.import_module(entry.alternates[request.decoder])
+    torch_as_wanted()
     model: Model = _all_used(weights, lambda noted: module.alternate(whole.model, noted))
     return Loaded(model, weights.ref, whole.device, _bytes_of(weights))
 
@@ -288,23 +276,22 @@ def _all_used(weights: store.Weights, make: Callable[[store.Weights], Model]) ->
 
 
 def _bytes_of(weights: store.Weights) -> int:
-    return sum(4 * tensor.numel() for tensor in weights.tensors.values())
+    return sum(4 * math.prod(weights.tensors.shape(name)) for name in weights.tensors)
 
 
-class _Noted(Mapping[str, "torch.Tensor"]):
-    """Tensors by name, and which of them somebody has asked for."""
+class _Noted(store.Tensors):
+    """The same tensors, and which of them somebody has asked for, in whatever form."""
 
-    def __init__(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        self._tensors = tensors
+    def __init__(self, tensors: store.Tensors) -> None:
+        super().__init__(tensors.stored, tensors.bfloat16)
         self.used: set[str] = set()
 
     def __getitem__(self, name: str) -> torch.Tensor:
-        tensor = self._tensors[name]
+        tensor = super().__getitem__(name)
         self.used.add(name)
         return tensor
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._tensors)
-
-    def __len__(self) -> int:
-        return len(self._tensors)
+    def array(self, name: str) -> npt.NDArray[Any]:
+        array = super().array(name)
+        self.used.add(name)
+        return array

@@ -16,6 +16,7 @@ import ctypes
 import functools
 import itertools
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,15 +29,45 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 R = TypeVar("R")
 
-_wanted: contextvars.ContextVar[int | None] = contextvars.ContextVar("_wanted", default=None)
+
+def torch_is_loaded() -> bool:
+    """Or about to be, in another thread."""
+    return sys.modules.get("torch") is not None
+
+
+class _Section:
+    """One `limited` or `torch_limited` that a thread is in.
+
+    wanted: what `limited` said last. torch: on how many threads torch runs. at_its_end: what undoes that.
+    """
+
+    def __init__(self, wanted: int | None, torch: int, at_its_end: contextlib.ExitStack) -> None:
+        self.outer: Final = _section.get()
+        self.wanted: Final = wanted
+        self._torch: Final = torch
+        self._at_its_end: Final = at_its_end
+        self._thread: Final = threading.get_ident()
+        self._settled = False
+
+    def settle(self) -> None:
+        """Set torch's numbers, from the outermost section on; they belong to the thread that entered it."""
+        if self._settled or self._thread != threading.get_ident():
+            return
+        if self.outer is not None:
+            self.outer.settle()
+        self._at_its_end.enter_context(_torch_on(self._torch))
+        self._settled = True
+
+
+_section: contextvars.ContextVar[_Section | None] = contextvars.ContextVar("_section", default=None)
 
 
 def wanted() -> int:
     """How many threads this call's work is to be spread over: what `limited` says, or one a processor that
     this process may use."""
-    set_number = _wanted.get()
-    if set_number is not None:
-        return set_number
+    section = _section.get()
+    if section is not None and section.wanted is not None:
+        return section.wanted
     with contextlib.suppress(AttributeError):  # Linux alone says which
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -44,21 +75,46 @@ def wanted() -> int:
 
 @contextlib.contextmanager
 def limited(threads: int | None) -> Iterator[None]:
-    """Run torch in this thread on so many threads, more or fewer than elsewhere; None changes nothing."""
+    """Spread this thread's work over so many threads, and run torch in it on so many, more or fewer than
+    elsewhere; None changes nothing. Loads no torch: see `torch_as_wanted`."""
     if threads is None:
         yield
         return
-    before_us = _wanted.set(threads)
-    try:
-        with torch_limited(threads):
-            yield
-    finally:
-        _wanted.reset(before_us)
+    with _entered(threads, threads):
+        yield
 
 
 @contextlib.contextmanager
 def torch_limited(threads: int) -> Iterator[None]:
     """Torch in this thread on so many, whatever `wanted` says."""
+    section = _section.get()
+    with _entered(None if section is None else section.wanted, threads):
+        yield
+
+
+@contextlib.contextmanager
+def _entered(wanted: int | None, torch: int) -> Iterator[None]:
+    with contextlib.ExitStack() as at_its_end:
+        before_us = _section.set(_Section(wanted, torch, at_its_end))
+        at_its_end.callback(_section.reset, before_us)
+        torch_as_wanted()
+        yield
+
+
+def torch_as_wanted() -> None:
+    """Let torch run in this thread as `limited` and `torch_limited` have said, if it was loaded since.
+
+    It has numbers to be set only once it is there. `ModelCache` calls this for every model it gives, after
+    the import of its codec. A model that comes to torch later, inside a call, calls it itself, each time: it
+    costs nothing, and another thread may have been the one that loaded torch.
+    """
+    section = _section.get()
+    if section is not None and torch_is_loaded():
+        section.settle()
+
+
+@contextlib.contextmanager
+def _torch_on(threads: int) -> Iterator[None]:
     import torch
 
     torch.get_num_threads()  # in a thread that is new to it torch sets its own number first, once

@@ -353,16 +353,16 @@ def test_a_weights_file_with_a_part_of_the_nets_is_refused(weights: store.Weight
     for name in ("exact.serial.taps.1.weight", "serial.means.taps.2.bias"):
         tensors = {key: value for key, value in weights.tensors.items() if key != name}
         with pytest.raises(licodec.WeightsError, match=name):
-            built(replace(weights, tensors=tensors))
+            built(replace(weights, tensors=store.Tensors.of(tensors)))
     large = dict(weights.tensors)
     large["exact.serial.taps.1.weight"] = torch.full_like(large["exact.serial.taps.1.weight"], 127)
     large["exact.serial.taps.1.bias"] = torch.full_like(large["exact.serial.taps.1.bias"], 2**24)
     with pytest.raises(licodec.WeightsError, match="2\\^24"):
-        built(replace(weights, tensors=large))
+        built(replace(weights, tensors=store.Tensors.of(large)))
     changed = dict(weights.tensors)
     changed["exact.serial.project.0.weight"] = changed["exact.serial.project.0.weight"].flip(0)
     with pytest.raises(licodec.ExactnessError, match=r"serial\.project\.0"):
-        built(replace(weights, tensors=changed))
+        built(replace(weights, tensors=store.Tensors.of(changed)))
 
 
 def test_layers_are_within_the_bound_by_their_shape() -> None:

@@ -77,7 +77,7 @@ def codec_of(loaded: store.Weights, arrays: Arrays) -> pilc.Lossless:
     """pilc with these tensors instead of any that it may have of this mode."""
     others = {name: tensor for name, tensor in loaded.tensors.items() if not name.startswith(tw.PREFIX)}
     mine = {name: torch.from_numpy(values) for name, values in arrays.items()}
-    return pilc.build(dataclasses.replace(loaded, tensors=others | mine), "cpu")
+    return pilc.build(dataclasses.replace(loaded, tensors=store.Tensors.of(others | mine)), "cpu")
 
 
 @pytest.fixture(scope="module", params=list(tw.Predictor), ids=lambda kind: kind.name.lower())

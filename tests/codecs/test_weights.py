@@ -32,7 +32,9 @@ def filled(value: float) -> Change:
 
 
 def build(weights: store.Weights, tensors: Mapping[str, Tensor], **metadata: str) -> cb.Checkerboard:
-    other = replace(weights, known=False, tensors=tensors, metadata={**weights.metadata, **metadata})
+    other = replace(
+        weights, known=False, tensors=store.Tensors.of(tensors), metadata={**weights.metadata, **metadata}
+    )
     return cb.build(other, "cpu")
 
 

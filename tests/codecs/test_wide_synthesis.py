@@ -30,7 +30,7 @@ def alternate_of(weights: store.Weights, widths: Widths = TINY, **changed: Any) 
     tensors = {f"synthesis.{name}": value for name, value in WideSynthesis(widths).state_dict().items()}
     tensors["synthesis.inverse_gain"] = weights.tensors["synthesis.inverse_gain"]
     metadata = {"architecture": json.dumps(dataclasses.asdict(widths))}
-    found = dataclasses.replace(weights, tensors=tensors, metadata=metadata)
+    found = dataclasses.replace(weights, tensors=store.Tensors.of(tensors), metadata=metadata)
     return dataclasses.replace(found, **changed)
 
 
@@ -139,7 +139,7 @@ def test_an_alternate_of_other_tensors_is_refused(weights: store.Weights, model:
     ]
     for says, found in wrong:
         with pytest.raises(WeightsError, match=says):
-            alternate(model, alternate_of(weights, tensors=found))
+            alternate(model, alternate_of(weights, tensors=store.Tensors.of(found)))
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ import lic_format
 import licodec
 from lic_format import FormatError, LicWarning, UnsupportedError, UsageError, WeightsError
 from licodec import store
+from licodec.codecs.contract import Model
 from licodec.models import CACHE
 from tests.sdk import stand_in as codec
 from tests.sdk.fixtures import pixels
@@ -242,6 +243,29 @@ def test_a_tensor_that_no_codec_asks_for_is_refused(
     with pytest.raises(WeightsError, match=says) as caught:
         encode(image)
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("form", ["torch", "array"])
+def test_a_tensor_counts_as_used_in_whatever_form_it_was_taken(
+    form: str, monkeypatch: pytest.MonkeyPatch, image: PIL.Image.Image
+) -> None:
+    """To see what it is does not count."""
+    right = codec.build
+
+    def build(weights: store.Weights, device: str) -> Model:
+        tensors = weights.tensors
+        seen = [name for name in tensors if tensors.shape(name) and tensors.dtype(name)]
+        some = replace(weights, tensors=store.Tensors(tensors.stored))
+        for name in seen[: len(seen) - left]:
+            _ = tensors[name] if form == "torch" else tensors.array(name)
+        return right(some, device)
+
+    monkeypatch.setattr(codec, "build", build)
+    left = 1
+    with pytest.raises(WeightsError, match="has no use for 1 of its tensors"):
+        encode(image)
+    left = 0
+    assert encode(image)
 
 
 def test_weights_that_are_swapped_in_place_change_nothing_that_was_loaded(

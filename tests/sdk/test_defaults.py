@@ -19,7 +19,7 @@ import licodec.api
 import licodec.store
 from lic_format import UsageError
 from licodec import options
-from licodec.models import resolve_device
+from licodec.devices import resolve_device
 from licodec.threads import limited
 from tests.sdk.fixtures import pixels
 

@@ -80,6 +80,32 @@ if child == 0:
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 
+CHILD_LOADS_TORCH = """
+import os, sys, warnings
+from dataclasses import replace
+import licodec
+from licodec.codecs.registry import CODECS
+from licodec.models import CACHE
+CODECS["stand-in"] = replace(CODECS["fhic"], token="stand-in", module="tests.sdk.stand_in", default_tag="t-1")
+lossless = sys.argv[1]
+picture = licodec.decode(lossless, device="cpu", threads=2)
+assert "torch" not in sys.modules
+child = os.fork()
+if child == 0:
+    status = 1
+    try:
+        warnings.simplefilter("error")
+        assert CACHE.before_use("cpu", 2) == 2
+        assert licodec.decode(lossless, device="cpu", threads=2).tobytes() == picture.tobytes()
+        assert "torch" not in sys.modules
+        licodec.encode(picture, codec="stand-in", device="cpu", threads=2)
+        assert CACHE.before_use("cpu", 2) == 2 and "torch" in sys.modules
+        status = 0
+    finally:
+        os._exit(status)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
 
@@ -107,6 +133,10 @@ def test_a_forked_child_codes_on_one_thread_says_so_once_and_gives_the_same_byte
 def test_a_forked_child_loads_weights_of_its_own_without_hanging() -> None:
     """Loading proves the integer networks, which runs them."""
     run(CHILD_LOADS, None, str(ROOT / "tests" / "golden" / "fhic" / "s-1-q50-order1.lic"))
+
+
+def test_a_child_that_loads_torch_itself_is_not_limited(stand_in: Path) -> None:
+    run(CHILD_LOADS_TORCH, stand_in, str(ROOT / "tests" / "golden" / "pilc" / "l-1-grey.lic"))
 
 
 def test_a_lock_held_by_a_thread_of_the_parent_does_not_stop_the_child(stand_in: Path) -> None:

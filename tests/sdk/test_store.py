@@ -3,9 +3,12 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -162,6 +165,49 @@ def test_tensors_are_what_safetensors_reads_wherever_they_lie_in_the_file(tmp_pa
         assert found.keys() == expected.keys() == safetensors.torch.load(path.read_bytes()).keys()
         for name, tensor in expected.items():
             assert found[name].dtype == tensor.dtype and torch.equal(found[name], tensor), name
+            assert found.dtype(name) == str(tensor.dtype).removeprefix("torch.")
+            array = found.array(name)
+            assert found.shape(name) == array.shape == tuple(tensor.shape)
+            expected_array = (tensor.float() if name == "half" else tensor).numpy()
+            assert array.dtype == expected_array.dtype and np.array_equal(array, expected_array), name
+            assert array.flags.aligned and not array.flags.writeable
+            if name != "half" and tensor.numel():
+                assert array.ctypes.data == found[name].data_ptr(), "one memory for both"
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    ["float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool"],
+)
+def test_tensors_that_were_made_are_as_if_they_had_been_read(dtype: str, tmp_path: Path) -> None:
+    made = torch.tensor([[0.0, 1.0, 0.5], [100.0, -3.0, 1e-3]]).abs().to(getattr(torch, dtype)).t()
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(saved({"a": made.contiguous()}))
+    for found in (store.Tensors.of({"a": made}), store.load("stand-in", "t-1", path=path).tensors):
+        assert found["a"].dtype == made.dtype and torch.equal(found["a"], made)
+        assert (found.dtype("a"), found.shape("a")) == (dtype, (3, 2))
+        assert np.array_equal(found.array("a"), made.double().numpy())
+        assert str(found.array("a").dtype) == ("float32" if dtype == "bfloat16" else dtype)
+        assert "a" in found and "b" not in found and list(found) == ["a"]
+        with pytest.raises(KeyError):
+            found.array("b")
+
+
+WITHOUT_TORCH = """
+import sys
+sys.modules["torch"] = None  # an import of it fails
+from licodec import store
+weights = store.load("stand-in", "t-1", path=sys.argv[1])
+tensors = weights.tensors
+assert tensors.array("decode.kernel").sum() == 1 and tensors.shape("decode.kernel") == (1, 1, 3, 3)
+assert "decode.scale" in tensors and "other" not in tensors and not weights.known
+whole = store.load("fhic", "s-1").tensors
+assert whole.array("gain").shape == whole.shape("gain") and len(set(map(whole.dtype, whole))) > 3
+"""
+
+
+def test_weights_are_read_and_checked_without_torch(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", WITHOUT_TORCH, str(write_weights(tmp_path))], check=True)
 
 
 def test_what_becomes_of_the_file_does_not_matter_once_it_was_read(tmp_path: Path) -> None:
@@ -172,7 +218,7 @@ def test_what_becomes_of_the_file_does_not_matter_once_it_was_read(tmp_path: Pat
     assert all(torch.equal(tensor, before[name]) for name, tensor in weights.tensors.items())
 
 
-@pytest.mark.parametrize("damage", ["no JSON", "no list", "type", "shape", "offset", "length"])
+@pytest.mark.parametrize("damage", ["no JSON", "no list", "type", "shape", "offset", "bytes", "length"])
 def test_a_table_that_knows_a_file_which_is_none_is_a_weights_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
@@ -182,6 +228,7 @@ def test_a_table_that_knows_a_file_which_is_none_is_a_weights_error(
         "type": {"dtype": "F99"},
         "shape": {"shape": [1 << 40]},
         "offset": {"data_offsets": [-400, 4]},
+        "bytes": {"data_offsets": [0, 2]},
     }
     header = json.dumps({"__metadata__": METADATA, "w": {**row, **changed.get(damage, {})}}).encode()
     header = {"no JSON": b"{", "no list": b"[]"}.get(damage, header)
@@ -207,9 +254,28 @@ def test_a_table_that_knows_a_file_which_is_none_is_a_weights_error(
         (lambda data: safetensors.torch.save({"a": torch.zeros(1)}), "architecture and tables"),
         (lambda data: saved({"a": torch.tensor([torch.nan])}), "a holds values that are not finite"),
         (lambda data: saved({"a": torch.tensor([torch.inf])}), "a holds values that are not finite"),
+        (
+            lambda data: saved({"a": torch.tensor([1, -torch.inf]).half()}),
+            "a holds values that are not finite",
+        ),
+        (
+            lambda data: saved({"a": torch.tensor([torch.inf]).bfloat16()}),
+            "a holds values that are not finite",
+        ),
         (lambda data: saved({"a": torch.zeros(1)}, codec="other"), "'other'"),
     ],
-    ids=["empty", "cut", "pickle", "huge header", "no metadata", "nan", "inf", "other codec"],
+    ids=[
+        "empty",
+        "cut",
+        "pickle",
+        "huge header",
+        "no metadata",
+        "nan",
+        "inf",
+        "half",
+        "bfloat16",
+        "other codec",
+    ],
 )
 def test_a_damaged_weights_file_is_a_weights_error_that_names_it(tmp_path: Path, damage, says) -> None:  # type: ignore[no-untyped-def]
     path = write_weights(tmp_path)

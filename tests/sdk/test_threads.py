@@ -118,3 +118,87 @@ def test_one_thread_is_one_thread_whatever_torch_was_set_to() -> None:
     golden = ROOT / "tests" / "golden" / "fhic" / "s-1-q50-order1.lic"
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'sdk'}"}
     subprocess.run([sys.executable, "-c", STARTS_NO_THREAD, str(golden)], env=environment, check=True)
+
+
+LOADED_LATER = """
+import sys, threading
+from dataclasses import replace
+import licodec
+from licodec.codecs.registry import CODECS
+from licodec.models import CACHE, Request
+from licodec.threads import limited, torch_as_wanted, torch_limited, wanted
+
+CODECS["stand-in"] = replace(CODECS["fhic"], token="stand-in", module="noting_codec", default_tag="t-1")
+picture = sys.argv[1]
+
+def elsewhere():
+    import PIL.Image
+    with PIL.Image.open(picture) as image:
+        small = image.resize((30, 20))
+    licodec.encode(small, codec="stand-in", threads=3)
+
+with limited(4), limited(2), torch_limited(7):
+    torch_as_wanted()
+    assert wanted() == 2 and "torch" not in sys.modules
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    import noting_codec, torch
+    assert set(noting_codec.numbers) == {3} and len(noting_codec.numbers) == 2
+    CACHE.get(Request("stand-in", "t-1"), "cpu")  # that the other thread has loaded
+    assert torch.get_num_threads() == 7 and wanted() == 2
+with limited(2):
+    with torch_limited(1):
+        pass
+    assert torch.get_num_threads() == 2
+assert torch.get_num_threads() == noting_codec.in_a_new_thread()
+"""
+
+NESTED = """
+from licodec.threads import limited, torch_as_wanted, torch_limited, wanted
+try:
+    with limited(4):
+        with limited(2), torch_limited(7):
+            import noting_codec, torch
+            torch_as_wanted()
+            assert torch.get_num_threads() == 7
+            torch_as_wanted()
+            assert wanted() == 2
+        assert torch.get_num_threads() == 4, "the outer sections were set with the inner ones"
+        raise ZeroDivisionError
+except ZeroDivisionError:
+    assert torch.get_num_threads() == noting_codec.in_a_new_thread()
+"""
+
+NOTING_CODEC = """
+from concurrent.futures import ThreadPoolExecutor
+import torch
+from tests.sdk.stand_in import StandInModel
+
+numbers = []
+
+class Noting(StandInModel):
+    def __init__(self, weights, device):
+        numbers.append(torch.get_num_threads())
+        super().__init__(weights, device)
+
+    def encode(self, picture, **how):
+        numbers.append(torch.get_num_threads())
+        return super().encode(picture, **how)
+
+def build(weights, device, *, exact="auto"):
+    return Noting(weights, device)
+
+def in_a_new_thread():
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(torch.get_num_threads).result()
+"""
+
+
+@pytest.mark.parametrize("code", [LOADED_LATER, NESTED], ids=["by a model", "inside sections"])
+def test_a_torch_that_is_loaded_inside_runs_on_as_many_too(code: str, stand_in: Path, tmp_path: Path) -> None:
+    (tmp_path / "noting_codec.py").write_text(NOTING_CODEC)
+    paths = os.pathsep.join(map(str, (ROOT, ROOT / "sdk", tmp_path)))
+    variables = {"PYTHONPATH": paths, "LICODEC_DEVICE": "cpu"}
+    arguments = [sys.executable, "-c", code, str(ROOT / "examples" / "photo.png")]
+    subprocess.run(arguments, env={**os.environ, **variables}, check=True)

@@ -75,11 +75,11 @@ def compare(
 
     import licodec
     from licodec import options
+    from licodec.devices import resolve_device
     from licodec.evaluation import compare as room
     from licodec.evaluation.bench import environment
     from licodec.evaluation.report import environment_line
     from licodec.evaluation.views import comparison_page
-    from licodec.models import resolve_device
 
     names = room.DEFAULT_PEERS if peers is None else room.known_peers(peers)
     _refuse_missing(peers or ())

@@ -101,6 +101,7 @@ from licodec.exact.specs import KNOTS
 from licodec.exact.tensor_neighbours import TensorNeighbours, by_position
 from licodec.images import Picture
 from licodec.store import Weights
+from licodec.threads import torch_as_wanted
 
 if TYPE_CHECKING:
     from licodec.codecs.serial import Serial
@@ -771,6 +772,7 @@ class Checkerboard:
     """Loaded weights on a device. Immutable but for caches of constants; safe in several threads."""
 
     def __init__(self, weights: Weights, device: str, exact: str = "auto") -> None:
+        torch_as_wanted()
         self.preset = read_preset(weights)
         self.device = device
         self.tables = load_set(1)
@@ -876,6 +878,7 @@ class Checkerboard:
     ) -> Coded:
         """See `contract.LossyModel`. The float nets choose the symbols; the stream holds whatever they
         chose."""
+        torch_as_wanted()
         chosen = self.default_order if order is None else self._order(order)
         if chosen == Order.SERIAL and fhic_fronts(picture.width, picture.height) > FHIC_FRONTS_MAX:
             raise UsageValueError(
@@ -1111,6 +1114,7 @@ class Checkerboard:
 
     def decode(self, file: LicFile, *, reduce: int = 1, stages: Stages | None = None) -> Picture:
         """See `contract.Model`. All symbols first (integers), then the float nets once."""
+        torch_as_wanted()
         usual = self.shown_by is self.transforms.synthesis and file.head.order != Order.SERIAL
         with self.transforms.helped() if usual else contextlib.nullcontext():
             return self._decode(file, reduce, stages)

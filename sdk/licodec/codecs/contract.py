@@ -1,7 +1,8 @@
 """What a codec is, for those who call one.
 
 A codec's module gives `build(weights, device, *, exact="auto") -> Model`. A model is immutable and may be
-used by several threads at once.
+used by several threads at once. Its methods are called in a section of `threads.limited`; one that comes to
+torch after `build` calls `threads.torch_as_wanted` in each such call.
 """
 
 from __future__ import annotations

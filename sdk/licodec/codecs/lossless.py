@@ -926,14 +926,14 @@ class _Integers:
         self, name: str, shape: tuple[int | None, ...], low: int, high: int
     ) -> npt.NDArray[np.int64]:
         """A tensor; None stands for any length."""
-        path, tensor = self._weights.path, self._weights.tensors.get(name)
-        if tensor is None:
+        path, tensors = self._weights.path, self._weights.tensors
+        if name not in tensors:
             raise WeightsError(f"{path}: no tensor {name!r}, which pilc needs")
-        found = tuple(tensor.shape)
+        found, dtype = tensors.shape(name), tensors.dtype(name)
         fits = len(found) == len(shape) and all(b in (a, None) for a, b in zip(found, shape, strict=True))
-        if not fits or tensor.dtype.is_floating_point:
-            raise WeightsError(f"{path}: {name!r} is {tensor.dtype} {found}, expected integers {shape}")
-        values: npt.NDArray[np.int64] = tensor.numpy().astype(np.int64)
+        if not fits or "float" in dtype:
+            raise WeightsError(f"{path}: {name!r} is {dtype} {found}, expected integers {shape}")
+        values = tensors.array(name).astype(np.int64)
         if values.min(initial=low) < low or values.max(initial=high) > high:
             raise WeightsError(
                 f"{path}: {name!r} holds {values.min()}..{values.max()}, expected {low}..{high}"

@@ -29,7 +29,7 @@ from typing import Literal, Protocol
 
 from lic_format.errors import UsageValueError
 from licodec import options as declared
-from licodec.models import resolve_device
+from licodec.devices import resolve_device
 
 from .environments import Row, compare
 from .metrics import Pixels, bits_per_pixel, ms_ssim, psnr

@@ -8,16 +8,17 @@ import math
 import os
 import struct
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from lic_format.errors import LicWarning, WeightsError
 from licodec.store.digests import FAST, WeightsRef, decoder_of, digests_of, read_header, read_metadata
 from licodec.store.table import ENVIRONMENT, FILE_NAME, TOKEN, Entry, answering, known
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     import torch
 
 Download = Literal["auto", "never"]
@@ -35,13 +36,73 @@ _DTYPES = {
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 
+class Tensors(Mapping[str, "torch.Tensor"]):
+    """The tensors of a weights file by name, for those who compute with torch and for those who don't.
+
+    `tensors[name]` is torch's, on the CPU, in the dtype in which it is stored; torch is imported for it and
+    for nothing else here. `tensors.array(name)` is NumPy's. Both lie where the file was read to: asking costs
+    no copy.
+
+    Attributes:
+        stored: name -> array that may be written to.
+        bfloat16: names of those that hold such numbers, which NumPy doesn't know, as the bits of int16.
+    """
+
+    def __init__(self, stored: Mapping[str, npt.NDArray[Any]], bfloat16: Collection[str] = ()) -> None:
+        self.stored: Final = stored
+        self.bfloat16: Final = frozenset(bfloat16)
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, torch.Tensor]) -> Self:
+        """Tensors that were made, as the store would have read them."""
+        import torch
+
+        bfloat16 = [name for name, tensor in tensors.items() if tensor.dtype == torch.bfloat16]
+        whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        whole |= {name: whole[name].view(torch.int16) for name in bfloat16}
+        return cls({name: tensor.numpy() for name, tensor in whole.items()}, bfloat16)
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        import torch
+
+        tensor = torch.from_numpy(self.stored[name])
+        return tensor.view(torch.bfloat16) if name in self.bfloat16 else tensor
+
+    def array(self, name: str) -> npt.NDArray[Any]:
+        """The same numbers, read-only, in the dtype in which they are stored; float32 for bfloat16. KeyError
+        for an unknown name, as of any mapping."""
+        import numpy as np
+
+        array = self.stored[name].view()
+        if name in self.bfloat16:
+            array = np.left_shift(array.view(np.uint16), 16, dtype=np.uint32).view(np.float32)
+        array.flags.writeable = False
+        return array
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self.stored[name].shape
+
+    def dtype(self, name: str) -> str:
+        """As NumPy and torch call it: "float32", "bfloat16", "int8"."""
+        return "bfloat16" if name in self.bfloat16 else str(self.stored[name].dtype)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.stored
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.stored)
+
+    def __len__(self) -> int:
+        return len(self.stored)
+
+
 @dataclass(frozen=True, eq=False)
 class Weights:
     """A weights file that was read and verified.
 
     Attributes:
         ref: what files coded with these weights carry.
-        tensors: name -> tensor on the CPU, in the dtype in which it is stored; floats are finite.
+        tensors: by name; floats are finite.
         metadata: name -> text, as the file has it.
         path: where it was read.
         known: whether the table of known weights has this very content. A model was built of all its tensors
@@ -49,7 +110,7 @@ class Weights:
     """
 
     ref: WeightsRef
-    tensors: Mapping[str, torch.Tensor]
+    tensors: Tensors
     metadata: Mapping[str, str]
     path: Path
     known: bool = False
@@ -261,38 +322,35 @@ class _File:
         return cls(path, data, ref, decoder_of(metadata))
 
     def weights(self) -> Weights:
-        import torch
+        import numpy as np
 
         metadata, tensors = self._content()
-        floats: dict[str, torch.Tensor] = {}
-        if not self.known:
-            floats = {name: t for name, t in tensors.items() if t.dtype.is_floating_point and t.numel()}
-        # The largest magnitude of each in one call; a call for each takes as long as reading the file.
-        largest_of_each = torch._foreach_norm(list(floats.values()), math.inf) if floats else []
-        for name, largest in zip(floats, largest_of_each, strict=True):
-            if not math.isfinite(largest):
+        for name in () if self.known else tensors:
+            if "float" in tensors.dtype(name) and not np.isfinite(tensors.array(name)).all():
                 raise WeightsError(f"{self.path}: the tensor {name} holds values that are not finite")
         return Weights(self.ref, tensors, metadata, self.path, self.known)
 
-    def _content(self) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+    def _content(self) -> tuple[dict[str, str], Tensors]:
         """Metadata, and tensors that lie in the bytes that were read; safetensors' own functions copy them.
         `digests_of` has accepted the header, or whoever entered this content into a table."""
-        import torch
+        import numpy as np
 
-        tensors = {}
+        arrays, bfloat16 = {}, []
         try:
             metadata, rows, start = read_header(self.data)
             for name, row in rows.items():
-                dtype, shape = getattr(torch, _DTYPES[row["dtype"]]), row["shape"]
-                count, offset = math.prod(shape), start + row["data_offsets"][0]
-                if count:
-                    flat = torch.frombuffer(self.data, dtype=dtype, count=count, offset=offset)
-                    tensors[name] = (flat.clone() if offset % dtype.itemsize else flat).view(shape)
-                else:
-                    tensors[name] = torch.empty(shape, dtype=dtype)
-        except (KeyError, TypeError, ValueError, RuntimeError, struct.error) as error:
+                dtype, shape, (first, last) = _DTYPES[row["dtype"]], row["shape"], row["data_offsets"]
+                if dtype == "bfloat16":
+                    dtype = "int16"
+                    bfloat16.append(name)
+                count = math.prod(shape)
+                flat = np.frombuffer(self.data, dtype, count, start + first)
+                if flat.nbytes != last - first:
+                    raise ValueError(f"{name} has {last - first} bytes, its shape {flat.nbytes}")
+                arrays[name] = np.require(flat, requirements="A").reshape(shape)
+        except (KeyError, TypeError, ValueError, OverflowError, RuntimeError, struct.error) as error:
             raise WeightsError(f"{self.path}: not a safetensors file of tensors: {error!r}") from error
-        return metadata, tensors
+        return metadata, Tensors(arrays, bfloat16)
 
 
 def load_file(path: Path, codec: str, tag: str, *, as_named: bool = False) -> Weights:
