@@ -9,12 +9,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from lic_format.errors import LicWarning, WeightsError
 from licodec import store, threads
 from licodec.codecs import checkerboard as cb
 from licodec.codecs import checkerboard_layout as layout
 from licodec.codecs.checkerboard import FloatTransforms
+from licodec.codecs.checkerboard_compiled import CompiledTransforms, asinh
 from licodec.evaluation.metrics import psnr
 from licodec.exact import fixed_point
 from tests.codecs.fixtures import built, encoded, pixels
@@ -45,6 +47,28 @@ def test_files_travel_both_ways_and_pixels_are_near(
         here, there = fixed.decode(file).planes, model.decode(file).planes
         assert psnr(here, there) > 52
         assert psnr(here, picture) > psnr(there, picture) - 0.05
+
+
+@pytest.mark.parametrize(("h", "w"), [(4, 4), (8, 20)])
+def test_hyper_latents_are_near(fixed: cb.Checkerboard, model: cb.Checkerboard, h: int, w: int) -> None:
+    rng = np.random.default_rng(h)
+    transforms = fixed.transforms
+    assert isinstance(transforms, CompiledTransforms)
+    scale = np.exp(rng.normal(0, 2, model.preset.latents) - np.linspace(-2, 4, model.preset.latents))
+    y = (rng.normal(size=(h, w, model.preset.latents)) * scale).astype(np.float32)
+    with torch.inference_mode():
+        wanted = model.hyper_analysis(torch.from_numpy(y)[None].permute(0, 3, 1, 2))[0].permute(1, 2, 0)
+    found = transforms.hyper_analysis(y)
+    assert found.dtype == np.float32 and found.shape == (h // 4, w // 4, model.preset.hyper)
+    off = found - wanted.numpy()
+    assert np.sqrt(np.mean(off**2)) < 0.01 and np.abs(off).max() < 0.1
+    assert np.abs(wanted.numpy()).max() > 20
+
+
+def test_asinh_is_that_of_numpy_from_the_smallest_to_the_largest() -> None:
+    powers = np.exp2(np.arange(-149.0, 60.0))
+    values = np.concatenate([-powers, [-0.0, 0.0], powers]).astype(np.float32)
+    assert np.abs(asinh(values[None, None])[0, 0] - np.arcsinh(values.astype(np.float64))).max() < 4e-6
 
 
 @pytest.mark.parametrize("extreme", ["noise", "saturated"])
@@ -85,7 +109,9 @@ def test_higher_effort_and_reduced_pictures_work_on_it(
     assert psnr(fixed.decode(small, reduce=4).planes, model.decode(small, reduce=4).planes) > 46
 
 
-@pytest.mark.parametrize("damage", ["no json", "a map less", "a channel less", "a fraction", "too large"])
+@pytest.mark.parametrize(
+    "damage", ["no json", "a net less", "a map less", "a channel less", "a fraction", "too large"]
+)
 def test_steps_that_do_not_fit_are_refused(weights: store.Weights, damage: str) -> None:
     steps = json.loads(weights.metadata[layout.STEPS])
     if damage == "a map less":
@@ -94,6 +120,8 @@ def test_steps_that_do_not_fit_are_refused(weights: store.Weights, damage: str) 
         steps["means"]["features"].pop()
     elif damage == "a fraction":
         steps["analysis"]["pixels"][3] = 0.5
+    elif damage == "a net less":
+        del steps["hyper"]
     elif damage == "too large":
         steps["refinement"]["missing"][0] = 99
     text = "{" if damage == "no json" else json.dumps(steps)

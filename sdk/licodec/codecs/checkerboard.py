@@ -725,6 +725,9 @@ class Transforms(Protocol):
     def adjoint(self) -> Callable[[Tensor], Tensor]:
         """`Refinement.coefficients`."""
 
+    def hyper_latents(self, y: Tensor) -> Tensor:
+        """See `HyperAnalysis`; of one picture."""
+
     def helped(self) -> contextlib.AbstractContextManager[None]:
         """While they run: other threads at hand, where they are used."""
 
@@ -755,6 +758,10 @@ class FloatTransforms:
     @property
     def adjoint(self) -> Callable[[Tensor], Tensor]:
         return self._model.refinement.coefficients
+
+    def hyper_latents(self, y: Tensor) -> Tensor:
+        out: Tensor = self._model.hyper_analysis(y)
+        return out
 
 
 def build(weights: Weights, device: str, *, exact: str = "auto") -> Checkerboard:
@@ -988,7 +995,7 @@ class Checkerboard:
             y = self._latents(blocks, gain, inverse, at.to(self.device), shared)
             padded = F.pad(y, (0, -w % HYPER, 0, -h % HYPER), mode="replicate")
             centre = torch.from_numpy(self.prior_offset[knot_of(rate)]).to(self.device).float()[:, None, None]
-            z = _int16(round_towards(self.hyper_analysis(padded), centre).clamp_(-Z_MAX, Z_MAX))
+            z = _int16(round_towards(self.transforms.hyper_latents(padded), centre).clamp_(-Z_MAX, Z_MAX))
             features = self._mean_features(z, h, w)
             skipped = np.zeros(self.preset.latents, np.bool_)
             if skip and order != Order.SERIAL:

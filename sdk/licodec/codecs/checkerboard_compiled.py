@@ -13,7 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from lic_format.errors import WeightsError
-from licodec.codecs.checkerboard import Analysis, Block, Checkerboard, Conv, Refinement, Synthesis
+from licodec.codecs.checkerboard import (
+    Analysis,
+    Block,
+    Checkerboard,
+    Conv,
+    HyperAnalysis,
+    Refinement,
+    Synthesis,
+)
 from licodec.codecs.checkerboard_layout import QUARTER, SEEN, STEPS, Preset
 from licodec.exact import fixed_point
 from licodec.exact.fixed_point import (
@@ -37,7 +45,7 @@ if TYPE_CHECKING:
 
 SLOPE = 0.1
 HYPER_WIDTH = TAPS = 96
-"""Channels of the mean nets that no preset says otherwise."""
+"""Channels of the hyper analysis and of the mean nets that no preset says otherwise."""
 Steps = Mapping[str, Floats]
 """Step of each input channel, by the name of the layer."""
 
@@ -276,6 +284,47 @@ class CompiledAdjoint:
         return run_real_layer(self.adjoint, _inside(pixels, 4), pixels, every=4)
 
 
+class CompiledHyperAnalysis:
+    """`checkerboard.HyperAnalysis` of one picture."""
+
+    def __init__(self, net: HyperAnalysis, steps: Steps) -> None:
+        a, b, c, d = (cast("Conv", layer) for layer in net.layers)
+        level, first, second, third = (steps[f"layers.{number}"] for number in range(4))
+        self._level = level
+        self.first = _conv(a, level, first, slope=SLOPE)
+        self.second = _conv(b, first, second, slope=SLOPE)
+        self.third = _conv(c, second, third, slope=SLOPE)
+        fours = np.full(d.out_channels, 4.0, np.float32)
+        self.last = _conv(d, third, np.ones_like(fours), factors=fours)
+
+    def __call__(self, y: Floats) -> Floats:
+        """Scaled latents float32 [h, w, M], h and w multiples of 4 -> hyper-latents float32 [h/4, w/4, Z]
+        before rounding."""
+        level = in_steps(asinh(y), 1 / self._level)
+        h, w = level.height, level.width
+        wide = Map(h, w, HYPER_WIDTH)
+        run_layer(self.first, HERE, level, wide)
+        x, around = (Map(h // 2, w // 2, HYPER_WIDTH) for _ in range(2))
+        run_layer(self.second, _inside(wide, 2), wide, x, every=2)
+        run_layer(self.third, window(x.bordered(), 3), x, around)
+        return _rows(run_real_layer(self.last, _inside(around, 2), around, every=2))
+
+
+def asinh(values: Floats) -> Floats:
+    """Of float32 [h, w, C], to 1e-6. A fifth of the time of `np.arcsinh`: logarithms and roots come eight at
+    once, and a row at a time stays in the cache."""
+    out = np.empty(values.shape, np.float32)
+    magnitude = np.empty(values.shape[1:], np.float32)
+    for source, row in zip(values, out, strict=True):
+        np.multiply(source, source, row)
+        row += 1
+        np.sqrt(row, row)
+        row += np.abs(source, magnitude)
+        np.log(row, row)
+        np.copysign(row, source, row)
+    return out
+
+
 class CompiledTransforms:
     """The transforms of a model, see `checkerboard.Transforms`; those of encoders are made when they are
     asked for."""
@@ -321,6 +370,14 @@ class CompiledTransforms:
     def adjoint(self) -> CompiledAdjoint:
         return CompiledAdjoint(self._model.refinement, self._steps["refinement"])
 
+    @functools.cached_property
+    def hyper_analysis(self) -> CompiledHyperAnalysis:
+        return CompiledHyperAnalysis(self._model.hyper_analysis, self._steps["hyper"])
+
+    def hyper_latents(self, y: Tensor) -> Tensor:
+        """See `checkerboard.Transforms`."""
+        return torch.from_numpy(self.hyper_analysis(_rows(y)))[None].permute(0, 3, 1, 2)
+
 
 STEP_EXPONENTS = range(-30, 11)
 
@@ -343,7 +400,8 @@ def step_counts(p: Preset) -> dict[str, dict[str, int]]:
     analysis |= of_blocks("sixteenth_blocks", p.encoder_sixteenth_blocks, p.encoder_sixteenth)
     analysis |= of_blocks("eighth_blocks", p.encoder_eighth_blocks, e)
     nets = {"synthesis": synthesis, "analysis": analysis, "refinement": {"missing": QUARTER}}
-    return {**nets, "means": mean_counts(p)}
+    hyper = {"layers.0": m} | {f"layers.{number}": HYPER_WIDTH for number in (1, 2, 3)}
+    return {**nets, "hyper": hyper, "means": mean_counts(p)}
 
 
 def mean_counts(p: Preset) -> dict[str, int]:

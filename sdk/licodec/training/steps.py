@@ -73,7 +73,7 @@ def measured(
     """Powers of two for every map of `step_counts`, from pictures uint8 [H, W, 3] at several rates; a model
     in float32, whose mean nets note from now on what they give."""
     nets: dict[str, nn.Module] = {"synthesis": model.synthesis, "analysis": model.analysis}
-    nets |= {"refinement": model.refinement, "means": model.means}
+    nets |= {"refinement": model.refinement, "hyper": model.hyper_analysis, "means": model.means}
     model.means.__class__ = NotedMeans
     means = cast("NotedMeans", model.means)
     means.noted = {}
@@ -83,7 +83,10 @@ def measured(
         blocks = model._to_input(picture)
         two_blocks = torch.cat([blocks, blocks])
         for rate in rates:
-            with noted(means, inputs["means"], outputs["means"]):
+            with (
+                noted(means, inputs["means"], outputs["means"]),
+                noted(nets["hyper"], inputs["hyper"], outputs["hyper"]),
+            ):
                 proposal = model.proposed(blocks, rate, Order.CHECKERBOARD, Timer(None))
                 v = model.walked(proposal, Timer(None), whole=True).decoded
             scale = proposal.per_unit * proposal.inverse
@@ -129,9 +132,13 @@ def _powers(
     for group in range(1, len(p.groups)):
         if (name := f"digest.{group - 1}") in outputs["means"]:
             seen_means[f"digest.{group}"] = outputs["means"][name]
+    hyper = {
+        name: inputs["hyper"][name].reshape(-1, count).max(0)
+        for name, count in step_counts(p)["hyper"].items()
+    }
     missing = inputs["refinement"]["adjoint"].reshape(-1, layout.QUARTER).max(0)
     seen = {"synthesis": synthesis, "analysis": analysis, "refinement": {"missing": missing}}
-    seen["means"] = seen_means
+    seen |= {"hyper": hyper, "means": seen_means}
     return {net: {name: _power(seen[net][name]) for name in maps} for net, maps in step_counts(p).items()}
 
 
