@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    source = sorted((ROOT / "weights" / "fhic").glob("*/export.json"))[0]
+    source = ROOT / "weights" / "fhic" / "s-1" / "export.json"
     target = tmp_path / "fhic" / source.parent.name
     target.mkdir(parents=True)
     for name in ("export.json", "training.jsonl"):
@@ -81,3 +81,18 @@ def test_a_card_leaves_out_what_nobody_has_measured(folder: Path) -> None:
     said: Any = ModelCard(card(folder, ())).data
     assert said.license == "apache-2.0"
     assert not said.metrics and not said.datasets and not said.eval_results
+
+
+def test_a_card_of_order_2_compares_it_with_order_1(tmp_path: Path, data: Path) -> None:
+    folder = tmp_path / "fhic" / "s-serial-1"
+    shutil.copytree(ROOT / "weights" / "fhic" / "s-serial-1", folder, ignore=shutil.ignore_patterns("*.md"))
+    main([str(folder), "--base", "s-1", "--data", str(data)])
+    text = (folder / "card.md").read_text()
+    rows = [json.loads(line) for line in (folder / "training.jsonl").read_text().splitlines()]
+    one, two = rows[-1]["bpp2"][0], next(row["bpp1"] for row in rows if "bpp1" in row)[0]
+    assert f"| 32 | {two:.4f} | {one:.4f} | {100 * (one / two - 1):+.1f} % |" in text
+    assert "| cameras | 2 |" in text
+    front = text.split("---\n")[1]
+    assert all(f"{name}:" in front for name in FRONT_MATTER)
+    with pytest.raises(SystemExit):
+        main([str(folder), "--data", str(data)])

@@ -1,6 +1,7 @@
 """The model card of a weights folder: written from what was measured, never by hand.
 
     python -m licodec.training.card weights/fhic/s-1 out/bench/bench.json --data DATA/train
+    python -m licodec.training.card weights/fhic/s-serial-1 --base s-1 --data DATA/train
 
 Reads `export.json`, `training.jsonl`, `bench.json` files made by `licodec bench`, and the index of the
 training crops; writes `card.md`. `licodec weights push` takes a card that was made with all of them.
@@ -85,6 +86,56 @@ def alternate_card(folder: Path, tag: str, data: Path) -> str:
             table(("rate index", "PSNR dB", "gain dB"), gained),
             "## Training\n",
             table(("minutes", "steps", "mean gain dB on every eighth validation crop"), trained),
+            table(("source of training crops", "crops"), [(s, str(n)) for s, n in sources.most_common()]),
+            "## Limits\n",
+            LIMITS,
+        ]
+    )
+
+
+SERIAL = """\
+The weights of fhic / {tag} and the networks of decode order 2 beside them (docs/decode_orders.md): what
+`order="serial"` takes. Transforms, gains and the other orders are those of {tag}.
+"""
+
+
+def serial_card(folder: Path, tag: str, data: Path) -> str:
+    """The same for weights that have order 2 beside what the weights `tag` have."""
+    facts = json.loads((folder / "export.json").read_text())
+    rows = [json.loads(line) for line in (folder / "training.jsonl").read_text().splitlines()]
+    sources, before = _sources(data), next(row for row in rows if "bpp1" in row)
+    trained = [row for row in rows if "bpp2" in row]
+    last = trained[-1]
+    compared = [
+        (str(rate), f"{one:.4f}", f"{two:.4f}", f"{100 * (two / one - 1):+.1f} %")
+        for rate, one, two in zip(before["rates"], before["bpp1"], last["bpp2"], strict=True)
+    ]
+    chosen = trained[:: max(1, len(trained) // 12)]
+    chosen += [last] if chosen[-1] is not last else []
+    curve = [(str(row["step"]), f"{row['loss']:.4f}", f"{row['bpp2'][1]:.4f}") for row in chosen]
+    exact, total = facts["exact_parameters"] / 1e6, facts["parameters"] / 1e6
+    return "\n".join(
+        [
+            _front_matter(folder, (), sources).replace("---\n", '---\nmetrics: ["bpp"]\n', 1),
+            f"# fhic / {folder.name}\n",
+            SERIAL.format(tag=tag),
+            table(
+                ("", ""),
+                [
+                    ("decode digest", f"`{facts['decode_digest']}`"),
+                    ("synthesis digest", f"`{facts['synthesis_digest']}`, that of {tag}"),
+                    ("bytes", f"{facts['bytes']:,}"),
+                    (
+                        "order 2 has",
+                        f"{total:.2f} M parameters in float networks, {exact:.2f} M in integer ones",
+                    ),
+                    ("table families, order 2 (Gauss, t8, Laplace)", _families(facts["families_serial"])),
+                ],
+            ),
+            "Validation crops (never trained on), the same latents: model bits per pixel of the latents.\n",
+            table(("rate index", "order 1", "order 2", "bits"), compared),
+            "## Training\n",
+            table(("steps", "loss", f"bpp at rate index {before['rates'][1]}"), curve),
             table(("source of training crops", "crops"), [(s, str(n)) for s, n in sources.most_common()]),
             "## Limits\n",
             LIMITS,
@@ -221,8 +272,16 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("folder", type=Path, help="weights/CODEC/TAG")
     parser.add_argument("benches", type=Path, nargs="*", metavar="bench.json")
     parser.add_argument("--data", type=Path, help="folder of the training crops, with index.jsonl")
+    parser.add_argument("--base", help="tag whose transforms weights with order 2 have")
     wish = parser.parse_args(arguments)
-    (wish.folder / "card.md").write_text(card(wish.folder, wish.benches, wish.data))
+    facts = json.loads((wish.folder / "export.json").read_text())
+    if "families_serial" in facts:
+        if wish.data is None or wish.base is None:
+            parser.error("weights with order 2 need --data and --base, the tag that they were made of")
+        text = serial_card(wish.folder, wish.base, wish.data)
+    else:
+        text = card(wish.folder, wish.benches, wish.data)
+    (wish.folder / "card.md").write_text(text)
 
 
 if __name__ == "__main__":
