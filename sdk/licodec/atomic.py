@@ -9,35 +9,34 @@ import stat
 from pathlib import Path
 
 
-def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
+def write_atomic(path: str | os.PathLike[str], data: bytes, mode: int = 0o666) -> None:
     """Write `data` to `path` so that every reader sees the old file or the whole new one, also after a power
     cut.
 
     The bytes go to a temporary file in the same folder, are flushed to the disk, and take the name by
-    `os.replace`. An existing file keeps its permissions; a symbolic link stays a link. What is not a regular
-    file (a pipe, a device) is written directly.
+    `os.replace`. An existing file keeps its permissions, a new one gets `mode` less the process's umask; a
+    symbolic link stays a link. What is not a regular file (a pipe, a device) is written directly.
 
     Raises:
         OSError: the folder is missing or not writable, the disk is full; an existing file is then untouched.
     """
     target = Path(os.path.realpath(path))
-    mode = _mode(target)
-    if mode is not None and not stat.S_ISREG(mode):
+    present = _mode(target)
+    if present is not None and not stat.S_ISREG(present):
         target.write_bytes(data)
         return
     temporary = target.with_name(f".{target.name[:200]}.{secrets.token_hex(6)}.tmp")
     try:
-        # O_EXCL and 0o666: a name of our own, with the permissions that the process's umask gives to any new
-        # file.
+        # O_EXCL: a name of our own. 0o666: the permissions that the process's umask gives to any new file.
         descriptor = os.open(
-            temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666
+            temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode
         )
         with open(descriptor, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        if mode is not None:
-            os.chmod(temporary, stat.S_IMODE(mode))
+        if present is not None:
+            os.chmod(temporary, stat.S_IMODE(present))
         os.replace(temporary, target)
     except BaseException as error:  # Ctrl-C too must leave no temporary file behind
         with contextlib.suppress(OSError):

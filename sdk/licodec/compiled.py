@@ -28,7 +28,7 @@ def here() -> bool:
 @functools.cache
 def loops_here() -> bool:
     """Whether llvmlite, which numba brings, is installed and wanted: for loops in the compiler's intermediate
-    language. They are compiled in a tenth of a second, every time."""
+    language. `object_cache` keeps what is compiled of them."""
     return os.environ.get("LICODEC_COMPILED", "1") != "0" and importlib.util.find_spec("llvmlite") is not None
 
 

@@ -8,8 +8,8 @@ of 32 bits hold whatever inputs there are. What follows a sum (bias, residual, l
 comes out) is float32, one rounded operation after the other.
 
 A `Map` has one more row and column on each side, for what lies beyond the border, and more columns at the
-end, which layers overwrite: the inner loop, `products`, takes 6 positions at a time. It is written in the
-compiler's intermediate language.
+end, which layers overwrite: the inner loop, `products`, takes 6 positions at a time. `fixed_point_loops`
+holds the loops themselves; here is what runs them.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from llvmlite import binding, ir
 
+from licodec import object_cache
 from licodec.threads import torch_limited, wanted
 
 Integers = npt.NDArray[Any]
@@ -45,489 +45,16 @@ SUM_OF_WEIGHTS: Final = 131000
 PLAIN, RESIDUAL, REAL, SUMS = range(4)
 """What a layer writes: integers; integers of the sum with a residual; the same sum as float32; the products'
 sums themselves, in 32 bits."""
-_LANES: Final = 8
-_VECTORS: Final = OUTPUTS // _LANES
-_I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
-_F32 = ir.FloatType()
-_V32, _V16 = ir.VectorType(_I32, _LANES), ir.VectorType(_I16, 2 * _LANES)
-_HALF, _REAL = ir.VectorType(_I16, _LANES), ir.VectorType(_F32, _LANES)
-
-
-# --- The inner loop -----------------------------------------------------------------------------------------
-
-
-def _splat(build: Any, value: Any, kind: Any = _V32) -> Any:
-    nothing = ir.Constant(kind, ir.Undefined)
-    one = build.insert_element(nothing, value, ir.Constant(_I32, 0))
-    return build.shuffle_vector(one, nothing, ir.Constant(ir.VectorType(_I32, kind.count), [0] * kind.count))
-
-
-def _pairs_multiplied(build: Any, a: Any, b: Any, paired: bool) -> Any:
-    """a0 b0 + a1 b1 of the pairs in each lane."""
-    if paired:
-        kind = ir.FunctionType(_V32, [_V16, _V16])
-        of_pairs = build.module.declare_intrinsic("llvm.x86.avx2.pmadd.wd", (), kind)
-        return build.call(of_pairs, [build.bitcast(a, _V16), build.bitcast(b, _V16)])
-    half = ir.Constant(_V32, [16] * _LANES)
-    low = [build.ashr(build.shl(each, half), half) for each in (a, b)]
-    high = [build.ashr(each, half) for each in (a, b)]
-    return build.add(build.mul(*low), build.mul(*high))
-
-
-def _number(value: int) -> Any:
-    return ir.Constant(_I64, value)
-
-
-def _pointer(build: Any, address: Any, offset: int, kind: Any) -> Any:
-    return build.inttoptr(build.add(address, _number(offset)), kind.as_pointer())
-
-
-def _between(build: Any, value: Any) -> Any:
-    for order, bound in ((">", -LARGEST), ("<", LARGEST)):
-        limit = ir.Constant(_REAL, [float(bound)] * _LANES)
-        value = build.select(build.fcmp_ordered(order, value, limit), value, limit)
-    return value
-
-
-def _sums(build: Any, arguments: Sequence[Any], paired: bool) -> list[Any]:
-    """The sums of 16 outputs at 6 positions: `_VECTORS` vectors each."""
-    weights, taps, tap_count, pairs, xs = arguments
-    before = build.basic_block
-    of_tap, of_pair, tap_done, done = (
-        build.append_basic_block(name) for name in ("tap", "pair", "tap_done", "sums_done")
-    )
-    build.branch(of_tap)
-
-    build.position_at_end(of_tap)
-    tap, first = build.phi(_I64), build.phi(_I64)
-    outer = [build.phi(_V32) for _ in range(POSITIONS * _VECTORS)]
-    shift = build.load(build.inttoptr(build.add(taps, build.shl(tap, _number(3))), _I64.as_pointer()))
-    at = [build.add(x, shift) for x in xs]
-    build.branch(of_pair)
-
-    build.position_at_end(of_pair)
-    pair, weight = build.phi(_I64), build.phi(_I64)
-    inner = [build.phi(_V32) for _ in outer]
-    distance = build.shl(pair, _number(2))
-    loaded = [build.load(_pointer(build, weight, 32 * v, _V32), align=32) for v in range(_VECTORS)]
-    more = []
-    for position in range(POSITIONS):
-        value = build.load(build.inttoptr(build.add(at[position], distance), _I32.as_pointer()), align=4)
-        both = _splat(build, value)
-        for v in range(_VECTORS):
-            product = _pairs_multiplied(build, loaded[v], both, paired)
-            more.append(build.add(inner[position * _VECTORS + v], product))
-    next_pair, next_weight = build.add(pair, _number(1)), build.add(weight, _number(4 * OUTPUTS))
-    build.cbranch(build.icmp_signed("<", next_pair, pairs), of_pair, tap_done)
-
-    build.position_at_end(tap_done)
-    next_tap = build.add(tap, _number(1))
-    build.cbranch(build.icmp_signed("<", next_tap, tap_count), of_tap, done)
-
-    nothing = ir.Constant(_V32, [0] * _LANES)
-    for phi, start, new in ((tap, _number(0), next_tap), (first, weights, next_weight)):
-        phi.add_incoming(start, before)
-        phi.add_incoming(new, tap_done)
-    for phi, start, new in ((pair, _number(0), next_pair), (weight, first, next_weight)):
-        phi.add_incoming(start, of_tap)
-        phi.add_incoming(new, of_pair)
-    for outer_phi, inner_phi, new in zip(outer, inner, more, strict=True):
-        outer_phi.add_incoming(nothing, before)
-        outer_phi.add_incoming(new, tap_done)
-        inner_phi.add_incoming(outer_phi, of_tap)
-        inner_phi.add_incoming(new, of_pair)
-    build.position_at_end(done)
-    return more
-
-
-def _emit(build: Any, arguments: Sequence[Any], writes: int, paired: bool) -> None:
-    """16 outputs at 6 positions."""
-    *inputs, x, step, constants, slope, residual, out, out_step = arguments
-    xs = [x]
-    for _ in range(1, POSITIONS):
-        xs.append(build.add(xs[-1], step))
-    sums = _sums(build, [*inputs, xs], paired)
-    if writes == SUMS:
-        for number, each in enumerate(sums):
-            position, v = divmod(number, _VECTORS)
-            target = build.add(out, build.mul(out_step, _number(2 * position)))
-            build.store(each, _pointer(build, target, 4 * _LANES * v, _V32), align=4)
-        return
-    slopes = _splat(build, slope, _REAL)
-    for v in range(_VECTORS):
-        scale, bias, post, unit = (
-            build.load(_pointer(build, constants, 4 * (OUTPUTS * row + _LANES * v), _REAL), align=4)
-            for row in range(4)
-        )
-        for position in range(POSITIONS):
-            from_start = build.mul(out_step, _number(position))
-            y = build.fadd(build.fmul(build.sitofp(sums[position * _VECTORS + v], _REAL), scale), bias)
-            if writes != PLAIN:
-                before = _pointer(build, build.add(residual, from_start), 2 * _LANES * v, _HALF)
-                known = build.sitofp(build.sext(build.load(before, align=2), _V32), _REAL)
-                y = build.fadd(y, build.fmul(known, unit))
-            less = build.fmul(y, slopes)
-            y = build.select(build.fcmp_ordered(">", y, less), y, less)
-            if writes == REAL:  # as many bytes again from one to the next
-                target = build.add(out, build.shl(from_start, _number(1)))
-                build.store(y, _pointer(build, target, 4 * _LANES * v, _REAL), align=4)
-                continue
-            whole = _steps(build, build.fmul(y, post))
-            build.store(whole, _pointer(build, build.add(out, from_start), 2 * _LANES * v, _HALF), align=2)
-
-
-@contextlib.contextmanager
-def _loop(build: Any, first: Any, last: Any, step: int = 1) -> Iterator[Any]:
-    """The body of a loop over first, first + step, .. below last."""
-    before = build.basic_block
-    body, after = (build.append_basic_block(name) for name in ("body", "after"))
-    build.cbranch(build.icmp_signed("<", first, last), body, after)
-    build.position_at_end(body)
-    number = build.phi(_I64)
-    number.add_incoming(first, before)
-    yield number
-    following = build.add(number, _number(step))
-    number.add_incoming(following, build.basic_block)
-    build.cbranch(build.icmp_signed("<", following, last), body, after)
-    build.position_at_end(after)
-
-
-def _least(build: Any, a: Any, b: Any) -> Any:
-    return build.select(build.icmp_signed("<", a, b), a, b)
-
-
-def _function(module: Any, name: str, kinds: Sequence[Any]) -> tuple[Any, list[Any]]:
-    of = ir.Function(module, ir.FunctionType(ir.VoidType(), kinds), name)
-    build = ir.IRBuilder(of.append_basic_block("entry"))
-    return build, list(of.args)
-
-
-_LAYER: Final = [*[_I64] * 7, _F32, *[_I64] * 10]
-ROWS_TOGETHER: Final = 4
-COLUMNS_TOGETHER: Final = 10 * POSITIONS
-
-
-def _define_layer(module: Any, name: str, writes: int, paired: bool) -> None:
-    """Rows first..last of a layer.
-
-    Arguments: the addresses of weights, taps' distances, their number, pairs of inputs, the addresses of
-    outputs' places, the number of blocks of 16 of them, the address of the constants, slope; the address of
-    the input and the bytes to its next row and column; the address of residual and output, and the bytes to
-    their next row and column (of an output in float32 half as many as there are); first, last, width.
-    """
-    build, arguments = _function(module, name, _LAYER)
-    weights, taps, tap_count, pairs, places, blocks, constants, slope, *rest = arguments
-    x, x_row, x_step, residual, out, out_row, out_step, first, last, width = rest
-    of_block = build.mul(build.mul(tap_count, pairs), _number(4 * OUTPUTS))
-    with _loop(build, first, last, ROWS_TOGETHER) as begin:
-        end = _least(build, build.add(begin, _number(ROWS_TOGETHER)), last)
-        with _loop(build, _number(0), blocks) as block:
-            w = build.add(weights, build.mul(block, of_block))
-            c = build.add(constants, build.mul(block, _number(16 * OUTPUTS)))
-            at = build.inttoptr(build.add(places, build.mul(block, _number(8))), _I64.as_pointer())
-            place = build.load(at)
-            with _loop(build, begin, end) as row:
-                seen = build.add(x, build.mul(row, x_row))
-                target = build.add(place, build.mul(row, out_row))
-                with _loop(build, _number(0), width, POSITIONS) as column:
-                    to = build.add(target, build.mul(column, out_step))
-                    made = build.add(out, build.shl(to, _number(1)) if writes in (REAL, SUMS) else to)
-                    source = build.add(seen, build.mul(column, x_step))
-                    added = build.add(residual, to)
-                    block_of = (w, taps, tap_count, pairs, source, x_step, c, slope, added, made, out_step)
-                    _emit(build, block_of, writes, paired)
-    build.ret_void()
-
-
-def _define_exact_layer(module: Any, paired: bool) -> None:
-    """Rows first..last of a layer of a net that chooses tables: `clamp(floor(sum * scale + offset))`.
-
-    Arguments: as of `_define_layer` up to the number of blocks; the addresses of float64 [outputs] scale and
-    [kinds, outputs] offset, the bytes of an offset's row, the address of the kinds of positions, int64, and
-    the bytes from one to the next (0 where all are alike), the largest output and a half; the address of the
-    input, the bytes to its next row and column, those of the output; first, last, width, which is 6 or more.
-    """
-    kinds = [*[_I64] * 11, _F32, *[_I64] * 9]
-    build, arguments = _function(module, "exact", kinds)
-    weights, taps, tap_count, pairs, places, blocks, scales, offsets, offset_row, *rest = arguments
-    kind, kind_step, high, x, x_row, x_step, out, out_row, out_step, first, last, width = rest
-    double = ir.VectorType(ir.DoubleType(), 4)
-    highest = _splat(build, build.fpext(high, ir.DoubleType()), double)
-    lowest = ir.Constant(double, [0.0] * 4)
-    of_block = build.mul(build.mul(tap_count, pairs), _number(4 * OUTPUTS))
-    last_column = build.sub(width, _number(POSITIONS))
-    with _loop(build, _number(0), blocks) as block:
-        w = build.add(weights, build.mul(block, of_block))
-        from_first = build.mul(block, _number(8 * OUTPUTS))
-        scale_at, offset_at = build.add(scales, from_first), build.add(offsets, from_first)
-        at = build.inttoptr(build.add(places, build.mul(block, _number(8))), _I64.as_pointer())
-        place = build.load(at)
-        scale = [build.load(_pointer(build, scale_at, 32 * n, double), align=8) for n in range(4)]
-        with _loop(build, first, last) as row, _loop(build, _number(0), width, POSITIONS) as start:
-            column = _least(build, start, last_column)
-            source = build.add(x, build.add(build.mul(row, x_row), build.mul(column, x_step)))
-            to = build.add(build.mul(row, out_row), build.mul(column, out_step))
-            target = build.add(build.add(out, place), to)
-            xs = [source]
-            for _ in range(1, POSITIONS):
-                xs.append(build.add(xs[-1], x_step))
-            sums = _sums(build, [w, taps, tap_count, pairs, xs], paired)
-            for position in range(POSITIONS):
-                number = build.add(column, _number(position))
-                kind_at = build.add(kind, build.mul(number, kind_step))
-                of_kind = build.load(build.inttoptr(kind_at, _I64.as_pointer()))
-                offset = build.add(offset_at, build.mul(of_kind, offset_row))
-                for v in range(_VECTORS):
-                    halves = []
-                    for half in range(2):
-                        lanes = ir.Constant(ir.VectorType(_I32, 4), [4 * half + n for n in range(4)])
-                        both = sums[position * _VECTORS + v]
-                        some = build.shuffle_vector(both, both, lanes)
-                        place_of = 2 * v + half
-                        added = build.load(_pointer(build, offset, 32 * place_of, double), align=8)
-                        y = build.fadd(build.fmul(build.sitofp(some, double), scale[place_of]), added)
-                        y = build.select(build.fcmp_ordered(">", y, lowest), y, lowest)
-                        y = build.select(build.fcmp_ordered("<", y, highest), y, highest)
-                        halves.append(build.fptosi(y, ir.VectorType(_I32, 4)))
-                    whole = build.shuffle_vector(*halves, ir.Constant(_V32, list(range(_LANES))))
-                    to_lane = _pointer(build, target, 2 * _LANES * v, _HALF)
-                    build.store(build.trunc(whole, _HALF), to_lane, align=2)
-                target = build.add(target, out_step)
-    build.ret_void()
-
-
-def _steps(build: Any, real: Any) -> Any:
-    """Rounded and saturated to 16 bits."""
-    kind = ir.FunctionType(_REAL, [_REAL])
-    rounded = build.module.declare_intrinsic("llvm.rint.v8f32", (), kind)
-    return build.trunc(build.fptosi(build.call(rounded, [_between(build, real)]), _V32), _HALF)
-
-
-def _define_around(module: Any, paired: bool) -> None:
-    """A row of a 3x3 convolution within each channel.
-
-    Arguments: the address of the position above and left of the first, the bytes to its next row and column
-    (as many as channels take), the addresses of weights int32 [9, channels] and of constants float32
-    [3, channels], channels, the address of the output, whose columns are as far apart, and width.
-    """
-    build, arguments = _function(module, "around", [_I64] * 8)
-    x, row, step, weights, constants, channels, out, width = arguments
-    beside = build.mul(channels, _number(4))
-    with _loop(build, _number(0), channels, _LANES) as channel:
-        at = build.add(weights, build.mul(channel, _number(4)))
-        of_taps = [
-            build.load(_pointer(build, build.add(at, build.mul(beside, _number(t))), 0, _V32), align=4)
-            for t in range(9)
-        ]
-        if paired:
-            low = ir.Constant(_V32, [65535] * _LANES)
-            of_taps = [build.and_(each, low) for each in of_taps]
-        at = build.add(constants, build.mul(channel, _number(4)))
-        scale, bias, post = (
-            build.load(_pointer(build, build.add(at, build.mul(beside, _number(n))), 0, _REAL), align=4)
-            for n in range(3)
-        )
-        of_channel = build.mul(channel, _number(2))
-        with _loop(build, _number(0), width) as column:
-            distance = build.add(build.mul(column, step), of_channel)
-            total = ir.Constant(_V32, [0] * _LANES)
-            for dy in range(3):
-                line = build.add(build.add(x, distance), build.mul(row, _number(dy)))
-                for dx in range(3):
-                    near = build.add(line, build.mul(step, _number(dx)))
-                    seen = build.sext(build.load(_pointer(build, near, 0, _HALF), align=2), _V32)
-                    weight = of_taps[3 * dy + dx]
-                    if paired:  # the upper half of a pair is multiplied by nothing
-                        product = _pairs_multiplied(build, seen, weight, paired)
-                    else:
-                        product = build.mul(seen, weight)
-                    total = build.add(total, product)
-            y = build.fadd(build.fmul(build.sitofp(total, _REAL), scale), bias)
-            steps = _steps(build, build.fmul(y, post))
-            build.store(steps, _pointer(build, build.add(out, distance), 0, _HALF), align=2)
-    build.ret_void()
-
-
-def _define_block(module: Any) -> None:
-    """Rows first..last of a residual block from map to map; see `checkerboard.Block`.
-
-    Arguments: the address of the input's position (0, 0), bytes to the next row and column, weights and
-    constants of `around`, of `wide` and of `narrow`, channels, the address of one distance 0, those of the
-    places of outputs, slope of what comes out, its address and bytes to the next row; first, last, width.
-    """
-    build, arguments = _function(module, "block", [*[_I64] * 12, _F32, *[_I64] * 5])
-    x, row_bytes, step, w0, c0, w1, c1, w2, c2, channels, here, places, slope, *rest = arguments
-    out, out_row, first, last, width = rest
-    around, plain, residual = (module.get_global(name) for name in ("around", "plain", "residual"))
-    half, few = (build.lshr(channels, _number(bits)) for bits in (1, 4))
-    twice, many = build.shl(step, _number(1)), build.shl(few, _number(1))
-    zero, one, leaky = _number(0), _number(1), ir.Constant(_F32, LEAKY)
-    room = build.mul(step, _number(COLUMNS_TOGETHER + POSITIONS))
-    near, hidden = (
-        build.ptrtoint(build.alloca(_I8, build.mul(room, _number(times))), _I64) for times in (1, 2)
-    )
-    with _loop(build, first, last) as row, _loop(build, zero, width, COLUMNS_TOGETHER) as column:
-        count = _least(build, build.sub(width, column), _number(COLUMNS_TOGETHER))
-        from_row = build.mul(column, step)
-        at = build.add(build.add(x, build.mul(row, row_bytes)), from_row)
-        made = build.add(build.add(out, build.mul(row, out_row)), from_row)
-        corner = build.sub(build.sub(at, row_bytes), step)
-        build.call(around, [corner, row_bytes, step, w0, c0, channels, near, count])
-        wide = [w1, here, one, half, places, many, c1, leaky, near, zero, step, zero, hidden, zero, twice]
-        build.call(plain, [*wide, zero, one, count])
-        narrow = [w2, here, one, channels, places, few, c2, slope, hidden, zero, twice, at, made, zero, step]
-        build.call(residual, [*narrow, zero, one, count])
-    build.ret_void()
-
-
-def _define_in_steps(module: Any) -> None:
-    """Rows of values times what each channel has, in steps. Arguments: the address of float32
-    [rows, width, channels] and the bytes to its next row, those of float32 [channels], the address of int16
-    [.., width, channels] and the bytes to its next row, channels; first, last, width."""
-    build, arguments = _function(module, "in_steps", [_I64] * 9)
-    x, x_row, factors, out, out_row, channels, first, last, width = arguments
-    with _loop(build, first, last) as row:
-        from_x, to_row = (
-            build.add(base, build.mul(row, step)) for base, step in ((x, x_row), (out, out_row))
-        )
-        with _loop(build, _number(0), width) as column:
-            of_column = build.mul(column, channels)
-            with _loop(build, _number(0), channels, _LANES) as channel:
-                number = build.add(of_column, channel)
-                value, factor = (
-                    build.load(
-                        _pointer(build, build.add(base, build.shl(index, _number(2))), 0, _REAL), align=4
-                    )
-                    for base, index in ((from_x, number), (factors, channel))
-                )
-                target = _pointer(build, build.add(to_row, build.shl(number, _number(1))), 0, _HALF)
-                build.store(_steps(build, build.fmul(value, factor)), target, align=2)
-    build.ret_void()
-
-
-def _define_job(
-    module: Any, name: str, columns: Sequence[tuple[int, int]] = (), exactly: bool = False
-) -> None:
-    """The function of that name as one of (arguments, first, last): rows first..last of what is described by
-    arguments in memory, int64 or the bits of float32. With `columns`, the places of addresses and of the
-    bytes to their next columns among them: columns of a single row. `exactly`: 6 at least at a time, some of
-    them once more, where there is no room for more than there are."""
-    of = module.get_global(name)
-    kinds = of.ftype.args
-    build, (at, first, last) = _function(module, f"{name}_{'columns' if columns else 'rows'}", [_I64] * 3)
-    given: list[Any] = []
-    for number, kind in enumerate(kinds):
-        bits = kind if isinstance(kind, ir.FloatType) else _I64
-        given.append(build.load(_pointer(build, at, 8 * number, bits)))
-    if columns:
-        if exactly:
-            first = _least(build, first, build.sub(given[-1], _number(POSITIONS)))
-        for address, step in columns:
-            given[address] = build.add(given[address], build.mul(first, given[step]))
-        count = build.sub(last, first)
-        if exactly:
-            enough = build.icmp_signed(">", count, _number(POSITIONS))
-            count = build.select(enough, count, _number(POSITIONS))
-        given[-3:] = [_number(0), _number(1), count]
-    else:
-        given[-3:-1] = [first, last]
-    build.call(of, given)
-    build.ret_void()
-
-
-# --- Threads ------------------------------------------------------------------------------------------------
-
-_NEXT, _NUMBER, _TOTAL, _CHUNK, _WORK, _ARGUMENTS, _DONE, _LEAVE = (8 * 8 * n for n in range(8))
-"""What threads share, each in a cache line of its own: the number of the job and of its next piece, the
-number of the job, its length and that of a piece, its function and arguments, how much is done, and whether
-to leave."""
-_SHARED_BYTES: Final = 8 * 8 * 8
-
-
-def _define_threads(module: Any) -> None:
-    """`take`: do pieces of the job while there are some. `work`: do so until it is time to leave. `share`:
-    a new job, done when this returns.
-
-    A piece is taken by counting up; the number of the job, which stands above the count, tells a thread that
-    comes late that what it has read since belongs to another one.
-    """
-    job = ir.FunctionType(ir.VoidType(), [_I64] * 3)
-
-    def at(build: Any, shared: Any, field: int) -> Any:
-        return _pointer(build, shared, field, _I64)
-
-    def read(build: Any, shared: Any, field: int) -> Any:
-        return build.load_atomic(at(build, shared, field), "acquire", 8)
-
-    def write(build: Any, shared: Any, field: int, value: Any) -> None:
-        build.store_atomic(value, at(build, shared, field), "release", 8)
-
-    build, (shared,) = _function(module, "take", [_I64])
-    again, there, leave = (build.append_basic_block(name) for name in ("again", "there", "leave"))
-    build.branch(again)
-    build.position_at_end(again)
-    count = build.atomic_rmw("add", at(build, shared, _NEXT), _number(1), "acq_rel")
-    chunk = read(build, shared, _CHUNK)
-    total, work, given = (read(build, shared, field) for field in (_TOTAL, _WORK, _ARGUMENTS))
-    own = build.icmp_signed("==", read(build, shared, _NUMBER), build.lshr(count, _number(32)))
-    first = build.mul(build.and_(count, _number(2**32 - 1)), chunk)
-    build.cbranch(build.and_(own, build.icmp_signed("<", first, total)), there, leave)
-    build.position_at_end(there)
-    last = _least(build, build.add(first, chunk), total)
-    build.call(build.inttoptr(work, job.as_pointer()), [given, first, last])
-    build.atomic_rmw("add", at(build, shared, _DONE), build.sub(last, first), "acq_rel")
-    build.branch(again)
-    build.position_at_end(leave)
-    build.ret_void()
-    take = module.get_global("take")
-
-    build, (shared,) = _function(module, "work", [_I64])
-    again, look, there, leave = (
-        build.append_basic_block(name) for name in ("again", "look", "there", "leave")
-    )
-    build.branch(again)
-    build.position_at_end(again)
-    build.cbranch(build.icmp_signed("!=", read(build, shared, _LEAVE), _number(0)), leave, look)
-    build.position_at_end(look)
-    count = read(build, shared, _NEXT)
-    first = build.mul(build.and_(count, _number(2**32 - 1)), read(build, shared, _CHUNK))
-    _pause(build)
-    build.cbranch(build.icmp_signed("<", first, read(build, shared, _TOTAL)), there, again)
-    build.position_at_end(there)
-    build.call(take, [shared])
-    build.branch(again)
-    build.position_at_end(leave)
-    build.ret_void()
-
-    build, (shared, work, given, total, chunk) = _function(module, "share", [_I64] * 5)
-    number = build.add(read(build, shared, _NUMBER), _number(1))
-    write(build, shared, _NUMBER, number)
-    fields = {_TOTAL: total, _CHUNK: chunk, _WORK: work, _ARGUMENTS: given, _DONE: _number(0)}
-    for field, value in fields.items():
-        write(build, shared, field, value)
-    write(build, shared, _NEXT, build.shl(number, _number(32)))
-    build.call(take, [shared])
-    wait, done = build.append_basic_block("wait"), build.append_basic_block("done")
-    build.branch(wait)
-    build.position_at_end(wait)
-    _pause(build)
-    build.cbranch(build.icmp_signed("<", read(build, shared, _DONE), total), wait, done)
-    build.position_at_end(done)
-    build.ret_void()
-
-
-def _pause(build: Any) -> None:
-    if binding.get_default_triple().startswith(("x86_64", "amd64", "i686")):
-        kind = ir.FunctionType(ir.VoidType(), [])
-        build.call(build.module.declare_intrinsic("llvm.x86.sse2.pause", (), kind), [])
-
-
-LEAKY: Final = 0.1
+LANES: Final = 8
+NAMES: Final = {PLAIN: "plain", RESIDUAL: "residual", REAL: "real", SUMS: "sums"}
+SHARED_BYTES, LEAVE = 8 * 64, 7 * 64
+"""What threads share (`fixed_point_loops`), and where in it stands that they may leave."""
+SOURCES: Final = "licodec.exact.fixed_point", "licodec.exact.fixed_point_loops"
+"""What the loops are defined by."""
 WORTH_SHARING: Final = 2_000_000
 """Products of a piece of work."""
 MOST_THREADS: Final = 8
 """Of a call: more of them find too little to do while they look for it."""
-_NAMES: Final = {PLAIN: "plain", RESIDUAL: "residual", REAL: "real", SUMS: "sums"}
 
 
 # --- Compiling ----------------------------------------------------------------------------------------------
@@ -535,7 +62,7 @@ _NAMES: Final = {PLAIN: "plain", RESIDUAL: "residual", REAL: "real", SUMS: "sums
 
 def has_pairs() -> bool:
     """Whether the processor multiplies pairs of 16 bits, eight at once."""
-    return bool(binding.get_host_cpu_features().get("avx2", False))
+    return bool(object_cache.features().get("avx2", False))
 
 
 class Compiled:
@@ -543,28 +70,12 @@ class Compiled:
     are given."""
 
     def __init__(self, paired: bool) -> None:
-        binding.initialize_native_target()
-        binding.initialize_native_asmprinter()
-        features = binding.get_host_cpu_features().flatten()
-        triple = binding.Target.from_default_triple()
-        machine = triple.create_target_machine(cpu=binding.get_host_cpu_name(), features=features, opt=2)
-        module = ir.Module("fixed_point")
-        for writes, name in _NAMES.items():
-            _define_layer(module, name, writes, paired)
-        _define_exact_layer(module, paired)
-        _define_around(module, paired)
-        _define_block(module)
-        _define_in_steps(module)
-        for name in ("plain", "residual", "real", "sums", "exact", "block", "in_steps"):
-            _define_job(module, name)
-        for name in ("plain", "residual", "real"):
-            out = [(12, 14)] * (2 if name == "real" else 1)
-            _define_job(module, name, [(8, 10), (11, 14), *out])
-        _define_job(module, "exact", ((9, 10), (12, 14), (15, 17)), exactly=True)
-        _define_threads(module)
-        self._engine = binding.create_mcjit_compiler(binding.parse_assembly(str(module)), machine)
-        self._engine.finalize_object()
-        self._module = module
+        def text() -> str:
+            from licodec.exact.fixed_point_loops import module_text
+
+            return module_text(paired)
+
+        self._engine = object_cache.engine("fixed_point", SOURCES, text, paired)
 
     @functools.cached_property
     def work(self) -> Any:
@@ -619,7 +130,7 @@ def helped() -> Iterator[None]:
     if count < 1 or _mine.shared is not None:
         yield
         return
-    shared = np.zeros(_SHARED_BYTES // 8, np.int64)
+    shared = np.zeros(SHARED_BYTES // 8, np.int64)
     work = compiled_loops().work
     others = [threading.Thread(target=work, args=(shared.ctypes.data,), daemon=True) for _ in range(count)]
     with torch_limited(1):
@@ -630,7 +141,7 @@ def helped() -> Iterator[None]:
             yield
         finally:
             _mine.shared = None
-            shared[_LEAVE // 8] = 1
+            shared[LEAVE // 8] = 1
             for each in others:
                 if each.ident is not None:
                     each.join()
@@ -638,7 +149,7 @@ def helped() -> Iterator[None]:
 
 @functools.cache
 def compiled_loops(paired: bool | None = None) -> Compiled:
-    """Compiled once a process, in a tenth of a second."""
+    """Loaded, or compiled where `object_cache` has none: half a millisecond or some tenths of a second."""
     return Compiled(has_pairs() if paired is None else paired)
 
 
@@ -680,7 +191,7 @@ def rows_in_steps(rows: Floats, per_value: Reals) -> npt.NDArray[np.int16]:
     """Rows [n, C] times per_value [C], rounded and saturated."""
     n, channels = rows.shape
     factors = np.ascontiguousarray(per_value, np.float32)
-    if channels % _LANES:
+    if channels % LANES:
         whole: npt.NDArray[np.int16] = np.rint(np.clip(rows * factors, -LARGEST, LARGEST)).astype(np.int16)
         return whole
     out = np.empty((n, channels), np.int16)
@@ -728,7 +239,7 @@ class Layer:
         chunk = -(-WORTH_SHARING // (self.weights.size * 2))
         chunk = -(-chunk // POSITIONS) * POSITIONS if columns else max(1, chunk // width)
         compiled_loops().run(
-            f"{_NAMES[writes]}_{'columns' if columns else 'rows'}",
+            f"{NAMES[writes]}_{'columns' if columns else 'rows'}",
             (
                 self.weights.ctypes.data, taps.ctypes.data, len(taps), pairs // len(taps),
                 places.ctypes.data, blocks, self.constants.ctypes.data, float(self.slope), *source, residual,
