@@ -8,13 +8,13 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 
 from licodec.entropy import coder as coder_module
+from licodec.entropy import coder_compiled
 from licodec.entropy.coder import StreamDecoder, StreamEncoder
 from licodec.entropy.tables import SCALES, load_set, scale_grid
 
@@ -61,12 +61,9 @@ def measure(count: int, mix: str, runs: int = 9) -> dict[str, float]:
         decoder.close()
 
     def decode_in_the_coder() -> None:
-        coder = StreamDecoder(body, tables)._coder
-        models = coder.models(tables)
-        for table, start, stop in groups:
-            coder.decode(models[table], stop - start)
+        StreamDecoder(body, tables)._coder.pop(begins, tables)
 
-    groups = coder_module._Grouping(index, tables.count).groups
+    begins = coder_module._grouping(index, tables.count).begins
     return {
         "bits": len(body) * 8 / count,
         "encode": count / best_seconds(encode, runs) / 1e6,
@@ -77,13 +74,16 @@ def measure(count: int, mix: str, runs: int = 9) -> dict[str, float]:
 
 def main() -> None:
     print(f"{'':28}{'bits/symbol':>12}{'encode':>9}{'decode':>9}{'decode, coder alone':>21}   (M symbols/s)")
+    usual = coder_module._kind()
+    print(usual.__name__)
     for mix in ("small", "wide"):
         for count in (100_000, 400_000, 4_000_000):
             report(f"{mix}, {count / 1e6:g} M", measure(count, mix))
-    vars(coder_module)["constriction"] = None  # as where it is not installed
-    warnings.simplefilter("ignore")
-    for mix in ("small", "wide"):
-        report(f"{mix}, 0.1 M, plain Python", measure(100_000, mix, runs=3))
+    vars(coder_compiled)["here"] = lambda: False  # as where llvmlite is not installed
+    for kind in (coder_module._NativeCoder, coder_module._ReferenceCoder):
+        vars(coder_module)["_kind"] = lambda kind=kind: kind
+        for mix in ("small", "wide"):
+            report(f"{mix}, 0.1 M, {kind.__name__}", measure(100_000, mix, runs=3))
 
 
 def report(name: str, m: dict[str, float]) -> None:

@@ -1,7 +1,9 @@
-"""Promises of the entropy stream: one specification, two coders, the same bytes; damage is always seen."""
+"""Promises of the entropy stream: one specification, three coders, the same bytes; damage is always seen."""
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import threading
 import time
 import warnings
@@ -17,7 +19,7 @@ from hypothesis import strategies as st
 from lic_format.container import join_ans_body, split_ans_body
 from lic_format.errors import FormatError, LicWarning, UsageError
 from licodec.entropy import coder as coder_module
-from licodec.entropy import reference
+from licodec.entropy import coder_compiled, reference
 from licodec.entropy.coder import StreamDecoder, StreamEncoder, check_work, symbols_seal
 from licodec.entropy.tables import SYMBOL_MAX, TOTAL, TableSet, load_set
 
@@ -84,12 +86,26 @@ def native_words(
     return words
 
 
-@pytest.fixture(params=["constriction", "plain Python"])
-def each_coder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    with warnings.catch_warnings():
-        if request.param == "plain Python":
-            monkeypatch.setattr(coder_module, "constriction", None)
-            warnings.simplefilter("ignore", LicWarning)
+CODERS: dict[str, type[coder_module._Coder]] = {
+    "constriction": coder_module._NativeCoder,
+    "plain Python": coder_module._ReferenceCoder,
+}
+if coder_compiled.here():
+    CODERS["loops"] = coder_compiled.CompiledCoder
+
+
+@contextlib.contextmanager
+def coding_with(name: str) -> Iterator[None]:
+    """Streams that begin inside use this coder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(coder_compiled, "here", lambda: name == "loops")
+        patch.setattr(coder_module, "_kind", lambda: CODERS[name])
+        yield
+
+
+@pytest.fixture(params=CODERS)
+def each_coder(request: pytest.FixtureRequest) -> Iterator[str]:
+    with coding_with(request.param):
         yield request.param
 
 
@@ -232,25 +248,148 @@ def test_any_stream_has_the_bytes_of_the_specification_and_comes_back(passes: li
 
 
 @given(streams())
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_without_constriction_the_bytes_are_the_same(passes: list[Pass]) -> None:
-    body = encode(passes)
-    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-        patch.setattr(coder_module, "constriction", None)
-        warnings.simplefilter("ignore", LicWarning)
-        assert encode(passes) == body
-        assert decode(body, passes) == [p[0] for p in passes]
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_every_coder_writes_the_same_bytes_and_reads_them(passes: list[Pass]) -> None:
+    bodies = set()
+    for name in CODERS:
+        with coding_with(name):
+            body = encode(passes)
+            assert decode(body, passes) == [p[0] for p in passes], name
+        bodies.add(body)
+    assert len(bodies) == 1
 
 
-def test_without_constriction_one_warning_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(coder_module, "constriction", None)
-    coder_module._warn_of_fallback.cache_clear()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        encode(golden_passes())
-        decode(GOLDEN_STREAM, golden_passes())
+@st.composite
+def hostile_bodies(draw: st.DrawFn) -> bytes:
+    """Whole numbers as escapes, and words of any bits, few of them or many."""
+    values = draw(st.lists(st.integers(0, 2**17), max_size=5))
+    escapes = b"".join(reference.write_varint(value) for value in values)
+    words = draw(st.lists(st.sampled_from([0, 1, 2**32 - 1]) | st.integers(0, 2**32 - 1), max_size=40))
+    last = draw(st.integers(1, 2**32 - 1))
+    return bytes([len(escapes)]) + escapes + np.array([*words, 0, last], "<u4").tobytes()
+
+
+@given(hostile_bodies(), streams())
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_hostile_words_mean_the_same_to_every_coder(body: bytes, passes: list[Pass]) -> None:
+    found = []
+    for name in CODERS:
+        seen: list[Any] = []
+        with coding_with(name):
+            decoder = StreamDecoder(body, load_set())
+            try:
+                for _, index, tables in passes:
+                    seen.append(decoder.get(np.array(index, tables.index_dtype), tables=tables).tolist())
+                    seen.append(decoder.seal)
+                decoder.close()
+            except FormatError as error:
+                seen.append(str(error))
+        found.append(seen)
+    assert all(seen == found[0] for seen in found)
+
+
+@pytest.mark.parametrize("words", [[7, 0xFF7FFFFF, 1], [7, 0xFF800000, 1], [7, 0, 2], [0xFFFFFFFF, 1, 2]])
+def test_a_word_is_taken_exactly_below_2_to_the_32(words: list[int], each_coder: str) -> None:
+    tables = TableSet.from_tables(128, [[32768, 32768]])  # whose first pop gives 2^32 - 1, 2^32 or near it
+    ans, one = reference.AnsCoder(words), np.array([0, 1])
+    coder = CODERS[each_coder].opened(np.array(words, np.uint32))
+    for _ in range(40):
+        (entry,) = ans.decode(reference.scaled_cumulative(tables, 0), 1)
+        symbols, escaped = coder.pop(one, tables)
+        assert escaped.size == entry and (entry or symbols.tolist() == [0])
+
+
+def test_a_set_of_thousands_of_tables_is_read_with_fewer_hints() -> None:
+    rng = np.random.default_rng(6)
+    limits = rng.choice([0, 1, 255], 3000, p=[0.5, 0.48, 0.02])
+    spread = (rng.multinomial(TOTAL - 2 * n - 2, rng.dirichlet(np.full(2 * n + 2, 0.3))) + 1 for n in limits)
+    tables = TableSet.from_tables(200, list(spread))
+    index = rng.integers(0, 3000, 4000)
+    symbols = rng.integers(-1, 2, 4000) * (limits[index] + (rng.random(4000) < 0.1))
+    passes = [(symbols.tolist(), index.tolist(), tables)]
+    assert encode(passes) == reference.encode_stream(passes)
+    assert decode(encode(passes), passes) == [symbols.tolist()]
+
+
+def test_without_a_compiled_coder_one_warning_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coder_compiled, "here", lambda: False)
+    monkeypatch.setitem(sys.modules, "constriction", None)
+    coder_module._kind.cache_clear()
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            encode(golden_passes())
+            decode(GOLDEN_STREAM, golden_passes())
+    finally:
+        coder_module._kind.cache_clear()
     assert [w.category for w in caught] == [LicWarning]
-    assert "constriction is not installed" in str(caught[0].message)
+    assert "neither llvmlite nor constriction is installed" in str(caught[0].message)
+
+
+# --- the loops ----------------------------------------------------------------------------------------------
+
+needs_loops = pytest.mark.skipif(not coder_compiled.here(), reason="llvmlite is not installed")
+
+
+@needs_loops
+@given(st.integers(0, 100), st.sampled_from([0.0, 0.2, 0.9, 1.0]), st.integers(0, 2**32 - 1))
+@settings(max_examples=200, deadline=None)
+def test_positions_are_grouped_as_by_a_stable_sort(n: int, masked: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    index = rng.integers(0, rng.choice([1, 3, 192, 255]), n).astype(np.uint8)
+    index[np.repeat(rng.random(n // 5 + 1) < masked, 5)[:n]] = 255
+    values = rng.integers(-9, 9, n).astype(np.int16)
+    made, sorted_by_numpy = (
+        coder_compiled.CompiledGrouping(index),
+        coder_module._SortedGrouping(index, 255, 255),
+    )
+    ordered = made.gather(values)
+    assert np.array_equal(ordered, sorted_by_numpy.gather(values)) and made.coded == sorted_by_numpy.coded
+    assert np.array_equal(made.begins, sorted_by_numpy.begins)
+    assert np.array_equal(made.scatter(ordered), np.where(index == 255, 0, values))
+
+
+class Guarded:
+    """numpy, whose new arrays stand between others that nobody may touch."""
+
+    MARK = 0x5A
+
+    def __init__(self) -> None:
+        self.blocks: list[npt.NDArray[np.uint8]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(np, name)
+
+    def empty(self, size: int, dtype: Any) -> npt.NDArray[Any]:
+        count = size * np.dtype(dtype).itemsize
+        self.blocks.append(np.full(64 + count + 64, self.MARK, np.uint8))
+        return self.blocks[-1][64 : 64 + count].view(dtype)
+
+    def zeros(self, size: int, dtype: Any) -> npt.NDArray[Any]:
+        out = self.empty(size, dtype)
+        out[...] = 0
+        return out
+
+    def untouched(self) -> bool:
+        edges = (edge for block in self.blocks for edge in (block[:64], block[-64:]))
+        return all((edge == self.MARK).all() for edge in edges)
+
+
+@needs_loops
+@given(hostile_bodies(), streams())
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_the_loops_write_nothing_beyond_what_is_theirs(body: bytes, passes: list[Pass]) -> None:
+    guarded = Guarded()
+    with coding_with("loops"), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(coder_compiled, "np", guarded)
+        patch.setattr(coder_module, "np", guarded)
+        assert decode(encode(passes), passes) == [p[0] for p in passes]
+        with contextlib.suppress(FormatError):
+            decode(body, passes)
+    assert guarded.untouched() and len(guarded.blocks) > len(passes)
+
+
+# --- sizes --------------------------------------------------------------------------------------------------
 
 
 def test_a_large_pass_with_every_table_comes_back() -> None:

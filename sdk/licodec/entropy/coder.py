@@ -1,8 +1,8 @@
-"""Grouped, sealed ANS coding on constriction: symbols and table indices <-> the body of a DATA unit.
+"""Grouped, sealed ANS coding: symbols and table indices <-> the body of a DATA unit.
 
-Each pass of a codec's schedule is one ``put`` or ``get``. Inside a pass symbols are grouped by table, so
-that a pass costs one native call per table in use; the stream itself is specified by `reference`, which
-also takes over, with the same bytes, where constriction is not installed.
+Each pass of a codec's schedule is one ``put`` or ``get``. Inside a pass symbols are grouped by table. Three
+coders write and read the same bytes: compiled loops (`coder_compiled`) where llvmlite is installed, else
+constriction, one call per table in use, else `reference`, which specifies the stream.
 
 When not to use it: for symbols without a probability table (raw bits, runs): codecs keep those in units
 of their own kind.
@@ -24,7 +24,9 @@ Sources: Duda, arXiv 1311.2540 (ANS); Bamler, arXiv 2201.01741 (constriction).
 
 from __future__ import annotations
 
+import abc
 import functools
+import importlib.util
 import warnings
 import zlib
 from collections.abc import Iterable, Sequence
@@ -35,18 +37,15 @@ import numpy.typing as npt
 
 from lic_format.errors import FormatError, LicWarning, UsageTypeError, UsageValueError
 
-from . import reference
+from . import coder_compiled, reference
+from .coder_compiled import CompiledCoder, CompiledGrouping
 from .reference import SHIFT
 from .tables import NOT_CODED, NOT_CODED_WIDE, SYMBOL_MAX, TableSet
 
-try:
-    import constriction
-except ImportError:  # no wheel for Linux on ARM, and no source distribution
-    constriction = None
-
 IntArray = npt.NDArray[np.integer[Any]]
 Symbols = npt.NDArray[np.int16]
-Codes = npt.NDArray[np.int32]  # symbol + L, or 2L+1 for an escape: positions in a table
+Codes = npt.NDArray[np.int32]
+Places = npt.NDArray[np.int64]
 
 ESCAPE_BYTES_MAX: Final = 3
 CHEAPEST_SHARE: Final = 0.99  # see check_work: a coder never gets below 255/256 of the ideal
@@ -61,8 +60,9 @@ class StreamEncoder:
 
     def __init__(self, tables: TableSet) -> None:
         self._tables = tables
-        self._passes: list[tuple[Codes, list[tuple[int, int, int]], TableSet]] = []
+        self._passes: list[tuple[Codes, Places, TableSet]] = []
         self._escapes: list[bytes] = []
+        self._kind = _kind()
         self._seal = 0
 
     def put(self, symbols: IntArray, index: IntArray, *, tables: TableSet | None = None) -> None:
@@ -80,7 +80,7 @@ class StreamEncoder:
         """
         tables = tables or self._tables
         values = _checked_symbols(symbols)
-        grouping = _Grouping(_checked_index(index, tables), tables.count)
+        grouping = _grouping(_checked_index(index, tables), tables.count)
         if values.size != index.size:
             raise UsageValueError(
                 f"symbols: {values.size} of them for {index.size} table indices", argument="symbols"
@@ -91,16 +91,19 @@ class StreamEncoder:
                 f"symbols: one that is not 0 has index {tables.not_coded} (not coded) and would be lost",
                 argument="symbols",
             )
+        codes, escaped = self._kind.chosen(ordered, grouping.begins, tables)
+        if escaped.size:
+            limits = _limits_at(escaped, grouping.begins, tables)
+            pairs = zip(ordered[escaped].tolist(), limits.tolist(), strict=True)
+            self._escapes.append(b"".join(reference.escape_bytes(q, most) for q, most in pairs))
         self._seal = _crc32(ordered, self._seal)
-        self._passes.append((self._codes(ordered, grouping, tables), grouping.groups, tables))
+        self._passes.append((codes, grouping.begins, tables))
 
     def finish(self) -> bytes:
         """Body of the stream: escape length, escape bytes, coder words."""
-        coder = _sealed_coder(self._seal)
-        for codes, groups, tables in reversed(self._passes):
-            models = coder.models(tables)
-            for table, start, stop in reversed(groups):
-                coder.encode_reverse(codes[start:stop], models[table])
+        coder = self._kind.sealed(self._seal)
+        for codes, begins, tables in reversed(self._passes):
+            coder.push(codes, begins, tables)
         escapes = b"".join(self._escapes)
         return reference.write_varint(len(escapes)) + escapes + coder.words().astype("<u4").tobytes()
 
@@ -108,18 +111,6 @@ class StreamEncoder:
     def seal(self) -> int:
         """CRC-32 of the symbols put so far, in decoding order."""
         return self._seal
-
-    def _codes(self, ordered: Symbols, grouping: _Grouping, tables: TableSet) -> Codes:
-        limit = grouping.per_position(tables.limits)
-        codes = ordered + limit
-        escaped = np.flatnonzero(
-            codes.view(np.uint32) > 2 * limit
-        )  # as unsigned, negative ones are large too
-        if escaped.size:
-            pairs = zip(ordered[escaped].tolist(), limit[escaped].tolist(), strict=True)
-            self._escapes.append(b"".join(reference.escape_bytes(q, most) for q, most in pairs))
-            codes[escaped] = 2 * limit[escaped] + 1
-        return codes
 
 
 class StreamDecoder:
@@ -141,7 +132,7 @@ class StreamDecoder:
         escapes, words = reference.split_body(body)
         self._magnitudes, self._negative = _parse_escapes(escapes)
         self._escape = 0
-        self._coder = _opened_coder(np.frombuffer(words, "<u4").astype(np.uint32))
+        self._coder = _kind().opened(np.frombuffer(words, "<u4").astype(np.uint32))
         self._seal = 0
 
     def get(self, index: IntArray, *, tables: TableSet | None = None) -> Symbols:
@@ -157,17 +148,10 @@ class StreamDecoder:
             UsageTypeError, UsageValueError: index of other dtype or shape, or without a table.
         """
         tables = tables or self._tables
-        grouping = _Grouping(_checked_index(index, tables), tables.count)
-        models = self._coder.models(tables)
-        codes = np.empty(grouping.coded, np.int32)
-        for table, start, stop in grouping.groups:
-            codes[start:stop] = self._coder.decode(models[table], stop - start)
-        limit = grouping.per_position(tables.limits)
-        codes -= limit
-        ordered = codes.astype(np.int16)
-        escaped = np.flatnonzero(codes > limit)
+        grouping = _grouping(_checked_index(index, tables), tables.count)
+        ordered, escaped = self._coder.pop(grouping.begins, tables)
         if escaped.size:
-            ordered[escaped] = self._next_escapes(limit[escaped])
+            ordered[escaped] = self._next_escapes(_limits_at(escaped, grouping.begins, tables))
         self._seal = _crc32(ordered, self._seal)
         return grouping.scatter(ordered)
 
@@ -213,7 +197,7 @@ def symbols_seal(passes: Iterable[tuple[IntArray, IntArray]]) -> int:
     seal = 0
     for symbols, index in passes:
         marker = NOT_CODED if index.dtype == np.uint8 else NOT_CODED_WIDE
-        seal = _crc32(_Grouping(index, marker).gather(_checked_symbols(symbols)), seal)
+        seal = _crc32(_grouping(index, marker).gather(_checked_symbols(symbols)), seal)
     return seal
 
 
@@ -241,61 +225,140 @@ def check_work(symbol_count: int, word_bytes: int, tables: TableSet, *others: Ta
         )
 
 
-class _Grouping:
-    """Positions of a pass in decoding order: by table, then by position (a stable sort of the index).
+class Grouping(Protocol):
+    """Positions of a pass in decoding order: by table, then by position (a stable sort of the index)."""
+
+    @property
+    def coded(self) -> int:
+        """How many there are."""
+
+    @property
+    def begins(self) -> Places:
+        """Where the group of each table begins in this order, and the last ends."""
+
+    def gather(self, values: Symbols) -> Symbols:
+        """Values of the coded positions in decoding order."""
+
+    def scatter(self, ordered: Symbols) -> Symbols:
+        """The inverse; 0 at positions that are not coded."""
+
+
+class _SortedGrouping:
+    """In NumPy.
 
     Sorting in chunks that stay in cache was measured: the same 4 million symbols took the same time.
     """
 
-    def __init__(self, index: IntArray, count: int) -> None:
-        marker = int(np.iinfo(index.dtype).max)  # 255 or 65 535: not coded
+    def __init__(self, index: IntArray, marker: int, count: int) -> None:
         coded = np.flatnonzero(index != marker)  # most positions of most passes are not
         tables = index[coded]
-        counts = np.bincount(tables, minlength=count)
-        if len(counts) > count:
-            raise UsageValueError(
-                f"index: expected a table 0..{count - 1} or {marker} (not coded), found {tables.max()}",
-                argument="index",
-            )
-        edges = np.concatenate([[0], np.cumsum(counts)])
         self.size, self.coded = index.size, coded.size
-        used = np.flatnonzero(counts)
-        self.groups: list[tuple[int, int, int]] = list(
-            zip(used.tolist(), edges[used].tolist(), edges[used + 1].tolist(), strict=True)
-        )
-        """(table, first, behind the last) of each group that is not empty."""
+        self.begins = np.concatenate([[0], np.cumsum(np.bincount(tables, minlength=count))])
         # A radix sort, as the dtype is uint8 or uint16.
         self._order = coded[np.argsort(tables, kind="stable")]
 
-    def per_position(self, of_table: IntArray) -> npt.NDArray[np.int32]:
-        """What each coded position's table has, in decoding order."""
-        tables, first, stop = np.array(self.groups, np.intp).reshape(-1, 3).T
-        return np.repeat(of_table[tables].astype(np.int32), stop - first)
-
     def gather(self, values: Symbols) -> Symbols:
-        """Values of the coded positions in decoding order."""
         return values[self._order]
 
     def scatter(self, ordered: Symbols) -> Symbols:
-        """The inverse of ``gather``; 0 at positions that are not coded."""
         allocate = np.empty if self.coded == self.size else np.zeros
         out: Symbols = allocate(self.size, ordered.dtype)
         out[self._order] = ordered
         return out
 
 
+def _grouping(index: IntArray, count: int) -> Grouping:
+    marker = NOT_CODED if index.dtype == np.uint8 else NOT_CODED_WIDE
+    narrow = marker == NOT_CODED and index.size < coder_compiled.POSITIONS_MAX
+    compiled = narrow and coder_compiled.here()
+    made: Grouping = CompiledGrouping(index) if compiled else _SortedGrouping(index, marker, count)
+    if made.begins[count] < made.coded:
+        raise UsageValueError(
+            f"index: expected a table 0..{count - 1} or {marker} (not coded), "
+            f"found {index[index != marker].max()}",
+            argument="index",
+        )
+    return made
+
+
+def _limits_at(places: Places, begins: Places, tables: TableSet) -> npt.NDArray[np.int32]:
+    """L of the tables of symbols at these places of the decoding order."""
+    return tables.limits[np.searchsorted(begins, places, side="right") - 1].astype(np.int32)
+
+
 class _Coder(Protocol):
-    """What a stream needs of an ANS coder; models are its own form of a table."""
+    """What a stream needs of an ANS coder. Symbols are in decoding order; begins: see `Grouping`."""
+
+    @classmethod
+    def opened(cls, words: npt.NDArray[np.uint32]) -> _Coder: ...
+
+    @classmethod
+    def sealed(cls, seal: int) -> _Coder: ...
 
     @staticmethod
-    def models(tables: TableSet) -> Sequence[Any]: ...
-    def encode_reverse(self, codes: Codes, model: Any) -> None: ...
-    def decode(self, model: Any, count: int) -> Codes: ...
+    def chosen(ordered: Symbols, begins: Places, tables: TableSet) -> tuple[Codes, Places]:
+        """(What ``push`` takes for these symbols of a pass, the places of escapes among them)."""
+
+    def push(self, codes: Codes, begins: Places, tables: TableSet) -> None: ...
+
+    def pop(self, begins: Places, tables: TableSet) -> tuple[Symbols, Places]:
+        """(The symbols of the next pass, the places of escapes, which hold anything yet)."""
+
     def words(self) -> npt.NDArray[np.uint32]: ...
     def holds_only(self, seal: int) -> bool: ...
 
 
-class _NativeCoder:
+class _GroupCoder(abc.ABC):
+    """A coder of one group after the other; codes are symbol + L, or 2L + 1 for an escape."""
+
+    @staticmethod
+    def chosen(ordered: Symbols, begins: Places, tables: TableSet) -> tuple[Codes, Places]:
+        limit = _limits(begins, tables)
+        codes = ordered + limit
+        # As unsigned, negative ones are large too.
+        escaped = np.flatnonzero(codes.view(np.uint32) > 2 * limit)
+        codes[escaped] = 2 * limit[escaped] + 1
+        return codes, escaped
+
+    def push(self, codes: Codes, begins: Places, tables: TableSet) -> None:
+        models = self.models(tables)
+        for table, start, stop in reversed(_groups(begins, tables)):
+            self.encode_reverse(codes[start:stop], models[table])
+
+    def pop(self, begins: Places, tables: TableSet) -> tuple[Symbols, Places]:
+        models = self.models(tables)
+        codes = np.empty(int(begins[tables.count]), np.int32)
+        for table, start, stop in _groups(begins, tables):
+            codes[start:stop] = self.decode(models[table], stop - start)
+        limit = _limits(begins, tables)
+        codes -= limit
+        return codes.astype(np.int16), np.flatnonzero(codes > limit)
+
+    @staticmethod
+    @abc.abstractmethod
+    def models(tables: TableSet) -> Sequence[Any]:
+        """Its own form of each table."""
+
+    @abc.abstractmethod
+    def encode_reverse(self, codes: Codes, model: Any) -> None: ...
+
+    @abc.abstractmethod
+    def decode(self, model: Any, count: int) -> Codes: ...
+
+
+def _groups(begins: Places, tables: TableSet) -> list[tuple[int, int, int]]:
+    """(table, first, behind the last) of each group that is not empty."""
+    used = np.flatnonzero(np.diff(begins[: tables.count + 1]))
+    edges = (used, begins[used], begins[used + 1])
+    return list(zip(*(each.tolist() for each in edges), strict=True))
+
+
+def _limits(begins: Places, tables: TableSet) -> npt.NDArray[np.int32]:
+    """L of the table of each symbol."""
+    return np.repeat(tables.limits.astype(np.int32), np.diff(begins[: tables.count + 1]))
+
+
+class _NativeCoder(_GroupCoder):
     """constriction's ANS coder, with the traps of its Python interface kept out of reach.
 
     Counts are sizes of arrays that exist (an absurd one makes it panic past ``except Exception``), words
@@ -305,9 +368,23 @@ class _NativeCoder:
     def __init__(self, ans: Any) -> None:
         self._ans = ans
 
+    @classmethod
+    def opened(cls, words: npt.NDArray[np.uint32]) -> _NativeCoder:
+        import constriction
+
+        return cls(constriction.stream.stack.AnsCoder(words))
+
+    @classmethod
+    def sealed(cls, seal: int) -> _NativeCoder:
+        import constriction
+
+        return cls(constriction.stream.stack.AnsCoder(np.array([seal], np.uint32), seal=True))
+
     @staticmethod
     @functools.lru_cache(maxsize=64)
     def models(tables: TableSet) -> Sequence[Any]:
+        import constriction
+
         # With K entries, left bounds are trunc(sum of p before * (2**24 - K) / sum of p) + position. Given
         # f * 256 - 1 the factor is exactly 1 and the bounds are the integer sums themselves.
         categorical = constriction.stream.model.Categorical
@@ -335,11 +412,19 @@ class _NativeCoder:
         return rest.size == 1 and int(rest[0]) == seal
 
 
-class _ReferenceCoder:
+class _ReferenceCoder(_GroupCoder):
     """The plain-Python coder behind the same interface."""
 
     def __init__(self, ans: reference.AnsCoder) -> None:
         self._ans = ans
+
+    @classmethod
+    def opened(cls, words: npt.NDArray[np.uint32]) -> _ReferenceCoder:
+        return cls(reference.AnsCoder(words.tolist()))
+
+    @classmethod
+    def sealed(cls, seal: int) -> _ReferenceCoder:
+        return cls(reference.AnsCoder(state=reference.SEAL_BASE + seal))
 
     @staticmethod
     @functools.lru_cache(maxsize=64)
@@ -359,28 +444,20 @@ class _ReferenceCoder:
         return self._ans.holds_only(seal)
 
 
-def _sealed_coder(seal: int) -> _Coder:
-    if constriction is not None:
-        return _NativeCoder(constriction.stream.stack.AnsCoder(np.array([seal], np.uint32), seal=True))
-    _warn_of_fallback()
-    return _ReferenceCoder(reference.AnsCoder(state=reference.SEAL_BASE + seal))
-
-
-def _opened_coder(words: npt.NDArray[np.uint32]) -> _Coder:
-    if constriction is not None:
-        return _NativeCoder(constriction.stream.stack.AnsCoder(words))
-    _warn_of_fallback()
-    return _ReferenceCoder(reference.AnsCoder(words.tolist()))
-
-
-@functools.cache  # once a process
-def _warn_of_fallback() -> None:
+@functools.cache
+def _kind() -> type[_Coder]:
+    """The fastest coder that there is here."""
+    if coder_compiled.here():
+        return CompiledCoder
+    if importlib.util.find_spec("constriction") is not None:
+        return _NativeCoder
     warnings.warn(
-        "constriction is not installed: entropy coding runs in plain Python, with the same bytes but about "
-        "fifteen times slower",
+        "neither llvmlite nor constriction is installed: entropy coding runs in plain Python, with the same "
+        "bytes but about fifteen times slower",
         LicWarning,
-        stacklevel=4,
+        stacklevel=3,
     )
+    return _ReferenceCoder
 
 
 def _parse_escapes(data: bytes) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:

@@ -208,6 +208,11 @@ class TableSet:
         """L of every table, uint8 [count], read-only."""
         return self._limits
 
+    @property
+    def all_frequencies(self) -> npt.NDArray[np.uint32]:
+        """``frequencies`` of all tables, one after the other, read-only."""
+        return self._frequencies
+
     def frequencies(self, index: int) -> npt.NDArray[np.uint32]:
         """Frequencies of -L..L, then of the escape: uint32 [2L+2], sum 65 536, read-only."""
         i = self._checked(index)
