@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
 import sys
 import threading
 import time
@@ -314,19 +315,42 @@ def test_a_set_of_thousands_of_tables_is_read_with_fewer_hints() -> None:
 def test_without_a_compiled_coder_one_warning_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(coder_compiled, "here", lambda: False)
     monkeypatch.setitem(sys.modules, "constriction", None)
-    coder_module._kind.cache_clear()
+    coder_module._without_loops.cache_clear()
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             encode(golden_passes())
             decode(GOLDEN_STREAM, golden_passes())
     finally:
-        coder_module._kind.cache_clear()
+        coder_module._without_loops.cache_clear()
     assert [w.category for w in caught] == [LicWarning]
     assert "neither llvmlite nor constriction is installed" in str(caught[0].message)
 
 
 # --- the loops ----------------------------------------------------------------------------------------------
+
+
+def test_the_first_streams_of_a_process_import_no_compiler() -> None:
+    code = """
+import sys
+import numpy as np
+from licodec.entropy import coder, coder_compiled
+from licodec.entropy.tables import load_set
+index, symbols = np.full(50, 30, np.uint8), np.arange(50, dtype=np.int16) % 3
+bodies = []
+for number in range(12):
+    encoder = coder.StreamEncoder(load_set())
+    encoder.put(symbols, index)
+    bodies.append(encoder.finish())
+    if number == 0:
+        assert "llvmlite" not in sys.modules
+assert len(set(bodies)) == 1
+assert ("llvmlite" in sys.modules) == coder_compiled.here()
+"""
+    pytest.importorskip("constriction")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
 
 needs_loops = pytest.mark.skipif(not coder_compiled.here(), reason="llvmlite is not installed")
 

@@ -27,6 +27,7 @@ from __future__ import annotations
 import abc
 import functools
 import importlib.util
+import itertools
 import warnings
 import zlib
 from collections.abc import Iterable, Sequence
@@ -270,7 +271,7 @@ class _SortedGrouping:
 def _grouping(index: IntArray, count: int) -> Grouping:
     marker = NOT_CODED if index.dtype == np.uint8 else NOT_CODED_WIDE
     narrow = marker == NOT_CODED and index.size < coder_compiled.POSITIONS_MAX
-    compiled = narrow and coder_compiled.here()
+    compiled = narrow and coder_compiled.at_once()
     made: Grouping = CompiledGrouping(index) if compiled else _SortedGrouping(index, marker, count)
     if made.begins[count] < made.coded:
         raise UsageValueError(
@@ -444,18 +445,31 @@ class _ReferenceCoder(_GroupCoder):
         return self._ans.holds_only(seal)
 
 
-@functools.cache
+STREAMS_BEFORE_LOOPS: Final = 8
+"""Fewer take less time in constriction's coder than the import of llvmlite does. Bytes are the same."""
+_streams = itertools.count(1)
+
+
 def _kind() -> type[_Coder]:
-    """The fastest coder that there is here."""
-    if coder_compiled.here():
+    """The fastest coder that there is here; for the first streams of a process the one that starts first."""
+    if coder_compiled.at_once():
         return CompiledCoder
+    without = _without_loops()
+    few = without is _NativeCoder and next(_streams) <= STREAMS_BEFORE_LOOPS
+    return CompiledCoder if coder_compiled.here() and not few else without
+
+
+@functools.cache
+def _without_loops() -> type[_Coder]:
     if importlib.util.find_spec("constriction") is not None:
         return _NativeCoder
+    if coder_compiled.here():
+        return _ReferenceCoder
     warnings.warn(
         "neither llvmlite nor constriction is installed: entropy coding runs in plain Python, with the same "
         "bytes but about fifteen times slower",
         LicWarning,
-        stacklevel=3,
+        stacklevel=4,
     )
     return _ReferenceCoder
 

@@ -42,6 +42,11 @@ def here() -> bool:
     return sys.byteorder == "little" and compiled.loops_here()
 
 
+def at_once() -> bool:
+    """Whether they can, and what they need is imported already, which takes as long as eight pictures."""
+    return here() and "llvmlite" in sys.modules
+
+
 class Loops:
     """The loops, as functions that run without the interpreter's lock. They believe the addresses that they
     are given."""
