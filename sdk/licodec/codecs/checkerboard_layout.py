@@ -101,7 +101,6 @@ class Place:
     Attributes:
         cells: its positions on the grid of latents, row * w + column. seen: the same on its own grid. Both
             int64 [n].
-        stride: rows and columns of the grid of latents from one of its own to the next.
         height, width: of its own grid.
         known: the positions of its own grid that earlier passes have decoded, in their order.
         order: where each position of its own grid stands in the earlier passes' values and then the unknown
@@ -110,7 +109,6 @@ class Place:
 
     cells: Positions
     seen: Positions
-    stride: int
     height: int
     width: int
     known: Positions
@@ -153,7 +151,7 @@ def places(h: int, w: int, depth: int) -> tuple[Place, ...]:
         order[np.concatenate([known, np.flatnonzero(unknown)])] = np.arange(height * width)
         selections = (own, local(own), known, order)
         full, seen, before, order = (each.astype(np.int64) for each in selections)
-        found.append(Place(full, seen, stride, height, width, before, order))
+        found.append(Place(full, seen, height, width, before, order))
     return tuple(found)
 
 

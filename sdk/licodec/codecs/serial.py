@@ -318,8 +318,8 @@ class SerialIndices:
 
 @dataclass(frozen=True)
 class Choice:
-    """What an encoder weighs, see `checkerboard.choose_symbols`: the worth of a symbol's error in bits [M],
-    and what smaller symbols save."""
+    """What an encoder weighs, see `checkerboard_layout.choose_symbols`: the worth of a symbol's error in bits
+    [M], and what smaller symbols save."""
 
     step_value: npt.NDArray[np.float32]
     savings: npt.NDArray[np.float32]
@@ -330,7 +330,7 @@ class Serial:
 
     Args:
         means: in the type in which they run, on their device. family: of each latent channel's tables, uint8
-            [M]. exact: the integer layers of all orders. magnitudes: `checkerboard.magnitude_table`.
+            [M]. exact: the integer layers of all orders. magnitudes: `checkerboard_layout.magnitude_table`.
     """
 
     def __init__(self, means: SerialMeans, family: Tensor, exact: ExactNet, magnitudes: Magnitudes) -> None:

@@ -5,15 +5,12 @@ and one and the same value wherever nothing is known yet. So its outputs are pro
 weights, and a bias that holds what is unknown: all of it away from the border, less of it near, as zeros lie
 beyond.
 
-    near = neighbours(known, cells, height, width, kernel)
-    biases = near.biases(weight, bias, unknown)
-    out = known[near.rows].reshape(n, -1) @ near.select(weight).reshape(out, -1).T + biases[near.kind]
+`TensorNeighbours` computes with it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,19 +34,6 @@ class Neighbours:
     kind: npt.NDArray[np.int64]
     inside: npt.NDArray[np.float64]
     pattern: bytes
-
-    def select(self, weight: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """The weights [out, C, k, k] that known values meet: [out, T, C]."""
-        out, channels, kernel, _ = weight.shape
-        return weight.reshape(out, channels, kernel * kernel)[:, :, self.taps].transpose(0, 2, 1)
-
-    def biases(
-        self, weight: npt.NDArray[Any], bias: npt.NDArray[Any], unknown: npt.NDArray[Any]
-    ) -> npt.NDArray[np.float64]:
-        """Bias [out] with what the value `unknown` [C] adds to it through weights [out, C, k, k], by kind:
-        [kinds, out]. Exact where all are integers."""
-        added = np.tensordot(weight.astype(np.float64), unknown.astype(np.float64), (1, 0))
-        return bias + self.inside @ added.reshape(len(bias), -1).T
 
 
 def neighbours(

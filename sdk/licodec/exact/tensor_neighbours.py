@@ -13,6 +13,7 @@ from licodec.exact.neighbours import Neighbours
 class TensorNeighbours:
     """`Neighbours` on a device; attributes as there, as tensors.
 
+    near = TensorNeighbours(neighbours(known, cells, height, width, kernel))
     biases = near.biases(by_position(weight), bias, unknown)
     out = near.gather(parts) @ near.select(weight).T + biases[near.kind]
     """

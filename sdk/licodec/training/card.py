@@ -43,8 +43,7 @@ def card(folder: Path, benches: Sequence[Path], data: Path | None = None) -> str
     parts += [_bench(report) for report in reports]
     parts += ["## Training\n", _training(rows)]
     if sources:
-        crops = [(source, str(count)) for source, count in sources.most_common()]
-        parts.append(table(("source of training crops", "crops"), crops))
+        parts.append(_crops(sources))
     parts += ["## Limits\n", LIMITS]
     return "\n".join(parts)
 
@@ -86,7 +85,7 @@ def alternate_card(folder: Path, tag: str, data: Path) -> str:
             table(("rate index", "PSNR dB", "gain dB"), gained),
             "## Training\n",
             table(("minutes", "steps", "mean gain dB on every eighth validation crop"), trained),
-            table(("source of training crops", "crops"), [(s, str(n)) for s, n in sources.most_common()]),
+            _crops(sources),
             "## Limits\n",
             LIMITS,
         ]
@@ -136,7 +135,7 @@ def serial_card(folder: Path, tag: str, data: Path) -> str:
             table(("rate index", "order 1", "order 2", "bits"), compared),
             "## Training\n",
             table(("steps", "loss", f"bpp at rate index {before['rates'][1]}"), curve),
-            table(("source of training crops", "crops"), [(s, str(n)) for s, n in sources.most_common()]),
+            _crops(sources),
             "## Limits\n",
             LIMITS,
         ]
@@ -146,6 +145,11 @@ def serial_card(folder: Path, tag: str, data: Path) -> str:
 def _sources(data: Path) -> Counter[str]:
     lines = (data / "index.jsonl").read_text().splitlines()
     return Counter(json.loads(line)["source"] for line in lines)
+
+
+def _crops(sources: Counter[str]) -> str:
+    rows = [(source, str(count)) for source, count in sources.most_common()]
+    return table(("source of training crops", "crops"), rows)
 
 
 def _front_matter(folder: Path, reports: Sequence[dict[str, Any]], sources: Counter[str]) -> str:
