@@ -106,7 +106,7 @@ def _path(name: str, key: bytes) -> Path | None:
 
 
 def _folder() -> Path | None:
-    """None where there is no home."""
+    """None where there is no home: nobody but its owner makes that."""
     if configured := os.environ.get("LICODEC_CACHE"):
         return Path(configured) / "compiled"
     try:
@@ -121,7 +121,9 @@ def _folder() -> Path | None:
     else:
         place = os.environ.get("XDG_CACHE_HOME", "")
         base = (Path(place) if os.path.isabs(place) else home / ".cache") / "licodec"
-    return base / "compiled" if base.is_absolute() else None
+    if not base.is_absolute() or (base.is_relative_to(home) and not home.exists()):
+        return None
+    return base / "compiled"
 
 
 def _ours(status: os.stat_result) -> bool:

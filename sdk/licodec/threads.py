@@ -36,15 +36,14 @@ def torch_is_loaded() -> bool:
 
 
 class _Section:
-    """One `limited` or `torch_limited` that a thread is in.
+    """One `limited` that a thread is in.
 
-    wanted: what `limited` said last. torch: on how many threads torch runs. at_its_end: what undoes that.
+    wanted: what it said. at_its_end: what undoes it.
     """
 
-    def __init__(self, wanted: int | None, torch: int, at_its_end: contextlib.ExitStack) -> None:
+    def __init__(self, wanted: int, at_its_end: contextlib.ExitStack) -> None:
         self.outer: Final = _section.get()
         self.wanted: Final = wanted
-        self._torch: Final = torch
         self._at_its_end: Final = at_its_end
         self._thread: Final = threading.get_ident()
         self._settled = False
@@ -55,7 +54,7 @@ class _Section:
             return
         if self.outer is not None:
             self.outer.settle()
-        self._at_its_end.enter_context(_torch_on(self._torch))
+        self._at_its_end.enter_context(_torch_on(self.wanted))
         self._settled = True
 
 
@@ -63,11 +62,17 @@ _section: contextvars.ContextVar[_Section | None] = contextvars.ContextVar("_sec
 
 
 def wanted() -> int:
-    """How many threads this call's work is to be spread over: what `limited` says, or one a processor that
-    this process may use."""
+    """How many threads this call's work is to be spread over: what `limited` says, else the number that torch
+    is set to where it is loaded, else that of OMP_NUM_THREADS, else one a processor that this process may
+    use."""
     section = _section.get()
-    if section is not None and section.wanted is not None:
+    if section is not None:
         return section.wanted
+    if (of_torch := getattr(sys.modules.get("torch"), "get_num_threads", None)) is not None:
+        count: int = of_torch()
+        return count
+    with contextlib.suppress(ValueError):  # not set, or no number
+        return max(1, int(os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]))
     with contextlib.suppress(AttributeError):  # Linux alone says which
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -80,29 +85,15 @@ def limited(threads: int | None) -> Iterator[None]:
     if threads is None:
         yield
         return
-    with _entered(threads, threads):
-        yield
-
-
-@contextlib.contextmanager
-def torch_limited(threads: int) -> Iterator[None]:
-    """Torch in this thread on so many, whatever `wanted` says."""
-    section = _section.get()
-    with _entered(None if section is None else section.wanted, threads):
-        yield
-
-
-@contextlib.contextmanager
-def _entered(wanted: int | None, torch: int) -> Iterator[None]:
     with contextlib.ExitStack() as at_its_end:
-        before_us = _section.set(_Section(wanted, torch, at_its_end))
+        before_us = _section.set(_Section(threads, at_its_end))
         at_its_end.callback(_section.reset, before_us)
         torch_as_wanted()
         yield
 
 
 def torch_as_wanted() -> None:
-    """Let torch run in this thread as `limited` and `torch_limited` have said, if it was loaded since.
+    """Let torch run in this thread as `limited` has said, if it was loaded since.
 
     It has numbers to be set only once it is there. `ModelCache` calls this for every model it gives, after
     the import of its codec. A model that comes to torch later, inside a call, calls it itself, each time: it

@@ -18,7 +18,7 @@ from licodec import store
 from licodec.codecs import checkerboard as cb
 from licodec.codecs import checkerboard_layout as layout
 from licodec.codecs.channel_skip import Channels, write_skipped
-from licodec.codecs.contract import Stages, Timer
+from licodec.codecs.contract import LossyModel, Stages, Timer
 from licodec.codecs.registry import FHIC_SIDE_INFO
 from licodec.entropy.coder import StreamEncoder
 from licodec.entropy.schedule import positions
@@ -62,7 +62,7 @@ def built(weights: store.Weights, name: str = "float32", exact: str = "auto") ->
 
 
 def encoded(
-    model: cb.Checkerboard,
+    model: LossyModel,
     ref: store.WeightsRef,
     planes: Pixels,
     *,

@@ -23,6 +23,7 @@ from licodec import store
 from licodec.cli.program import run
 from licodec.codecs import checkerboard as cb
 from licodec.codecs import checkerboard_layout as layout
+from licodec.codecs import fhic
 from licodec.codecs import latent_descent as ld
 from licodec.codecs.contract import LossyWish, Timer
 from tests.codecs.fixtures import Pixels, encoded, pixels
@@ -163,7 +164,7 @@ def test_same_bytes_whatever_is_around(photo: Pixels) -> None:
         assert {future.result() for future in [pool.submit(coded) for _ in range(3)]} == {expected}
     encoder = licodec.Encoder(threads=1)
     assert encoder(photo, effort=3) == expected
-    nets: Any = encoder._loaded.model
+    nets: Any = fhic.in_torch(encoder._loaded.model)
     for net in (nets.synthesis, nets.means):
         assert all(weight.grad is None and not weight.requires_grad for weight in net.parameters())
 

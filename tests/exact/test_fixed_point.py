@@ -21,6 +21,7 @@ from licodec.exact.fixed_point import (
     SUM_OF_WEIGHTS,
     Compiled,
     Floats,
+    Held,
     Layer,
     Map,
     layer,
@@ -89,8 +90,8 @@ def test_a_3x3_layer_is_what_numpy_makes_of_it(loops: Compiled, height: int, wid
     sums = np.einsum("hwti,oti->hwo", seen, unpacked(of, 9))
     known = added.memory[1:-1, 1 : 1 + width].astype(np.int64)
     real = expected(of, sums, None if writes == PLAIN else known)
-    taps = np.array([(dy - 1) * x.row + (dx - 1) * x.step for dy, dx in near], np.int64)
-    places = 2 * np.arange(0, 32, 16, dtype=np.int64)
+    taps = Held(np.array([(dy - 1) * x.row + (dx - 1) * x.step for dy, dx in near], np.int64))
+    places = Held(2 * np.arange(0, 32, 16, dtype=np.int64))
     out = Map(height, width, 32)
     whole = np.zeros((height, added.memory.shape[1], 32), np.float32)
     target = (out.address, out.row, out.step)
@@ -157,22 +158,54 @@ def test_any_number_of_threads_does_every_piece_once(count: int) -> None:
     x = rng.integers(-1000, 1000, (1200, 32)).astype(np.int16)
     sums = x[:1194].astype(np.int64) @ unpacked(of, 1)[:, 0].T
     wanted = in_steps(of, expected(of, sums, None))
+    at = fixed_point.listed(np.arange(1194) * 64), fixed_point.listed(np.arange(1194) * 32)
     given = (
         of.weights.ctypes.data,
-        HERE.ctypes.data,
+        HERE.address,
         1,
         16,
-        HERE.ctypes.data,
+        HERE.address,
         1,
         of.constants.ctypes.data,
-        1.0,
+        fixed_point.bits_of(1.0),
     )
     with threads.limited(count), fixed_point.helped():
         for chunk in (6, 12, 60, 1194) * 8:
             out = np.zeros((1200, 16), np.int16)
-            rows = (x.ctypes.data, 0, 64, 0, out.ctypes.data, 0, 32)
-            fixed_point.compiled_loops().run("plain_columns", (*given, *rows, 1194), 1194, chunk)
-            assert np.array_equal(out[:1194], wanted)
+            rows = (x.ctypes.data, at[0].address, 0, 0, out.ctypes.data, at[1].address)
+            fixed_point.compiled_loops().run("plain_at", (*given, *rows, 1194), 1194, chunk)
+            assert np.array_equal(out[:1194], wanted) and not out[1194:].any()
+
+
+@pytest.mark.parametrize("writes", [PLAIN, RESIDUAL, REAL])
+@pytest.mark.parametrize("count", [1, 6, 13, 100])
+def test_positions_may_lie_anywhere(loops: Compiled, writes: int, count: int) -> None:
+    rng = np.random.default_rng(count)
+    of, _ = some_layer(rng, 32, 3, 10, 0.2)
+    x = rng.integers(-1000, 1000, (200, 10)).astype(np.int16)
+    added = rng.integers(-1000, 1000, (5, 32)).astype(np.int16)
+    places, targets, kinds = (
+        rng.permutation(190)[:count],
+        rng.permutation(200)[:count],
+        rng.integers(0, 5, count),
+    )
+    taps = np.array([0, 20, 100], np.int64)
+    sums = np.zeros((count, 32), np.int64)
+    for tap, rows in enumerate((0, 1, 5)):
+        sums += x[places + rows].astype(np.int64) @ unpacked(of, 3)[:, tap].T
+    residual = None if writes == PLAIN else added[kinds].astype(np.int64)
+    real = expected(of, sums, residual)
+    out = np.full((200, 32), -5, np.float32 if writes == REAL else np.int16)
+    at = [fixed_point.listed(each) for each in (places * 20, targets * out.strides[0], kinds * 64)]
+    source, target, more = (
+        fixed_point.Listed(base.ctypes.data, each) for base, each in zip((x, out, added), at, strict=True)
+    )
+    of.run_at(
+        writes, Held(taps), fixed_point.blocks_of(32), source, target, None if writes == PLAIN else more
+    )
+    wanted = np.full_like(out, -5)
+    wanted[targets] = real if writes == REAL else in_steps(of, real)
+    assert np.array_equal(out, wanted)
 
 
 def test_threads_that_help_are_gone_afterwards_and_sections_nest() -> None:

@@ -120,13 +120,38 @@ def test_one_thread_is_one_thread_whatever_torch_was_set_to() -> None:
     subprocess.run([sys.executable, "-c", STARTS_NO_THREAD, str(golden)], env=environment, check=True)
 
 
+WANTED = """
+import os, sys
+from licodec.threads import limited, wanted
+processors = len(os.sched_getaffinity(0))
+for said, count in (("", processors), ("3", 3), ("5,2", 5), ("0", 1), ("many", processors)):
+    os.environ["OMP_NUM_THREADS"] = said
+    assert wanted() == count, said
+    with limited(2):
+        assert wanted() == 2
+assert "torch" not in sys.modules
+os.environ["OMP_NUM_THREADS"] = ""
+import torch
+torch.set_num_threads(6)
+assert wanted() == 6
+with limited(2):
+    assert wanted() == 2
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="a system that doesn't say which processors")
+def test_the_usual_number_is_what_torch_or_the_environment_says() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    subprocess.run([sys.executable, "-c", WANTED], env=environment, check=True)
+
+
 LOADED_LATER = """
 import sys, threading
 from dataclasses import replace
 import licodec
 from licodec.codecs.registry import CODECS
 from licodec.models import CACHE, Request
-from licodec.threads import limited, torch_as_wanted, torch_limited, wanted
+from licodec.threads import limited, torch_as_wanted, wanted
 
 CODECS["stand-in"] = replace(CODECS["fhic"], token="stand-in", module="noting_codec", default_tag="t-1")
 picture = sys.argv[1]
@@ -137,33 +162,32 @@ def elsewhere():
         small = image.resize((30, 20))
     licodec.encode(small, codec="stand-in", threads=3)
 
-with limited(4), limited(2), torch_limited(7):
+with limited(4), limited(7):
     torch_as_wanted()
-    assert wanted() == 2 and "torch" not in sys.modules
+    assert wanted() == 7 and "torch" not in sys.modules
     thread = threading.Thread(target=elsewhere)
     thread.start()
     thread.join()
     import noting_codec, torch
     assert set(noting_codec.numbers) == {3} and len(noting_codec.numbers) == 2
     CACHE.get(Request("stand-in", "t-1"), "cpu")  # that the other thread has loaded
-    assert torch.get_num_threads() == 7 and wanted() == 2
+    assert torch.get_num_threads() == 7 == wanted()
 with limited(2):
-    with torch_limited(1):
+    with limited(1):
         pass
     assert torch.get_num_threads() == 2
 assert torch.get_num_threads() == noting_codec.in_a_new_thread()
 """
 
 NESTED = """
-from licodec.threads import limited, torch_as_wanted, torch_limited, wanted
+from licodec.threads import limited, torch_as_wanted
 try:
     with limited(4):
-        with limited(2), torch_limited(7):
+        with limited(2), limited(7):
             import noting_codec, torch
             torch_as_wanted()
             assert torch.get_num_threads() == 7
             torch_as_wanted()
-            assert wanted() == 2
         assert torch.get_num_threads() == 4, "the outer sections were set with the inner ones"
         raise ZeroDivisionError
 except ZeroDivisionError:

@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 
 from licodec import store
-from licodec.codecs.checkerboard_compiled import CompiledTransforms, read_steps, step_counts
+from licodec.codecs.checkerboard_compiled import read_steps, step_counts
+from licodec.codecs.checkerboard_fixed import FixedCheckerboard
 from licodec.evaluation.metrics import psnr
 from licodec.exact import fixed_point
 from licodec.exact.fixed_point import LARGEST
@@ -25,8 +26,7 @@ def test_what_is_measured_on_a_picture_is_enough_for_it() -> None:
         "pixels are within half a unit"
     )
     if fixed_point.has_pairs():
-        fixed, model = built(again, "fixed16"), built(weights)
-        assert isinstance(fixed.transforms, CompiledTransforms)
+        fixed, model = FixedCheckerboard(again), built(weights)
         for rate in (40, 200):
             file = encoded(fixed, weights.ref, picture, rate=rate)
             assert psnr(fixed.decode(file).planes, model.decode(file).planes) > 52

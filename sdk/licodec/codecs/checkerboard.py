@@ -29,12 +29,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -43,7 +41,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lic_format.container import SEALED_ANS, LicFile, Unit
-from lic_format.errors import FormatError, LicWarning, UsageValueError, WeightsError
+from lic_format.errors import FormatError, UsageValueError, WeightsError
 from lic_format.header import Colour, Head, Order
 from licodec.codecs import checkerboard_layout as layout
 from licodec.codecs.channel_skip import (
@@ -63,7 +61,6 @@ from licodec.codecs.checkerboard_layout import (
     SCALES,
     SEEN,
     SERIAL,
-    STEPS,
     Z_MAX,
     Z_OFFSET_MAX,
     CodedPass,
@@ -76,6 +73,7 @@ from licodec.codecs.checkerboard_layout import (
     knot_of,
     magnitude_table,
     once,
+    precision_asked_for,
     read_known_answers,
     read_preset,
     symbol_savings,
@@ -90,13 +88,12 @@ from licodec.codecs.registry import (
     FHIC_SIDE_INFO,
     fhic_fronts,
 )
-from licodec.compiled import loops_here
 from licodec.entropy import schedule
 from licodec.entropy.coder import StreamDecoder, StreamEncoder
 from licodec.entropy.schedule import Pass, one_step
 from licodec.entropy.tables import NOT_CODED, TableSet, load_set
 from licodec.exact.layers import StoredLayer, interpolate_knots
-from licodec.exact.paths import PATHS, SAFE_PATH, USUAL_PATHS, ExactNet, exact_section
+from licodec.exact.paths import PATHS, SAFE_PATH, ExactNet, exact_section
 from licodec.exact.specs import KNOTS
 from licodec.exact.tensor_neighbours import TensorNeighbours, by_position
 from licodec.images import Picture
@@ -359,26 +356,21 @@ class Refinement(nn.Module):
         inverse: Tensor,
         rate: Tensor,
         net: Shown,
-        coefficients: Callable[[Tensor], Tensor] | None = None,
     ) -> Tensor:
         """Refined latents in units of symbols, [B, M, h, w].
 
         Args:
             s: latents in units of symbols, [B, M, h, w]. blocks: the picture, [B, 48, 4h, 4w].
             gain: symbols per unit of a latent. inverse: coefficients per symbol. Both [B, M, 1, 1].
-            net: what decodes. coefficients: what computes `coefficients`, if not this net.
+            net: what decodes.
         """
         with torch.no_grad():
             kept = F.hardshrink(s, NEARLY_ZERO)
             per_unit = density(gain)
             missing = blocks - net(kept / per_unit, per_unit * inverse, rate)
-        found = (coefficients or self.coefficients)(missing)
+        found = whole(self.adjoint, unshuffle(missing, 4))
         step = interpolate_knots(self.step, rate)[:, :, None, None]
         return torch.lerp(s, kept.addcmul(found, 1 / inverse), step)
-
-    def coefficients(self, missing: Tensor) -> Tensor:
-        """What blocks of pixels [B, 48, 4h, 4w] are in the synthesis' terms: [B, M, h, w]."""
-        return whole(self.adjoint, unshuffle(missing, 4))
 
 
 class HyperAnalysis(nn.Module):
@@ -685,20 +677,10 @@ class ScaleNets:
 # --- Coding -------------------------------------------------------------------------------------------------
 
 
-PRECISIONS = ("float32", "bfloat16", "fixed16")
-"""Of the float nets; fixed16 is integers of 16 bits (`exact.fixed_point`), where nets have been measured."""
-
-
 def precision_of(device: str) -> str:
-    """bfloat16 where the device has instructions for it, else float32. LICODEC_PRECISION overrules it, and
-    alone asks for fixed16: twice as fast as float32, after a quarter of a second for compiling."""
-    wish = os.environ.get("LICODEC_PRECISION", "")
-    if wish:
-        if wish not in PRECISIONS:
-            raise UsageValueError(
-                f"environment variable LICODEC_PRECISION is {wish!r}, expected float32, bfloat16 or fixed16",
-                argument="LICODEC_PRECISION",
-            )
+    """bfloat16 where the device has instructions for it, else float32. LICODEC_PRECISION overrules it."""
+    wish = precision_asked_for()
+    if wish in ("float32", "bfloat16"):
         return wish
     if device.startswith("cuda"):
         return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
@@ -706,62 +688,6 @@ def precision_of(device: str) -> str:
     if any(bool(query()) for name in queries if (query := getattr(torch.cpu, name, None)) is not None):
         return "bfloat16"
     return "float32"
-
-
-class Transforms(Protocol):
-    """What encoders and decoders call of the transforms, in whatever arithmetic."""
-
-    @property
-    def synthesis(self) -> Shown: ...
-
-    @property
-    def means(self) -> Means: ...
-
-    @property
-    def analysis(self) -> Any:
-        """`begun` and `finished` as of `Analysis`; what `begun` gives is what `finished` takes."""
-
-    @property
-    def adjoint(self) -> Callable[[Tensor], Tensor]:
-        """`Refinement.coefficients`."""
-
-    def hyper_latents(self, y: Tensor) -> Tensor:
-        """See `HyperAnalysis`; of one picture."""
-
-    def helped(self) -> contextlib.AbstractContextManager[None]:
-        """While they run: other threads at hand, where they are used."""
-
-
-class Means(Protocol):
-    """See `MeanNets`."""
-
-    def hyper(self, z: Tensor) -> Tensor: ...
-
-    def walk(self, features: Tensor, settle: Settle, passes: Sequence[Pass] = ()) -> Tensor: ...
-
-
-class FloatTransforms:
-    """The nets themselves; those of encoders are made when they are asked for."""
-
-    def __init__(self, model: Checkerboard) -> None:
-        self._model = model
-        self.means: Means = model.means
-        self.synthesis: Shown = model.synthesis
-
-    def helped(self) -> contextlib.AbstractContextManager[None]:
-        return contextlib.nullcontext()
-
-    @property
-    def analysis(self) -> Analysis:
-        return self._model.analysis
-
-    @property
-    def adjoint(self) -> Callable[[Tensor], Tensor]:
-        return self._model.refinement.coefficients
-
-    def hyper_latents(self, y: Tensor) -> Tensor:
-        out: Tensor = self._model.hyper_analysis(y)
-        return out
 
 
 def build(weights: Weights, device: str, *, exact: str = "auto") -> Checkerboard:
@@ -812,8 +738,8 @@ class Checkerboard:
             specs += serial_layers(self.preset)
         layers = [StoredLayer.from_tensors(spec, "exact.", weights.tensors) for spec in specs]
         precision = precision_of(device)
-        paths = PATHS if precision == "fixed16" else USUAL_PATHS
-        self.exact = ExactNet(layers, read_known_answers(weights), paths if exact == "auto" else (exact,))
+        paths = PATHS if exact == "auto" else (exact,)
+        self.exact = ExactNet(layers, read_known_answers(weights), paths)
         self.precision = torch.bfloat16 if precision == "bfloat16" else torch.float32
         self._tensors = read
         self.synthesis = self._net("synthesis.", Synthesis)
@@ -827,19 +753,7 @@ class Checkerboard:
             family = read.integers(SERIAL, (m,), torch.uint8, 0, 2)
             means = self._net("serial.means.", SerialMeans)
             self._serial = Serial(means, family, self.exact, self.magnitudes)
-        self.transforms: Transforms = FloatTransforms(self)
-        if precision == "fixed16" and device == "cpu" and STEPS in weights.metadata and loops_here():
-            from licodec.codecs.checkerboard_compiled import CompiledTransforms
-
-            self.transforms = CompiledTransforms.of(self, weights) or self.transforms
-        if precision == "fixed16" and isinstance(self.transforms, FloatTransforms):
-            warnings.warn(
-                f"LICODEC_PRECISION is fixed16, but {weights.path} runs in float32 here: fixed16 needs a "
-                "CPU with AVX2, llvmlite (pip install 'licodec[fast]') and weights with steps",
-                LicWarning,
-                stacklevel=2,
-            )
-        self.shown_by = self.transforms.synthesis
+        self.shown_by: Shown = self.synthesis
         """What makes pixels of decoded latents; another one than encoders look at in `wide_synthesis`."""
         self.halo = self.preset.halo
         """Latent positions that it sees around one."""
@@ -898,20 +812,6 @@ class Checkerboard:
                 f"effort: {wish.effort} with order 2 (serial), expected 1; leave one of the two out",
                 argument="effort",
             )
-        # The descent of higher efforts is torch's, which runs on one thread where others help.
-        usual = wish.effort == 1 and chosen != Order.SERIAL
-        with self.transforms.helped() if usual else contextlib.nullcontext():
-            return self._encode(picture, rate, chosen, stages, shared, wish)
-
-    def _encode(
-        self,
-        picture: Picture,
-        rate: int,
-        chosen: Order,
-        stages: Stages | None,
-        shared: Shared | None,
-        wish: LossyWish,
-    ) -> Coded:
         timer = Timer(stages)
         with timer("pixels"):
             blocks = once(shared, "blocks", lambda: self._to_input(picture.planes))
@@ -995,7 +895,7 @@ class Checkerboard:
             y = self._latents(blocks, gain, inverse, at.to(self.device), shared)
             padded = F.pad(y, (0, -w % HYPER, 0, -h % HYPER), mode="replicate")
             centre = torch.from_numpy(self.prior_offset[knot_of(rate)]).to(self.device).float()[:, None, None]
-            z = _int16(round_towards(self.transforms.hyper_latents(padded), centre).clamp_(-Z_MAX, Z_MAX))
+            z = _int16(round_towards(self.hyper_analysis(padded), centre).clamp_(-Z_MAX, Z_MAX))
             features = self._mean_features(z, h, w)
             skipped = np.zeros(self.preset.latents, np.bool_)
             if skip and order != Order.SERIAL:
@@ -1045,7 +945,7 @@ class Checkerboard:
         decoded = torch.empty(0)
         if whole or there:
             with torch.inference_mode(), _no_autocast(self.device), timer("network"):
-                decoded = self.transforms.means.walk(proposal.features, settle, steps if whole else there)
+                decoded = self.means.walk(proposal.features, settle, steps if whole else there)
         if timer.stages is not None:
             timer.stages["network"] -= waited * 1000
         for step in steps[len(coded) :]:
@@ -1088,18 +988,17 @@ class Checkerboard:
             )
             for _ in range(2)
         )
-        analysis, shown = self.transforms.analysis, self.transforms.synthesis
         parts = list(tiles(*size[2:], self.preset.halo))
         kept = shared if len(parts) == 1 else None  # of a large picture it would be hundreds of megabytes
         for tile in parts:
             seen = blocks[:, :, tile.outer_block_rows, tile.outer_block_columns]
-            begun = once(kept, "analysis", functools.partial(analysis.begun, seen))
-            y = analysis.finished(*begun, at) * gain
+            begun = once(kept, "analysis", functools.partial(self.analysis.begun, seen))
+            y = self.analysis.finished(*begun, at) * gain
             first[:, :, tile.rows, tile.columns] = y[:, :, tile.inner_rows, tile.inner_columns]
         for tile in parts:
             y = first[:, :, tile.outer_rows, tile.outer_columns]
             seen = blocks[:, :, tile.outer_block_rows, tile.outer_block_columns]
-            y = self.refinement(y, seen, gain, inverse, at, shown, self.transforms.adjoint)
+            y = self.refinement(y, seen, gain, inverse, at, self.synthesis)
             refined[:, :, tile.rows, tile.columns] = y[:, :, tile.inner_rows, tile.inner_columns]
         return refined
 
@@ -1122,11 +1021,6 @@ class Checkerboard:
     def decode(self, file: LicFile, *, reduce: int = 1, stages: Stages | None = None) -> Picture:
         """See `contract.Model`. All symbols first (integers), then the float nets once."""
         torch_as_wanted()
-        usual = self.shown_by is self.transforms.synthesis and file.head.order != Order.SERIAL
-        with self.transforms.helped() if usual else contextlib.nullcontext():
-            return self._decode(file, reduce, stages)
-
-    def _decode(self, file: LicFile, reduce: int, stages: Stages | None) -> Picture:
         head, timer = file.head, Timer(stages)
         symbols = self._read(file, timer, None if reduce == 1 else self.preset.preview_groups)
         with torch.inference_mode(), _no_autocast(self.device):
@@ -1228,7 +1122,7 @@ class Checkerboard:
 
     def _mean_features(self, z: npt.NDArray[np.int16], h: int, w: int) -> Tensor:
         hyper = torch.from_numpy(z).unsqueeze(0).to(self.device).float()
-        return self.transforms.means.hyper(hyper.contiguous(memory_format=torch.channels_last))[:, :, :h, :w]
+        return self.means.hyper(hyper.contiguous(memory_format=torch.channels_last))[:, :, :h, :w]
 
     def _decoded(
         self, symbols: Symbols, rate: int, order: Order = Order.CHECKERBOARD
@@ -1251,7 +1145,7 @@ class Checkerboard:
             return torch.addcdiv(mean, as_rows(q, self.device), per_units[step.group])
 
         features = self._mean_features(symbols.z, symbols.height, symbols.width)
-        decoded = self.transforms.means.walk(features, settle, symbols.steps)
+        decoded = self.means.walk(features, settle, symbols.steps)
         return decoded, inverse[:, :, None, None]
 
     def _serial_decoded(self, symbols: Symbols, per_unit: Tensor) -> Tensor:

@@ -1,70 +1,125 @@
-"""The float nets of `checkerboard` in integers of 16 bits; see `exact.fixed_point`."""
+"""The transforms of `checkerboard` in integers of 16 bits; see `exact.fixed_point`. Needs no torch."""
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import json
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, cast
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+import numpy.typing as npt
 
 from lic_format.errors import WeightsError
-from licodec.codecs.checkerboard import (
-    Analysis,
-    Block,
-    Checkerboard,
-    Conv,
-    HyperAnalysis,
-    Refinement,
-    Synthesis,
-)
-from licodec.codecs.checkerboard_layout import QUARTER, SEEN, STEPS, Preset
+from licodec.codecs.arrays import Arrays, Conv
+from licodec.codecs.checkerboard_layout import HYPER_WIDTH, QUARTER, SEEN, STEPS, TAPS, Preset
 from licodec.exact import fixed_point
 from licodec.exact.fixed_point import (
     HERE,
     PLAIN,
+    POSITIONS,
     REAL,
     RESIDUAL,
-    Distances,
     Floats,
+    Held,
     Layer,
     Map,
     Reals,
     Strided,
-    compiled_loops,
+    address_of,
+    blocks_of,
+    inside,
+    places,
+    window,
 )
-from licodec.exact.layers import interpolate_knots
+from licodec.exact.specs import KNOTS
 from licodec.store import Weights
 
-if TYPE_CHECKING:
-    from licodec.codecs.checkerboard_means import CompiledMeans
-
 SLOPE = 0.1
-HYPER_WIDTH = TAPS = 96
-"""Channels of the hyper analysis and of the mean nets that no preset says otherwise."""
+"""Of the leaky ReLUs."""
 Steps = Mapping[str, Floats]
 """Step of each input channel, by the name of the layer."""
 
 
-def in_steps(values: Floats, per_value: Reals, finer: int = 1) -> Map:
-    """Values [h, w, C] times per_value [C], in steps."""
-    h, w, channels = values.shape
-    out = Map(h, w, channels, finer)
-    factors = np.ascontiguousarray(per_value, np.float32)
-    source = values.ctypes.data, values.strides[0]
-    given = *source, factors.ctypes.data, out.address, out.row, channels, w
-    compiled_loops().run("in_steps_rows", given, h, 8)
+Kind = TypeVar("Kind", np.float32, np.int16)
+
+
+def at_rate(knots: Floats, rate: int) -> Floats:
+    """A table [17, n] at a rate index, linear between knots: [n]."""
+    knot, sixteenths = divmod(rate, 16)
+    low, high = knots[knot : knot + 2].astype(np.float64)
+    out: Floats = (low + (high - low) * (sixteenths / 16)).astype(np.float32)
     return out
+
+
+# --- Layers from map to map ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Part:
+    """Positions of a map in memory that somebody keeps: an address, bytes to the next row and column."""
+
+    address: int
+    row: int
+    step: int
+    height: int
+    width: int
+
+
+ROOM = 2 + POSITIONS
+"""Columns beyond those of a `Values`, which layers overwrite: as many as a `Map` has."""
+
+
+class Values(Generic[Kind]):
+    """Values of height x width positions.
+
+    Attributes:
+        memory: [height, width + ROOM, channels].
+    """
+
+    def __init__(self, width: int, memory: npt.NDArray[Kind]) -> None:
+        self.height, self.width = len(memory), width
+        self.memory: npt.NDArray[Kind] = memory
+
+    @property
+    def inner(self) -> npt.NDArray[Kind]:
+        """[height, width, channels]."""
+        out: npt.NDArray[Kind] = self.memory[:, : self.width]
+        return out
+
+    @property
+    def rows(self) -> npt.NDArray[Kind]:
+        """All positions, those that are overwritten among them, [n, channels]."""
+        out: npt.NDArray[Kind] = self.memory.reshape(-1, self.memory.shape[2])
+        return out
+
+    def part(self, rows: slice, columns: slice) -> Part:
+        row, step, _ = self.memory.strides
+        address = address_of(self.memory) + rows.start * row + columns.start * step
+        return Part(address, row, step, rows.stop - rows.start, columns.stop - columns.start)
+
+    @property
+    def whole(self) -> Part:
+        return self.part(slice(0, self.height), slice(0, self.width))
+
+
+def strided(values: npt.NDArray[Kind]) -> Strided:
+    """Of [h, w, C]."""
+    row, step, _ = values.strides
+    return address_of(values), row, step
+
+
+def empty_steps(height: int, width: int, channels: int) -> Values[np.int16]:
+    """With some positions more behind the last one, which layers read."""
+    columns = width + ROOM
+    memory = np.empty((height * columns + POSITIONS, channels), np.int16)
+    return Values(width, memory[: height * columns].reshape(height, columns, channels))
 
 
 def run_layer(
     of: Layer,
-    taps: Distances,
-    source: Map,
+    taps: Held,
+    source: Map | Part,
     target: Map,
     side: int = 1,
     *,
@@ -77,40 +132,32 @@ def run_layer(
     if residual is not None:
         assert (residual.row, residual.step) == (target.row, target.step)
         writes, added = RESIDUAL, residual.address
-    places = (_inside(target, side)[:, None] + blocks_of(target.channels)).reshape(-1)
+    at = places(target.channels, side, target.row, target.step)
     strided = target.address, side * target.row, side * target.step
-    _run(of, writes, taps, source, every, places, added, strided)
+    _run(of, writes, taps, source, every, at, added, strided)
 
 
 def run_real_layer(
-    of: Layer,
-    taps: Distances,
-    source: Map,
-    side: int = 1,
-    *,
-    every: int = 1,
-    residual: Map | None = None,
-) -> Tensor:
-    """The same, as float32 [1, C, h, w]."""
-    h, w = side * source.height // every, side * source.width // every
-    columns = w + side * fixed_point.POSITIONS if residual is None else residual.memory.shape[1]
-    out = np.empty((h, columns, of.outputs // side**2), np.float32)
+    of: Layer, taps: Held, source: Map, *, every: int = 1, residual: Map | None = None
+) -> Floats:
+    """The same, as float32 [h, w + .., C]; of the columns beyond w nobody knows what they hold."""
+    h, w = source.height // every, source.width // every
+    columns = w + ROOM if residual is None else residual.memory.shape[1]
+    out = np.empty((h, columns, of.outputs), np.float32)
     row, step, _ = (each // 2 for each in out.strides)
-    added = out.ctypes.data if residual is None else residual.address  # of which 0 times is added
+    added = address_of(out) if residual is None else residual.address  # of which 0 times is added
     assert residual is None or (residual.row, residual.step) == (row, step)
-    inside = np.array([dy * row + dx * step for dy in range(side) for dx in range(side)], np.int64)
-    places = (inside[:, None] + blocks_of(out.shape[2])).reshape(-1)
-    _run(of, REAL, taps, source, every, places, added, (out.ctypes.data, side * row, side * step))
-    return torch.from_numpy(out)[None, :, :w].permute(0, 3, 1, 2)
+    _run(of, REAL, taps, source, every, blocks_of(of.outputs), added, (address_of(out), row, step))
+    return out
 
 
 def _run(
     of: Layer,
     writes: int,
-    taps: Distances,
-    source: Map,
+    taps: Held,
+    source: Map | Part,
     every: int,
-    places: Distances,
+    places: Held,
     residual: int,
     target: Strided,
 ) -> None:
@@ -118,17 +165,7 @@ def _run(
     of.run(writes, taps, places, strided, residual, target, source.height // every, source.width // every)
 
 
-def _array(tensor: Tensor) -> Floats:
-    out: Floats = tensor.detach().float().cpu().numpy()
-    return out
-
-
-def _rows(x: Tensor) -> Floats:
-    """A map [1, C, h, w] as [h, w, C]."""
-    return _array(x[0].permute(1, 2, 0).contiguous())
-
-
-def _conv(
+def _layer(
     conv: Conv,
     inputs: Floats,
     outputs: Floats,
@@ -137,74 +174,91 @@ def _conv(
     residual: Floats | None = None,
     slope: float = 1.0,
 ) -> Layer:
-    """A convolution in steps; one of what `unshuffle` gives as one of all positions that it takes. factors:
-    of its outputs."""
-    weight = _array(conv.weight.flatten(2).transpose(1, 2))
-    weight, bias = weight.reshape(len(weight), -1, len(inputs)), _array(conv.bias)
+    """A convolution in steps; one of r x r positions' channels, one behind the other, as one of all positions
+    that it takes. factors: of its outputs."""
+    weight, bias = conv.weight.reshape(len(conv.weight), -1, len(inputs)), conv.bias
     if factors is not None:
         few = factors.astype(np.float32)
         weight, bias = weight * few[:, None, None], bias * few
     return fixed_point.layer(weight, bias, inputs, outputs, residual=residual, slope=slope)
 
 
-def window(of: Map, kernel: int) -> Distances:
-    """From a position to those that a convolution sees."""
-    near = range(-(kernel // 2), kernel // 2 + 1)
-    return np.array([dy * of.row + dx * of.step for dy in near for dx in near], np.int64)
+def _window(of: Map) -> Held:
+    """Of a 3x3 convolution."""
+    return window(3, of.row, of.step)
 
 
-def _inside(of: Map, side: int) -> Distances:
+def _inside(of: Map, side: int) -> Held:
     """From the first of side x side positions to all."""
-    return np.array([dy * of.row + dx * of.step for dy in range(side) for dx in range(side)], np.int64)
+    return inside(side, of.row, of.step)
 
 
-def blocks_of(count: int) -> Distances:
-    """From the first 16 of `count` channels to all others."""
-    return 2 * np.arange(0, count, fixed_point.OUTPUTS, dtype=np.int64)
-
-
-class CompiledBlock:
+class Block:
     """`checkerboard.Block`. slope: of what comes after it; outputs: its steps."""
 
-    def __init__(self, block: Block, name: str, steps: Steps, outputs: Floats, slope: float) -> None:
+    def __init__(
+        self, read: Arrays, net: str, name: str, steps: Steps, outputs: Floats, slope: float
+    ) -> None:
         x, near, hidden = (steps[f"{name}.{part}"] for part in ("around", "wide", "narrow"))
-        around = block.around
-        self.around = fixed_point.layer_within(_array(around.weight.flatten(1)), _array(around.bias), x, near)
-        self.wide = _conv(block.wide, near, hidden, slope=SLOPE)
-        self.narrow = _conv(block.narrow, hidden, outputs, residual=x, slope=slope)
-        self.film = block.film
+        width, tensors = len(x), f"{net}{name}"
+        around = read.conv(f"{tensors}.around", width, 1, 3)
+        self.around = fixed_point.layer_within(around.weight[..., 0], around.bias, x, near)
+        self.wide = _layer(read.conv(f"{tensors}.wide", 2 * width, width), near, hidden, slope=SLOPE)
+        narrow = read.conv(f"{tensors}.narrow", width, 2 * width)
+        self.narrow = _layer(narrow, hidden, outputs, residual=x, slope=slope)
+        self.film = read.floats(f"{tensors}.film", (KNOTS, 2 * width))
 
-    def __call__(self, x: Map, rate: Tensor) -> Map:
+    def __call__(self, x: Map, rate: int) -> Map:
         out = Map(x.height, x.width, x.channels, x.finer)
-        wide = self.wide.times(_array(interpolate_knots(self.film, rate))[0])
-        fixed_point.block(self.around, wide, self.narrow, x, out)
+        fixed_point.block(self.around, self.wide.times(at_rate(self.film, rate)), self.narrow, x, out)
         return out
 
 
-class CompiledSynthesis:
+def _chain(read: Arrays, net: str, names: Sequence[str], steps: Steps, last: Floats) -> list[Block]:
+    outputs = [*(steps[f"{name}.around"] for name in names[1:]), last]
+    slopes = [*[1.0] * (len(names) - 1), SLOPE]
+    every = zip(names, outputs, slopes, strict=True)
+    return [Block(read, net, name, steps, out, slope) for name, out, slope in every]
+
+
+def _names(kind: str, count: int) -> list[str]:
+    return [f"{kind}_blocks.{number}" for number in range(count)]
+
+
+# --- The nets -----------------------------------------------------------------------------------------------
+
+
+class Synthesis:
     """`checkerboard.Synthesis` of one picture: blocks of pixels, right to some tenths of a level."""
 
-    def __init__(self, net: Synthesis, steps: Steps) -> None:
-        self._steps = steps
-        sixteenth, eighth = _names("sixteenth_blocks", net), _names("eighth_blocks", net)
+    def __init__(self, p: Preset, read: Arrays, steps: Steps) -> None:
+        net, m, e, wide = "synthesis.", p.latents, p.eighth, p.decoder_sixteenth
+        sixteenth = _names("sixteenth", p.decoder_sixteenth_blocks)
+        eighth = _names("eighth", p.decoder_eighth_blocks)
         picture, stream = steps["render"], steps[f"{eighth[0]}.around"]
-        self.klt = _conv(net.klt, steps["klt"], np.tile(picture, 16))
-        self.enter = _conv(net.enter, steps["enter"], steps[f"{sixteenth[0]}.around"])
-        self.sixteenth = _chain(net.sixteenth_blocks, sixteenth, steps, steps["from_sixteenth"])
-        self.from_sixteenth = _conv(net.from_sixteenth, steps["from_sixteenth"], np.tile(stream, 4))
-        self.look = _conv(net.look, picture, stream, residual=stream)
-        self.eighth = _chain(net.eighth_blocks, eighth, steps, steps["to_quarter"])
+        self.per_coefficient, self.per_latent = np.reciprocal(steps["klt"]), np.reciprocal(steps["enter"])
+        """Steps in one of what `__call__` takes, float32 [M]."""
+        self.klt = _layer(read.conv(f"{net}klt", 16 * QUARTER, m), steps["klt"], np.tile(picture, 16))
+        enter = read.conv(f"{net}enter", wide, m)
+        self.enter = _layer(enter, steps["enter"], steps[f"{sixteenth[0]}.around"])
+        self.sixteenth = _chain(read, net, sixteenth, steps, steps["from_sixteenth"])
+        from_sixteenth = read.conv(f"{net}from_sixteenth", 4 * e, wide)
+        self.from_sixteenth = _layer(from_sixteenth, steps["from_sixteenth"], np.tile(stream, 4))
+        look = read.conv(f"{net}look", e, 4 * QUARTER)
+        self.look = _layer(look, picture, stream, residual=stream)
+        self.eighth = _chain(read, net, eighth, steps, steps["to_quarter"])
         four = np.tile(picture, 4)
-        self.to_quarter = _conv(net.to_quarter, steps["to_quarter"], four, residual=four)
-        self.render = _conv(net.render, picture, steps["leave"], slope=SLOPE)
-        self.film = net.film
-        self.leave = _conv(net.leave, steps["leave"], np.ones(QUARTER, np.float32), residual=picture)
+        to_quarter = read.conv(f"{net}to_quarter", 4 * QUARTER, e)
+        self.to_quarter = _layer(to_quarter, steps["to_quarter"], four, residual=four)
+        render = read.conv(f"{net}render", QUARTER, QUARTER, 3)
+        self.render = _layer(render, picture, steps["leave"], slope=SLOPE)
+        self.film = read.floats(f"{net}film", (KNOTS, QUARTER))
+        leave = read.conv(f"{net}leave", QUARTER, QUARTER, 3)
+        self.leave = _layer(leave, steps["leave"], np.ones(QUARTER, np.float32), residual=picture)
 
-    def __call__(self, v: Tensor, scale: Tensor, rate: Tensor) -> Tensor:
-        """See `checkerboard.Synthesis`."""
-        values = _rows(v)
-        coefficients = in_steps(values, scale.flatten().numpy() / self._steps["klt"])
-        latents = in_steps(values, 1 / self._steps["enter"])
+    def __call__(self, coefficients: Part, latents: Part, rate: int) -> Floats:
+        """Latents [h, w, M] as coefficients in units of pixels, and in bounded units; both in steps. Gives
+        blocks of pixels float32 [4 h, 4 w + .., 48]."""
         h, w = latents.height, latents.width
         picture = Map(4 * h, 4 * w, QUARTER, 4)
         run_layer(self.klt, HERE, coefficients, picture, 4)
@@ -219,45 +273,55 @@ class CompiledSynthesis:
             y = block(y.finished(), rate)
         run_layer(self.to_quarter, HERE, y, picture, 2, residual=picture)
         rendered = Map(4 * h, 4 * w, QUARTER)
-        render = self.render.times(_array(interpolate_knots(self.film, rate))[0])
-        run_layer(render, window(picture.finished(), 3), picture, rendered)
-        near = window(rendered.finished(), 3)
+        render = self.render.times(at_rate(self.film, rate))
+        run_layer(render, _window(picture.finished()), picture, rendered)
+        near = _window(rendered.finished())
         return run_real_layer(self.leave, near, rendered, residual=picture)
 
 
-class CompiledAnalysis:
+class Analysis:
     """`checkerboard.Analysis` of one picture."""
 
-    def __init__(self, net: Analysis, steps: Steps) -> None:
-        sixteenth, eighth = _names("sixteenth_blocks", net), _names("eighth_blocks", net)
+    def __init__(self, p: Preset, read: Arrays, steps: Steps) -> None:
+        net, m, e, wide = "encoder.analysis.", p.latents, p.eighth, p.encoder_sixteenth
+        sixteenth = _names("sixteenth", p.encoder_sixteenth_blocks)
+        eighth = _names("eighth", p.encoder_eighth_blocks)
         pixels, stream = steps["pixels"], steps[f"{eighth[0]}.around"]
-        self._pixels = pixels
-        self.first = _conv(net.first, pixels, steps["to_quarter"], slope=SLOPE)
-        self.to_quarter = _conv(net.to_quarter, steps["to_quarter"], pixels, residual=pixels)
-        self.to_eighth = _conv(net.to_eighth, steps["to_quarter"], stream)
-        self.eighth = _chain(net.eighth_blocks, eighth, steps, steps["from_eighth"])
+        self.per_pixel: Floats = np.reciprocal(pixels)
+        """Steps in one of what `begun` takes, float32 [48]."""
+        first = read.conv(f"{net}first", QUARTER, QUARTER, 3)
+        self.first = _layer(first, pixels, steps["to_quarter"], slope=SLOPE)
+        to_quarter = read.conv(f"{net}to_quarter", QUARTER, QUARTER, 3)
+        self.to_quarter = _layer(to_quarter, steps["to_quarter"], pixels, residual=pixels)
+        self.to_eighth = _layer(read.conv(f"{net}to_eighth", e, 4 * QUARTER), steps["to_quarter"], stream)
+        self.eighth = _chain(read, net, eighth, steps, steps["from_eighth"])
         four = np.tile(pixels, 4)
-        self.from_eighth = _conv(net.from_eighth, steps["from_eighth"], four, residual=four)
+        from_eighth = read.conv(f"{net}from_eighth", 4 * QUARTER, e)
+        self.from_eighth = _layer(from_eighth, steps["from_eighth"], four, residual=four)
         inner = steps[f"{sixteenth[0]}.around"]
-        self.to_sixteenth = _conv(net.to_sixteenth, steps["from_eighth"], inner)
-        self.sixteenth = _chain(net.sixteenth_blocks, sixteenth, steps, steps["to_latents"])
+        to_sixteenth = read.conv(f"{net}to_sixteenth", wide, 4 * e)
+        self.to_sixteenth = _layer(to_sixteenth, steps["from_eighth"], inner)
+        self.sixteenth = _chain(read, net, sixteenth, steps, steps["to_latents"])
         latents = steps["latents"]
-        self.to_latents = _conv(net.to_latents, steps["to_latents"], latents)
+        to_latents = read.conv(f"{net}to_latents", m, wide)
+        self.to_latents = _layer(to_latents, steps["to_latents"], latents)
         ones = np.ones_like(latents)
-        self.klt = _conv(net.klt, pixels, ones, residual=latents, factors=1 / _array(net.deviation))
+        deviation = read.floats(f"{net}deviation", (m,))
+        klt = read.conv(f"{net}klt", m, 16 * QUARTER)
+        self.klt = _layer(klt, pixels, ones, residual=latents, factors=1 / deviation)
 
-    def begun(self, blocks: Tensor) -> tuple[Map, Map]:
-        """See `checkerboard.Analysis`."""
-        pixels = in_steps(_rows(blocks), 1 / self._pixels, finer=4).finished()
+    def begun(self, pixels: Map) -> tuple[Map, Map]:
+        """What is the same at every rate, of blocks of pixels in steps, whose map is used up: corrected
+        blocks, and features of the 1/8 grid."""
         h = Map(pixels.height, pixels.width, QUARTER, 2)
-        run_layer(self.first, window(pixels, 3), pixels, h)
-        run_layer(self.to_quarter, window(h.finished(), 3), h, pixels, residual=pixels)
+        run_layer(self.first, _window(pixels.finished()), pixels, h)
+        run_layer(self.to_quarter, _window(h.finished()), h, pixels, residual=pixels)
         features = Map(h.height // 2, h.width // 2, self.to_eighth.outputs, 2)
         run_layer(self.to_eighth, _inside(h, 2), h, features, every=2)
         return pixels, features
 
-    def finished(self, pixels: Map, h: Map, rate: Tensor) -> Tensor:
-        """See `checkerboard.Analysis`."""
+    def finished(self, pixels: Map, h: Map, rate: int, gain: Floats) -> Floats:
+        """Latents times `gain` [M] of what `begun` gives, which stays as it is: float32 [h, w + .., M]."""
         for block in self.eighth:
             h = block(h.finished(), rate)
         corrected = Map(pixels.height, pixels.width, QUARTER, 4)
@@ -268,115 +332,91 @@ class CompiledAnalysis:
             x = block(x.finished(), rate)
         added = Map(x.height, x.width, self.to_latents.outputs)
         run_layer(self.to_latents, HERE, x, added)
-        return run_real_layer(self.klt, _inside(corrected, 4), corrected, every=4, residual=added)
+        klt = self.klt.scaled(gain)
+        return run_real_layer(klt, _inside(corrected, 4), corrected, every=4, residual=added)
 
 
-class CompiledAdjoint:
+class Adjoint:
     """The adjoint of `checkerboard.Refinement` of one picture."""
 
-    def __init__(self, net: Refinement, steps: Steps) -> None:
-        self._missing = steps["missing"]
-        self.adjoint = _conv(net.adjoint, self._missing, np.ones(net.adjoint.out_channels, np.float32))
+    def __init__(self, p: Preset, read: Arrays, steps: Steps) -> None:
+        missing = steps["missing"]
+        self.per_pixel: Floats = np.reciprocal(missing)
+        """Steps in one of what `__call__` takes, float32 [48]."""
+        adjoint = read.conv("encoder.refine.adjoint", p.latents, 16 * QUARTER)
+        self.adjoint = _layer(adjoint, missing, np.ones(p.latents, np.float32))
 
-    def __call__(self, missing: Tensor) -> Tensor:
-        """Blocks of pixels [1, 48, 4h, 4w] -> coefficients [1, M, h, w]."""
-        pixels = in_steps(_rows(missing), 1 / self._missing, finer=4)
-        return run_real_layer(self.adjoint, _inside(pixels, 4), pixels, every=4)
+    def __call__(self, missing: Map) -> Floats:
+        """Blocks of pixels [4 h, 4 w, 48] in steps -> coefficients float32 [h, w + .., M]."""
+        return run_real_layer(self.adjoint, _inside(missing, 4), missing, every=4)
 
 
-class CompiledHyperAnalysis:
+class HyperAnalysis:
     """`checkerboard.HyperAnalysis` of one picture."""
 
-    def __init__(self, net: HyperAnalysis, steps: Steps) -> None:
-        a, b, c, d = (cast("Conv", layer) for layer in net.layers)
+    def __init__(self, p: Preset, read: Arrays, steps: Steps) -> None:
+        net, width = "encoder.hyper.layers.", HYPER_WIDTH
         level, first, second, third = (steps[f"layers.{number}"] for number in range(4))
-        self._level = level
-        self.first = _conv(a, level, first, slope=SLOPE)
-        self.second = _conv(b, first, second, slope=SLOPE)
-        self.third = _conv(c, second, third, slope=SLOPE)
-        fours = np.full(d.out_channels, 4.0, np.float32)
-        self.last = _conv(d, third, np.ones_like(fours), factors=fours)
+        self.per_level: Floats = np.reciprocal(level)
+        """Steps in one of what `__call__` takes, float32 [M]."""
+        self.first = _layer(read.conv(f"{net}0", width, p.latents), level, first, slope=SLOPE)
+        self.second = _layer(read.conv(f"{net}1", width, 4 * width), first, second, slope=SLOPE)
+        self.third = _layer(read.conv(f"{net}2", width, width, 3), second, third, slope=SLOPE)
+        fours = np.full(p.hyper, 4.0, np.float32)
+        last = read.conv(f"{net}3", p.hyper, 4 * width)
+        self.last = _layer(last, third, np.ones_like(fours), factors=fours)
 
-    def __call__(self, y: Floats) -> Floats:
-        """Scaled latents float32 [h, w, M], h and w multiples of 4 -> hyper-latents float32 [h/4, w/4, Z]
-        before rounding."""
-        level = in_steps(asinh(y), 1 / self._level)
+    def __call__(self, level: Part) -> Floats:
+        """asinh of scaled latents [h, w, M] in steps, h and w multiples of 4 -> hyper-latents float32
+        [h/4, w/4, Z] before rounding."""
         h, w = level.height, level.width
         wide = Map(h, w, HYPER_WIDTH)
         run_layer(self.first, HERE, level, wide)
         x, around = (Map(h // 2, w // 2, HYPER_WIDTH) for _ in range(2))
         run_layer(self.second, _inside(wide, 2), wide, x, every=2)
-        run_layer(self.third, window(x.bordered(), 3), x, around)
-        return _rows(run_real_layer(self.last, _inside(around, 2), around, every=2))
+        run_layer(self.third, _window(x.bordered()), x, around)
+        return run_real_layer(self.last, _inside(around, 2), around, every=2)[:, : w // 4]
 
 
-def asinh(values: Floats) -> Floats:
-    """Of float32 [h, w, C], to 1e-6. A fifth of the time of `np.arcsinh`: logarithms and roots come eight at
-    once, and a row at a time stays in the cache."""
-    out = np.empty(values.shape, np.float32)
-    magnitude = np.empty(values.shape[1:], np.float32)
-    for source, row in zip(values, out, strict=True):
-        np.multiply(source, source, row)
-        row += 1
-        np.sqrt(row, row)
-        row += np.abs(source, magnitude)
-        np.log(row, row)
-        np.copysign(row, source, row)
+class Preview:
+    """`checkerboard.Preview` in float32: few enough products for NumPy."""
+
+    def __init__(self, p: Preset, read: Arrays) -> None:
+        net, m, wide = "synthesis.preview.", sum(p.groups[: p.preview_groups]), p.decoder_sixteenth
+        self.klt = read.conv(f"{net}klt", QUARTER, m)
+        self.enter = read.conv(f"{net}enter", wide, m)
+        self.around = read.conv(f"{net}block.around", wide, 1, 3)
+        self.wide = read.conv(f"{net}block.wide", 2 * wide, wide)
+        self.narrow = read.conv(f"{net}block.narrow", wide, 2 * wide)
+        self.film = read.floats(f"{net}block.film", (KNOTS, 2 * wide))
+        self.leave = read.conv(f"{net}leave", QUARTER, wide)
+
+    def __call__(self, coefficients: Floats, v: Floats, rate: int) -> Floats:
+        """Of the first groups' latents [h, w, m], as coefficients and in bounded units, the picture at a
+        quarter of its size: blocks of 4x4 pixels [h, w, 48], minus 0.5."""
+        x = _pointwise(self.enter, v)
+        h, w, _ = x.shape
+        edged = np.pad(x, ((1, 1), (1, 1), (0, 0)), mode="edge")
+        near = np.broadcast_to(self.around.bias, x.shape).copy()
+        for tap in range(9):
+            dy, dx = divmod(tap, 3)
+            near += edged[dy : dy + h, dx : dx + w] * self.around.weight[:, tap, 0]
+        hidden = _leaky(_pointwise(self.wide, near)) * at_rate(self.film, rate)
+        x += _pointwise(self.narrow, hidden)
+        return _pointwise(self.klt, coefficients) + _pointwise(self.leave, _leaky(x))
+
+
+def _pointwise(conv: Conv, x: Floats) -> Floats:
+    out: Floats = x @ conv.weight[:, 0].T + conv.bias
     return out
 
 
-class CompiledTransforms:
-    """The transforms of a model, see `checkerboard.Transforms`; those of encoders are made when they are
-    asked for."""
+def _leaky(x: Floats) -> Floats:
+    out: Floats = np.maximum(x, x * np.float32(SLOPE))
+    return out
 
-    def __init__(self, model: Checkerboard, steps: Mapping[str, Steps]) -> None:
-        self._model, self._steps = model, steps
-        self.synthesis = CompiledSynthesis(model.synthesis, steps["synthesis"])
 
-    @classmethod
-    def of(cls, model: Checkerboard, weights: Weights) -> CompiledTransforms | None:
-        """None where the processor or the widths of the nets don't suit.
-
-        Raises:
-            WeightsError: the metadata don't say what steps there are.
-        """
-        p = model.preset
-        widths = (p.latents, p.eighth, p.encoder_sixteenth, p.decoder_sixteenth, p.hyper, p.mean // 2)
-        blocks = [p.encoder_eighth_blocks, p.decoder_eighth_blocks]
-        blocks += [p.encoder_sixteenth_blocks, p.decoder_sixteenth_blocks]
-        if (
-            not fixed_point.has_pairs()
-            or any(width % fixed_point.OUTPUTS for width in widths)
-            or not all(blocks)
-        ):
-            return None
-        return cls(model, read_steps(weights, step_counts(p)))
-
-    def helped(self) -> contextlib.AbstractContextManager[None]:
-        """See `fixed_point.helped`."""
-        return fixed_point.helped()
-
-    @functools.cached_property
-    def means(self) -> CompiledMeans:
-        from licodec.codecs.checkerboard_means import CompiledMeans  # which is made of this module's parts
-
-        return CompiledMeans(self._model.means, self._steps["means"])
-
-    @functools.cached_property
-    def analysis(self) -> CompiledAnalysis:
-        return CompiledAnalysis(self._model.analysis, self._steps["analysis"])
-
-    @functools.cached_property
-    def adjoint(self) -> CompiledAdjoint:
-        return CompiledAdjoint(self._model.refinement, self._steps["refinement"])
-
-    @functools.cached_property
-    def hyper_analysis(self) -> CompiledHyperAnalysis:
-        return CompiledHyperAnalysis(self._model.hyper_analysis, self._steps["hyper"])
-
-    def hyper_latents(self, y: Tensor) -> Tensor:
-        """See `checkerboard.Transforms`."""
-        return torch.from_numpy(self.hyper_analysis(_rows(y)))[None].permute(0, 3, 1, 2)
+# --- Steps --------------------------------------------------------------------------------------------------
 
 
 STEP_EXPONENTS = range(-30, 11)
@@ -449,12 +489,11 @@ def read_steps(weights: Weights, counts: Mapping[str, Mapping[str, int]]) -> dic
     return out
 
 
-def _names(blocks: str, net: nn.Module) -> list[str]:
-    return [f"{blocks}.{number}" for number in range(len(getattr(net, blocks)))]
-
-
-def _chain(blocks: nn.ModuleList, names: list[str], steps: Steps, last: Floats) -> list[CompiledBlock]:
-    outputs = [*(steps[f"{name}.around"] for name in names[1:]), last]
-    slopes = [*[1.0] * (len(names) - 1), SLOPE]
-    every = zip(blocks, names, outputs, slopes, strict=True)
-    return [CompiledBlock(cast("Block", block), name, steps, out, slope) for block, name, out, slope in every]
+def suit(p: Preset) -> bool:
+    """Whether loops can be had for nets of these widths: blocks of 16 outputs, vectors of 4."""
+    widths = (p.latents, p.eighth, p.encoder_sixteenth, p.decoder_sixteenth, p.hyper, p.mean // 2, p.exact)
+    blocks = [p.encoder_eighth_blocks, p.decoder_eighth_blocks]
+    blocks += [p.encoder_sixteenth_blocks, p.decoder_sixteenth_blocks]
+    return all(blocks) and not (
+        any(width % fixed_point.OUTPUTS for width in widths) or any(group % 4 for group in p.groups)
+    )

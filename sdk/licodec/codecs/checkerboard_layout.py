@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -15,7 +16,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from lic_format.errors import WeightsError
+from lic_format.errors import UsageValueError, WeightsError
 from licodec.codecs.channel_skip import Channels
 from licodec.codecs.contract import Shared
 from licodec.codecs.registry import FHIC_CELL, FHIC_GRID_MIN
@@ -158,6 +159,8 @@ def places(h: int, w: int, depth: int) -> tuple[Place, ...]:
 SEEN = 64
 """Channels of earlier values that the mean nets look at around a position; more are mixed into as many
 first."""
+HYPER_WIDTH = TAPS = 96
+"""Channels of the hyper analysis, and of what mean nets see around a position; no preset says otherwise."""
 SERIAL = "serial.family"
 """The tensor that tells whether weights know order 2, which is an optional part (`serial`)."""
 HYPER_LIMIT = 127
@@ -207,6 +210,25 @@ def magnitude_table() -> npt.NDArray[np.int8]:
     """
     values = [((n**32).bit_length() - 1 + 1) // 2 for n in range(1, 257)]
     return np.minimum(values, 127).astype(np.int8)
+
+
+PRECISIONS = ("float32", "bfloat16", "fixed16")
+"""Of the float nets; fixed16 is integers of 16 bits (`exact.fixed_point`), where nets have been measured."""
+
+
+def precision_asked_for() -> str:
+    """What LICODEC_PRECISION says; nothing where it is not set.
+
+    Raises:
+        UsageValueError: something else than one of `PRECISIONS`.
+    """
+    wish = os.environ.get("LICODEC_PRECISION", "")
+    if wish and wish not in PRECISIONS:
+        raise UsageValueError(
+            f"environment variable LICODEC_PRECISION is {wish!r}, expected float32, bfloat16 or fixed16",
+            argument="LICODEC_PRECISION",
+        )
+    return wish
 
 
 STEPS = "steps"

@@ -1,225 +1,247 @@
-"""The mean nets of `checkerboard` in integers of 16 bits; see `exact.fixed_point`."""
+"""The mean nets of `checkerboard` in integers of 16 bits; see `exact.fixed_point`.
+
+As in `checkerboard_scales`, all that the nets see of a position stands in one row of memory, [features |
+context | what is around], and values in a map with zeros around it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import cast
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor, nn
 
-from licodec.codecs.checkerboard import Conv, MeanNets, Place, Settle, places
-from licodec.codecs.checkerboard_compiled import (
-    TAPS,
-    Steps,
-    blocks_of,
-    in_steps,
-    run_layer,
-    run_real_layer,
-    window,
-)
-from licodec.codecs.checkerboard_layout import SEEN, taps_kernel
+from licodec.codecs.arrays import Arrays, Conv
+from licodec.codecs.checkerboard_elementwise import Places, Rows, Target
+from licodec.codecs.checkerboard_layout import HYPER_WIDTH, SEEN, TAPS, Preset, places, taps_kernel
+from licodec.codecs.checkerboard_scales import cells_of
+from licodec.codecs.contract import Timer
 from licodec.entropy.schedule import Pass
 from licodec.exact import fixed_point
 from licodec.exact.fixed_point import (
     HERE,
     PLAIN,
-    POSITIONS,
     REAL,
     RESIDUAL,
+    Board,
     Floats,
+    Held,
     Layer,
-    Map,
+    Listed,
+    Positions,
+    address_of,
+    all_positions,
+    blocks_of,
+    listed,
+    rows_of,
 )
-from licodec.exact.tensor_neighbours import by_position
+from licodec.exact.neighbours import Neighbours
 
 SLOPE = 0.2
 HYPER_STEP = np.float32(0.25)
 """Of hyper-latents as the nets take them."""
-Rows = npt.NDArray[np.int16]
+KEPT = 64
+"""Layers for some neighbours, of so many layers and sizes."""
+Steps = Mapping[str, Floats]
+"""Step of each channel, by the name of the map."""
 
 
-def _layer(
-    conv: Conv, inputs: Floats, outputs: Floats, slope: float = 1.0, residual: Floats | None = None
-) -> Layer:
-    weight = conv.weight.flatten(2).transpose(1, 2).float().numpy()
-    return fixed_point.layer(
-        weight, conv.bias.float().numpy(), inputs, outputs, slope=slope, residual=residual
-    )
+class Goal(NamedTuple):
+    """Where decoded values go, in steps.
+
+    Attributes:
+        address: of position (0, 0)'s first channel. row, step: bytes to the next row and column. factors:
+            steps per unit, float32 [M].
+    """
+
+    address: int
+    row: int
+    step: int
+    factors: Floats
+
+    def of(self, step: Pass, cells: Positions) -> Target:
+        """Where those of a pass go."""
+        places = Places(self.address + 2 * step.first, cells.distances(self.row, self.step))
+        return Target(places, self.factors[step.first : step.last])
 
 
-class CompiledMeans:
-    """`checkerboard.MeanNets`, called in the same way; of one picture."""
+Settle = Callable[[Pass, Positions, Rows, Sequence[Goal]], None]
+"""Gives the values of a pass to goals; means are float32 rows [n, C or more]."""
 
-    def __init__(self, net: MeanNets, steps: Steps) -> None:
-        self._net, self._steps, p = net, steps, net.preset
-        a, b, c = (_conv(each) for each in net.hyper_layers)
-        hyper = np.full(a.in_channels, HYPER_STEP, np.float32)
+
+class Means:
+    """The nets. `hyper` gives features, `walk` does the rest."""
+
+    def __init__(self, p: Preset, read: Arrays, steps: Steps) -> None:
+        self.preset, self._steps = p, steps
+        w = p.mean
+        a, b, c = (
+            read.conv("means.hyper_layers.0", 4 * HYPER_WIDTH, p.hyper),
+            read.conv("means.hyper_layers.1", HYPER_WIDTH, HYPER_WIDTH, 3),
+            read.conv("means.hyper_layers.2", 4 * w, HYPER_WIDTH),
+        )
+        hyper = np.full(p.hyper, HYPER_STEP, np.float32)
         self.first = _layer(a, hyper, np.tile(steps["hyper.1"], 4), SLOPE)
         self.second = _layer(b, steps["hyper.1"], steps["hyper.2"], SLOPE)
-        self.third = _layer(c, steps["hyper.2"], np.ones(c.out_channels, np.float32), SLOPE)
+        self.third = _layer(c, steps["hyper.2"], np.tile(steps["features"], 4), SLOPE)
         self.values = steps["values"]
         self._digest: dict[int, Layer] = {}
         self._context: dict[int, Layer] = {}
-        self._squeeze: dict[int, Layer] = {}
+        self._squeeze: dict[int, tuple[Layer, Floats]] = {}
         for group, m in enumerate(p.groups):
             before = sum(p.groups[:group])
             own = self.values[before : before + m]
             if group:
                 known = self.values[:before]
-                if isinstance(net.digest[group - 1], Conv):
+                if before > SEEN:
                     digested = steps[f"digest.{group}"]
-                    self._digest[group] = _layer(_conv(net.digest[group - 1]), known, digested)
+                    self._digest[group] = _layer(
+                        read.conv(f"means.digest.{group - 1}", SEEN, before), known, digested
+                    )
                     known = digested
-                out = steps[f"context.{group}"]
-                self._context[group] = _layer(_conv(net.context[group - 1]), known, out, SLOPE)
-            if isinstance(net.squeeze[group], Conv):
-                self._squeeze[group] = _layer(_conv(net.squeeze[group]), own, steps[f"squeeze.{group}"])
+                conv = read.conv(f"means.context.{group - 1}", w, min(before, SEEN), 3)
+                self._context[group] = _layer(conv, known, steps[f"context.{group}"], SLOPE)
+            if m > SEEN:
+                conv = read.conv(f"means.squeeze.{group}", SEEN, m)
+                self._squeeze[group] = _layer(conv, own, steps[f"squeeze.{group}"]), conv.bias
         self._heads: dict[str, tuple[Layer, Layer]] = {}
+        self._taps: dict[str, Conv] = {}
         for step in p.passes:
-            name = _name(step)
+            name, m = _name(step), step.last - step.first
             parts = [steps["features"]]
             parts += [steps[f"context.{step.group}"]] if step.group else []
-            parts += [steps[f"taps.{name}"]] if step.number else []
-            first, _, last = cast("tuple[Conv, nn.Module, Conv]", net.heads[name])
-            hidden = steps[f"hidden.{name}"]
-            wide = _layer(first, np.concatenate(parts), hidden, SLOPE)
-            self._heads[name] = wide, _layer(last, hidden, np.ones(last.out_channels, np.float32))
-        self._selected: dict[tuple[str, bytes], tuple[Layer, Rows]] = {}
+            if step.number:
+                parts.append(steps[f"taps.{name}"])
+                self._taps[name] = read.conv(f"means.taps.{name}", TAPS, min(m, SEEN), taps_kernel(step))
+            inputs, hidden = np.concatenate(parts), steps[f"hidden.{name}"]
+            wide = read.conv(f"means.heads.{name}.0", len(hidden), len(inputs))
+            last = read.conv(f"means.heads.{name}.2", m, len(hidden))
+            ones = np.ones(m, np.float32)
+            self._heads[name] = _layer(wide, inputs, hidden, SLOPE), _layer(last, hidden, ones)
+        reach = (2 ** (step.level // 2) * (taps_kernel(step) // 2) for step in p.passes if step.number)
+        self._border = max(1, *reach)
+        self._near = functools.lru_cache(KEPT)(self._selected)
 
-    def hyper(self, z: Tensor) -> Tensor:
-        """See `MeanNets`."""
-        values = np.ascontiguousarray(z[0].permute(1, 2, 0).numpy(), np.float32)
-        x = in_steps(values, np.ones(values.shape[2], np.float32))
-        y = Map(2 * x.height, 2 * x.width, self.second.outputs, 2)
-        run_layer(self.first, HERE, x, y, 2)
-        h = Map(y.height, y.width, self.second.outputs)
-        run_layer(self.second, window(y.bordered(), 3), y, h)
-        return run_real_layer(self.third, HERE, h, 2)
+    def hyper(self, z: npt.NDArray[np.int16]) -> Board:
+        """Hyper-latents int16 [Z, h', w'] -> rows of what is seen at all positions, [4 h', 4 w'], features
+        alone yet."""
+        _, h, w = z.shape
+        x = Board(h, w, len(z))
+        x.memory[...] = z.clip(-fixed_point.LARGEST, fixed_point.LARGEST).transpose(1, 2, 0)
+        y = Board(2 * h, 2 * w, HYPER_WIDTH, 1)
+        around = Board(2 * h, 2 * w, HYPER_WIDTH)
+        seen = Board(4 * h, 4 * w, 2 * self.preset.mean + TAPS)
+        steps = (self.first, x, y, 1, 2), (self.second, y, around, 3, 1), (self.third, around, seen, 1, 2)
+        for layer, source, target, kernel, side in steps:
+            _run(layer, source, target, kernel, side)
+        return seen
 
-    def walk(self, features: Tensor, settle: Settle, passes: Sequence[Pass] = ()) -> Tensor:
-        """See `MeanNets`."""
-        p, passes = self._net.preset, passes or self._net.preset.passes
-        values = np.ascontiguousarray(features[0].permute(1, 2, 0).numpy())
-        seen = in_steps(values, 1 / self._steps["features"])
-        h, w = seen.height, seen.width
-        flat = seen.memory[1:-1, 1 : 1 + w].reshape(h * w, -1)
-        last = passes[-1].last
-        known = Map(h, w, last)
-        known.memory[...] = 0
-        decoded = np.empty((h * w, last), np.float32)
-        base, parts = flat, list[Rows]()
+    def walk(
+        self,
+        seen: Board,
+        size: tuple[int, int],
+        settle: Settle,
+        passes: Sequence[Pass],
+        timer: Timer,
+        goals: Sequence[Goal] = (),
+    ) -> None:
+        """Passes in their order: each `settle`d to the map that later ones see, and to these goals."""
+        h, w = size
+        known = Board(h, w, passes[-1].last, self._border)
+        values = Goal(known.base, known.row, known.step, np.reciprocal(self.values))
+        wide = any(step.group in self._squeeze for step in passes)
+        squeezed = Board(h, w, SEEN, self._border) if wide else known
         for step in passes:
-            place = places(h, w, p.depths[step.group])[step.number]
-            cells = place.cells.numpy()
-            if step.number == 0:
-                parts = []
-                if step.group:
-                    base = np.concatenate([flat, self._around(step.group, known)], 1)
-            value = settle(step, torch.from_numpy(self._mean(step, base, cells, parts, place))[None])
-            rows = np.ascontiguousarray(value[0].numpy())
-            own = fixed_point.rows_in_steps(rows, 1 / self.values[step.first : step.last])
-            decoded[cells, step.first : step.last] = rows
-            if step.last < last or step.level:
-                known.memory[1 + cells // w, 1 + cells % w, step.first : step.last] = own
-            if step.level:
-                parts.append(self._squeezed(step.group, own))
-        return torch.from_numpy(decoded).view(1, h, w, last).permute(0, 3, 1, 2)
+            place = places(h, w, self.preset.depths[step.group])[step.number]
+            cells = cells_of(place, w)
+            with timer("network"):
+                if step.number == 0 and step.group:
+                    self._look_back(step.group, known, seen)
+                if step.number:
+                    source = squeezed if step.group in self._squeeze else known
+                    self._look_around(step, place.near(taps_kernel(step)), cells, source, seen)
+                means = self._means(step, cells, seen)
+            settle(step, cells, (address_of(means), means.strides[0]), [values, *goals])
+            if step.level and step.group in self._squeeze:
+                layer, _ = self._squeeze[step.group]
+                with timer("network"):
+                    own = known.at(cells, step.first)
+                    layer.run_at(PLAIN, HERE, blocks_of(SEEN), own, squeezed.at(cells))
 
-    def _around(self, group: int, known: Map) -> Rows:
-        """Context of the earlier groups' values, [h w, mean]."""
+    def _look_back(self, group: int, known: Board, seen: Board) -> None:
+        """The context of the groups before one, to where it is seen."""
         if group in self._digest:
-            source = Map(known.height, known.width, SEEN)
-            run_layer(self._digest[group], HERE, known, source)
-            source.bordered()
-        else:
-            source = known
-        layer = self._context[group]
-        out = Map(known.height, known.width, layer.outputs)
-        run_layer(layer, window(source, 3), source, out)
-        return out.memory[1:-1, 1 : 1 + out.width].reshape(-1, layer.outputs)
+            digested = Board(known.height, known.width, SEEN, 1)
+            _run(self._digest[group], known, digested, 1, 1)
+            known = digested
+        every = all_positions(known.height, known.width)
+        layer, w = self._context[group], self.preset.mean
+        layer.run_at(PLAIN, known.window(3), blocks_of(w), known.at(every), seen.at(every, w))
 
-    def _squeezed(self, group: int, rows: Rows) -> Rows:
-        if group not in self._squeeze:
-            return rows
-        layer = self._squeeze[group]
-        x = _with_room(rows)
-        out = np.empty((len(x), layer.outputs), np.int16)
-        _run(layer, PLAIN, x, out, len(rows))
-        return out[: len(rows)]
+    def _look_around(
+        self, step: Pass, near: Neighbours, cells: Positions, source: Board, seen: Board
+    ) -> None:
+        """What is known around a pass's cells of the same group, to where it is seen."""
+        layer, biases, kinds = self._near(step, near)
+        first = 0 if step.group in self._squeeze else step.first
+        layer.run_at(
+            RESIDUAL,
+            source.window(taps_kernel(step), 2 ** (step.level // 2), near),
+            blocks_of(TAPS),
+            source.at(cells, first),
+            seen.at(cells, self._width(step)),
+            Listed(biases.address, kinds),
+        )
 
-    def _mean(
-        self, step: Pass, base: Rows, cells: npt.NDArray[np.int64], parts: Sequence[Rows], place: Place
-    ) -> Floats:
-        """Means of a pass's cells, float32 [n, M_g]."""
-        n, width = len(cells), base.shape[1]
+    def _width(self, step: Pass) -> int:
+        """Channels of features and context."""
+        return self.preset.mean * (2 if step.group else 1)
+
+    def _means(self, step: Pass, cells: Positions, seen: Board) -> Floats:
+        """Of a pass's cells, float32 [n or more, C or more]."""
         wide, last = self._heads[_name(step)]
-        room = n + POSITIONS  # which loops overwrite
-        seen = np.zeros((room, width + (TAPS if step.number else 0)), np.int16)
-        seen[:n, :width] = base.take(cells, axis=0)
-        if step.number:
-            near = place.near(taps_kernel(step))
-            taps, biases = self._taps(step, place)
-            lines = np.concatenate([*parts, np.zeros((1, parts[0].shape[1]), np.int16)])
-            around = _with_room(lines.take(near.rows.numpy(), axis=0).reshape(n, -1))
-            found = np.empty((room, TAPS), np.int16)
-            _run(taps, RESIDUAL, around, found, n, _with_room(biases.take(near.kind.numpy(), axis=0)))
-            seen[:n, width:] = found[:n]
-        hidden = np.empty((room, wide.outputs), np.int16)
-        _run(wide, PLAIN, seen, hidden, n)
-        means = np.empty((room, last.outputs), np.float32)
-        _run(last, REAL, hidden, means, n)
-        return means[:n, : step.last - step.first]
+        own = seen.at(cells)
+        hidden = np.empty((len(own), wide.outputs), np.int16)
+        rows = rows_of(hidden, len(own))
+        wide.run_at(PLAIN, HERE, blocks_of(wide.outputs), own, rows)
+        means = np.empty((len(own), last.outputs), np.float32)
+        last.run_at(REAL, HERE, blocks_of(last.outputs), rows, rows_of(means, len(own)))
+        return means
 
-    def _taps(self, step: Pass, place: Place) -> tuple[Layer, Rows]:
-        """The layer that looks around, for what is known there, and what is unknown by kind of position."""
-        name = _name(step)
-        conv = _conv(self._net.taps[name])
-        near = place.near(conv.kernel_size[0])
-        key = name, near.pattern
-        if key not in self._selected:
-            squeeze = self._net.squeeze[step.group]
-            p, out = self._net.preset, self._steps[f"taps.{name}"]
-            first = sum(p.groups[: step.group])
-            inputs = self.values[first : first + p.groups[step.group]]
-            unknown = torch.zeros(conv.in_channels)
-            if isinstance(squeeze, Conv):
-                inputs, unknown = self._steps[f"squeeze.{step.group}"], squeeze.bias.float()
-            weight = conv.weight.float()
-            biases = near.biases(by_position(weight), conv.bias.float(), unknown).numpy()
-            chosen = near.select(weight).numpy()[:, None]
-            every = np.tile(inputs, len(near.taps))
-            zero = np.zeros(len(out), np.float32)
-            layer = fixed_point.layer(chosen, zero, every, out, slope=SLOPE, residual=out)
-            whole = np.clip(np.rint(biases / out), -32767, 32767).astype(np.int16)
-            self._selected.setdefault(key, (layer, whole))
-        return self._selected[key]
+    def _selected(self, step: Pass, near: Neighbours) -> tuple[Layer, Held, Held]:
+        """The layer that looks around, for what is known there; what is unknown by kind of position, and
+        bytes to that of each."""
+        name, conv = _name(step), self._taps[_name(step)]
+        out = self._steps[f"taps.{name}"]
+        inputs, unknown = self.values[step.first : step.last], np.zeros(conv.weight.shape[2], np.float32)
+        if step.group in self._squeeze:
+            inputs, unknown = self._steps[f"squeeze.{step.group}"], self._squeeze[step.group][1]
+        biases = conv.bias + near.inside @ (conv.weight.astype(np.float64) @ unknown).T
+        zero = np.zeros(len(out), np.float32)
+        chosen = np.ascontiguousarray(conv.weight[:, near.taps])
+        layer = fixed_point.layer(chosen, zero, inputs, out, slope=SLOPE, residual=out)
+        whole = Held(np.clip(np.rint(biases / out), -32767, 32767).astype(np.int16))
+        return layer, whole, listed(near.kind * whole.array.strides[0])
+
+
+def _run(layer: Layer, source: Board, target: Board, kernel: int, side: int) -> None:
+    """A layer at all positions of a map; its outputs are the channels of side x side positions of the
+    target."""
+    every = all_positions(source.height, source.width)
+    layer.run_at(
+        PLAIN,
+        source.window(kernel),
+        target.places(layer.outputs // side**2, side),
+        source.at(every),
+        target.at(every, every=side),
+    )
 
 
 def _name(step: Pass) -> str:
     return f"{step.group}_{step.number}"
 
 
-def _conv(net: nn.Module) -> Conv:
-    assert isinstance(net, Conv)
-    return net
-
-
-def _with_room(rows: Rows) -> Rows:
-    """A copy with some more at the end, which layers may read."""
-    out = np.empty((len(rows) + POSITIONS, rows.shape[1]), np.int16)
-    out[: len(rows)] = rows
-    out[len(rows) :] = 0
-    return out
-
-
-def _run(of: Layer, writes: int, x: Rows, out: Rows | Floats, n: int, residual: Rows | None = None) -> None:
-    """A 1x1 layer of the first n rows [.., in], into those of [.., out]; both have room for some more."""
-    step = out.strides[0] // (2 if writes == REAL else 1)
-    added = out if residual is None else residual  # where nothing is added, 0 times what stands there is
-    of.run(
-        writes, HERE, blocks_of(of.outputs), (x.ctypes.data, 0, x.strides[0]), added.ctypes.data,
-        (out.ctypes.data, 0, step), 1, n,
-    )  # fmt: skip
+def _layer(conv: Conv, inputs: Floats, outputs: Floats, slope: float = 1.0) -> Layer:
+    return fixed_point.layer(conv.weight, conv.bias, inputs, outputs, slope=slope)

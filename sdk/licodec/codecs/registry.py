@@ -319,7 +319,7 @@ LOSSLESS = "pilc"
 CODECS: dict[str, CodecEntry] = {
     "fhic": CodecEntry(
         token="fhic",
-        module="licodec.codecs.checkerboard",
+        module="licodec.codecs.fhic",
         default_tag="s-1",
         side_info=FHIC_SIDE_INFO,
         title="checkerboard context with exact scale nets; one model for all rates",

@@ -13,7 +13,6 @@ import dataclasses
 import json
 import math
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +35,7 @@ from licodec.codecs.checkerboard import (
 )
 from licodec.codecs.checkerboard_layout import QUARTER, SIZE_MAX
 from licodec.codecs.contract import Model
+from licodec.codecs.fhic import in_torch
 from licodec.exact.layers import interpolate_knots
 from licodec.exact.specs import KNOTS
 from licodec.store import Weights
@@ -105,7 +105,7 @@ def alternate(model: Model, weights: Weights) -> Checkerboard:
     Raises:
         WeightsError: tensors missing, of another shape or dtype, or for other latents.
     """
-    whole = cast("Checkerboard", model)
+    whole = in_torch(model)
     widths = _widths(weights)
     if widths.latents != whole.preset.latents:
         raise WeightsError(

@@ -35,7 +35,7 @@ from .pictures import Source
 QUALITIES = (10.0, 50.0, 90.0)
 SAME_PRECISION_DB = 60.0
 OTHER_PRECISION_DB = 46.0
-FLOAT32 = {"LICODEC_PRECISION": "float32"}
+FLOAT32, FIXED16 = {"LICODEC_PRECISION": "float32"}, {"LICODEC_PRECISION": "fixed16"}
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,9 @@ ENVIRONMENTS = (
     Environment("caller with autocast and float64 as default dtype", careless_caller=True),
     Environment("lists of pictures", lists=True),
     Environment("bfloat16", {"LICODEC_PRECISION": "bfloat16"}, closeness=OTHER_PRECISION_DB),
-    Environment("compiled integers of 16 bits", {"LICODEC_PRECISION": "fixed16"}),
+    Environment("fixed16", FIXED16, closeness=OTHER_PRECISION_DB),
+    Environment("fixed16, 1 thread", FIXED16, threads=1, closeness=OTHER_PRECISION_DB),
+    Environment("fixed16, 3 threads, lists", FIXED16, threads=3, lists=True, closeness=OTHER_PRECISION_DB),
 )
 CUDA = (
     Environment("CUDA, float32", device="cuda"),

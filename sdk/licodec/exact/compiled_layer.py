@@ -1,123 +1,207 @@
-"""Integer layers on the path int16: products, requantisation and all in one compiled loop; see `fixed_point`.
+"""Integer layers in compiled loops: products, requantisation and all; see `fixed_point`. Needs no torch.
 
-The sums are those of any other path, and so are the steps after them: float64, every one of them exact.
+The sums are those of any path of `paths`, and so are the steps after them: float64, every one of them exact.
 """
 
 from __future__ import annotations
 
-import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
+
+from lic_format.errors import ExactnessError, WeightsError
 from licodec.exact import fixed_point
-from licodec.exact.fixed_point import HERE, OUTPUTS, POSITIONS, WORTH_SHARING, compiled_loops
+from licodec.exact.fixed_point import (
+    HERE,
+    OUTPUTS,
+    POSITIONS,
+    Held,
+    Listed,
+    Map,
+    address_of,
+    bits_of,
+    blocks_of,
+    compiled_loops,
+    positions_worth_sharing,
+    window,
+)
+from licodec.exact.known_answers import KNOWN_ANSWER_RATE, answer, known_map
+from licodec.exact.neighbours import Neighbours
+from licodec.exact.specs import LayerSpec, refuse_unbounded
+
+Integers = npt.NDArray[np.integer[Any]]
+Doubles = npt.NDArray[np.float64]
+
+
+class Stored(Protocol):
+    """Tensors of a weights file by name."""
+
+    def __contains__(self, name: object) -> bool: ...
+
+    def array(self, name: str) -> npt.NDArray[Any]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Offsets:
+    """What is added to scaled sums: the bias in units of what comes out, and the half that rounds.
+
+    Attributes:
+        table: float64 [kinds, outputs]. kinds: that of each position, int64; None where all are alike.
+    """
+
+    table: Held
+    kinds: Held | None = None
 
 
 class CompiledLayer:
-    """A layer of integer weights [out, in, k, k].
+    """A layer of integers: weight int8 [out, in, k, k], in even; bias int32 [17, out]; multiplier and shift
+    int32 [out].
 
-    Args:
-        scale: what a sum is multiplied by, float64 [out]. high: the largest output.
+    Raises:
+        WeightsError: its sums could leave the range in which they are exact.
     """
 
-    def __init__(self, weight: Tensor, scale: Tensor, high: int) -> None:
-        self.outputs, inputs, self.kernel, _ = weight.shape
-        self._lacking = inputs % 2  # they are taken in pairs
-        by_tap = F.pad(weight.flatten(2).transpose(1, 2).to(torch.int16), (0, self._lacking))
-        self._weights = fixed_point.packed(by_tap.numpy())
-        self._all = OUTPUTS * len(self._weights)
-        self._scale = _whole(scale, self._all)
-        self._high = high + 0.5
-        self._places = 2 * np.arange(0, self._all, OUTPUTS, dtype=np.int64)
+    def __init__(
+        self, spec: LayerSpec, weight: Integers, bias: Integers, multiplier: Integers, shift: Integers
+    ) -> None:
+        refuse_unbounded(spec, weight, bias, multiplier, shift, "exact.")
+        self.spec = spec
+        self._weight, self._knots = weight, bias
+        self.scale: Doubles = np.ldexp(multiplier.astype(np.float64), -shift)
+        self._high = bits_of(spec.high + 0.5)
+        self._biases: dict[int, Doubles] = {}
+        self._alike: dict[int, Offsets] = {}
 
-    def of_rows(
-        self, rows: Tensor, offsets: Tensor, kind: Tensor | None = None, outputs: int | None = None
-    ) -> Tensor:
-        """A 1x1 layer of integers [1, n, in]: int16 [1, n, out], or only the first `outputs`.
+    @classmethod
+    def read(cls, spec: LayerSpec, prefix: str, tensors: Stored) -> CompiledLayer:
+        """Of a weights file; WeightsError names the tensor and what is wrong with it."""
+        parts: dict[str, Integers] = {}
+        for part, (shape, kind) in spec.shapes.items():
+            name = f"{prefix}{spec.name}.{part}"
+            if name not in tensors:
+                raise WeightsError(f"weights hold no tensor {name!r}, which the integer net needs")
+            array = tensors.array(name)
+            if array.shape != shape or str(array.dtype) != kind:
+                raise WeightsError(f"tensor {name!r} is {array.dtype} {array.shape}, expected {kind} {shape}")
+            parts[part] = array
+        return cls(spec, **parts)
 
-        offsets: what is added to scaled sums, float64 [out]; with `kind`, int64 [n], its rows [kinds, out].
-        """
-        rows = rows.to(torch.int16)
-        if self._lacking:
-            rows = F.pad(rows, (0, 1))
-        if rows.stride(2) != 1:
-            rows = rows.contiguous()
-        count, wanted = rows.shape[1], self.outputs if outputs is None else outputs
-        if count < POSITIONS:
-            rows = F.pad(rows, (0, 0, 0, POSITIONS - count))
-            kind = None if kind is None else F.pad(kind, (0, POSITIONS - count))
-        step = 2 * rows.stride(1)
-        out = self._run(rows, HERE, (0, step), (1, rows.shape[1]), offsets, kind, -(-wanted // OUTPUTS))
-        return out[:, :count, :wanted]
+    @functools.cached_property
+    def weights(self) -> Held:
+        """Of the whole kernel, as the inner loop takes them."""
+        out, inputs = self._weight.shape[:2]
+        by_tap = self._weight.reshape(out, inputs, -1).transpose(0, 2, 1)
+        return Held(fixed_point.packed(by_tap.astype(np.int16)))
 
-    def of_map(self, x: Tensor, offsets: Tensor) -> Tensor:
-        """The layer on integers [1, in, h, w], zeros beyond the border: int16 [1, out, h, w]."""
-        padded, taps = self._padded(x)
-        row, step = 2 * padded.stride(0), 2 * padded.stride(1)
-        h, w = x.shape[2:]
-        size = h, max(w, POSITIONS)
-        out = self._run(padded, taps, (row, step), size, offsets, None, len(self._weights))
-        return out[:, :w, : self.outputs].permute(2, 0, 1).unsqueeze(0)
+    @functools.cached_property
+    def whole_scale(self) -> Held:
+        """With those of the outputs that fill up the last 16."""
+        return self._whole(self.scale)
 
-    def sums(self, x: Tensor) -> Tensor:
-        """The products' sums without bias of integers [1, in, h, w]: int32 [1, out, h, w]."""
-        padded, taps = self._padded(x)
-        h, w = x.shape[2:]
-        out = torch.empty(h, max(w, POSITIONS) + POSITIONS, self._all, dtype=torch.int32)
-        given = (
-            self._weights.ctypes.data, taps.ctypes.data, len(taps), self._pairs(taps),
-            self._places.ctypes.data, len(self._weights), 0, 1.0, padded.data_ptr(), 2 * padded.stride(0),
-            2 * padded.stride(1), 0, out.data_ptr(), 2 * out.stride(0), 2 * out.stride(1), w,
-        )  # fmt: skip
-        compiled_loops().run("sums_rows", given, h, h)
-        return out[:, :w, : self.outputs].permute(2, 0, 1).unsqueeze(0)
+    def bias(self, rate: int) -> Doubles:
+        """At a rate index, floored between knots; float64 [out]."""
+        found = self._biases.get(rate)
+        if found is None:
+            knot, f = divmod(rate, 16)
+            low, high = self._knots[knot : knot + 2].astype(np.int64)
+            found = self._biases[rate] = ((low * (16 - f) + high * f) >> 4).astype(np.float64)
+        return found
 
-    def _pairs(self, taps: fixed_point.Distances) -> int:
-        return int(self._weights.shape[1]) // len(taps)
+    def offsets(self, rate: int) -> Offsets:
+        """Where nothing is unknown."""
+        found = self._alike.get(rate)
+        if found is None:
+            found = self._alike[rate] = Offsets(self._whole(self.bias(rate) * self.scale + 0.5))
+        return found
 
-    def _padded(self, x: Tensor) -> tuple[Tensor, fixed_point.Distances]:
-        """[h + k - 1, w + k - 1 + ..., in] with zeros around, and the bytes from the first of what a position
-        sees to all."""
-        edge, w = self.kernel // 2, x.shape[3]
-        rows = x[0].permute(1, 2, 0).to(torch.int16)
-        behind = edge + max(0, POSITIONS - w) + POSITIONS
-        padded = F.pad(rows, (0, self._lacking, edge, behind, edge, edge)).contiguous()
-        row, step = 2 * padded.stride(0), 2 * padded.stride(1)
-        near = range(self.kernel)
-        return padded, np.array([dy * row + dx * step for dy in near for dx in near], np.int64)
+    def of_zeros(self, rate: int) -> Integers:
+        """What comes out where all inputs are zero, int64 [out]."""
+        y = np.floor(self.bias(rate) * self.scale + 0.5)
+        return np.clip(y, 0, self.spec.high).astype(np.int64)
 
-    def _run(
+    def offsets_near(self, near: Neighbours, unknown: Integers, rate: int) -> Offsets:
+        """At positions around which only some is known; everything else inside the map is `unknown` [in]."""
+        of_unknown = self._by_tap().astype(np.int64) @ unknown  # [out, taps]
+        bias = self.bias(rate) + near.inside @ of_unknown.T.astype(np.float64)
+        return Offsets(self._whole(bias * self.scale + 0.5), fixed_point.listed(near.kind))
+
+    def weights_near(self, near: Neighbours) -> Held:
+        """Those of the known neighbours alone, as the inner loop takes them."""
+        return Held(fixed_point.packed(self._by_tap()[:, near.taps].astype(np.int16)))
+
+    def _by_tap(self) -> Integers:
+        out, inputs = self._weight.shape[:2]
+        return self._weight.reshape(out, inputs, -1).transpose(0, 2, 1)
+
+    def _whole(self, values: Doubles) -> Held:
+        lacking = -len(self.scale) % OUTPUTS
+        return Held(np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, lacking)]))
+
+    def run(
         self,
-        x: Tensor,
-        taps: fixed_point.Distances,
-        steps: tuple[int, int],
-        size: tuple[int, int],
-        offsets: Tensor,
-        kind: Tensor | None,
-        blocks: int,
-    ) -> Tensor:
-        """[h, w, 16 blocks] of what begins at x; steps: bytes to the next row and column."""
-        h, w = size
-        out = torch.empty(h, w, blocks * OUTPUTS, dtype=torch.int16)
-        table = _whole(offsets, self._all)
-        kinds, kind_step = (HERE.ctypes.data, 0) if kind is None else (kind.data_ptr(), 8)
-        row, step = 2 * out.stride(0), 2 * out.stride(1)
-        pieces = -(-WORTH_SHARING // (blocks * OUTPUTS * 2 * self._weights.shape[1]))
-        columns = h == 1
+        weights: Held,
+        taps: Held,
+        places: Held,
+        source: Listed,
+        target: Listed,
+        offsets: Offsets,
+    ) -> None:
+        """int16 outputs, 16 for each of `places`, of int16 inputs.
+
+        taps: bytes from a position to those that it sees, as many as `weights` are for. places: bytes from
+        where a position's outputs begin to where each 16 of them stand.
+        """
+        pairs = weights.array.shape[1] // len(taps)
+        kinds, step = (HERE, 0) if offsets.kinds is None else (offsets.kinds, 8)
         compiled_loops().run(
-            "exact_columns" if columns else "exact_rows",
+            "exact_at",
             (
-                self._weights.ctypes.data, taps.ctypes.data, len(taps), self._pairs(taps),
-                self._places.ctypes.data, blocks, self._scale.data_ptr(), table.data_ptr(), 8 * self._all,
-                kinds, kind_step, self._high, x.data_ptr(), *steps, out.data_ptr(), row, step, w,
+                weights.address, taps.address, len(taps), pairs, places.address, len(places),
+                self.whole_scale.address, offsets.table.address, 8 * offsets.table.array.shape[-1],
+                kinds.address, step, self._high, *source.given, *target.given, len(source),
             ),
-            w if columns else h,
-            -(-pieces // POSITIONS) * POSITIONS if columns else max(1, pieces // w),
+            len(source),
+            positions_worth_sharing(weights.array, len(places)),
         )  # fmt: skip
-        return out
+
+    def known_answer(self) -> int:
+        """CRC-32 over its sums on the known inputs, see `known_answers`."""
+        spec = self.spec
+        inputs = known_map(spec.inp, spec.signed, spec.kernel)
+        h, w, channels = inputs.shape
+        seen = Map(h + 2, w + 2, channels)  # with room for two rows and columns of zeros on each side
+        seen.memory[...] = 0
+        seen.memory[2 : 2 + h, 2 : 2 + w] = inputs
+        taps = window(spec.kernel, seen.row, seen.step)
+        out = np.empty((h, w + POSITIONS, len(self.weights) * OUTPUTS), np.int32)
+        places, pairs = blocks_of(out.shape[2]), self.weights.array.shape[1] // len(taps)
+        compiled_loops().run(
+            "sums",
+            (
+                self.weights.address, taps.address, len(taps), pairs, places.address, len(places), 0, 0,
+                seen.address + seen.row + seen.step, seen.row, seen.step, 0, address_of(out),
+                out.strides[0] // 2, out.strides[1] // 2, w,
+            ),
+            h,
+            8,
+        )  # fmt: skip
+        bias = self.bias(KNOWN_ANSWER_RATE).astype(np.int32)
+        return answer(out[:, :w, : spec.out] + bias, spec.kernel)
 
 
-def _whole(values: Tensor, count: int) -> Tensor:
-    """Float64 [.., out] with zeros for outputs that there are not, in memory one after the other."""
-    return F.pad(values.double(), (0, count - values.shape[-1])).contiguous()
+def refuse_wrong_sums(layers: Mapping[str, CompiledLayer], answers: Mapping[str, int]) -> None:
+    """Whether the loops give the known answers on this machine.
+
+    Raises:
+        ExactnessError: they don't. WeightsError: answers are missing.
+    """
+    if missing := sorted(set(layers) - set(answers)):
+        raise WeightsError(f"the weights hold no known answers for the integer layers {', '.join(missing)}")
+    wrong = next((name for name, layer in layers.items() if layer.known_answer() != answers[name]), None)
+    known_map.cache_clear()  # megabytes that the pictures to come can use
+    if wrong:
+        raise ExactnessError(f"compiled loops give wrong sums on this machine (layer {wrong})")

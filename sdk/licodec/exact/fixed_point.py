@@ -17,17 +17,19 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import os
 import struct
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from licodec import object_cache
-from licodec.threads import torch_limited, wanted
+from licodec.exact.neighbours import Neighbours
+from licodec.threads import wanted
 
 Integers = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
@@ -47,9 +49,14 @@ PLAIN, RESIDUAL, REAL, SUMS = range(4)
 sums themselves, in 32 bits."""
 LANES: Final = 8
 NAMES: Final = {PLAIN: "plain", RESIDUAL: "residual", REAL: "real", SUMS: "sums"}
-SHARED_BYTES, LEAVE = 8 * 64, 7 * 64
-"""What threads share (`fixed_point_loops`), and where in it stands that they may leave."""
-SOURCES: Final = "licodec.exact.fixed_point", "licodec.exact.fixed_point_loops"
+SHARED_BYTES, LEAVE, LET_OTHERS = 9 * 64, 7 * 64, 8 * 64
+"""What threads share (`fixed_point_loops`), and where in it stands that they may leave, and what lets others
+run."""
+SOURCES: Final = (
+    "licodec.exact.fixed_point",
+    "licodec.exact.fixed_point_loops",
+    "licodec.exact.loop_building",
+)
 """What the loops are defined by."""
 WORTH_SHARING: Final = 2_000_000
 """Products of a piece of work."""
@@ -65,6 +72,31 @@ def has_pairs() -> bool:
     return bool(object_cache.features().get("avx2", False))
 
 
+class Jobs:
+    """An engine's functions of (arguments in memory, first, last), which threads that help share."""
+
+    def __init__(self, engine: Any) -> None:
+        self._engine = engine
+
+    @functools.cache  # noqa: B019 - there is one of these an engine, for good
+    def _job(self, name: str) -> tuple[int, Any]:
+        address = self._engine.get_function_address(name)
+        assert address, name
+        return address, ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_int64, ctypes.c_int64)(address)
+
+    def run(self, name: str, arguments: Sequence[int], total: int, chunk: int) -> None:
+        """All of 0..total, in pieces of `chunk` where other threads help.
+
+        arguments: addresses, numbers, and `bits_of` what is float32.
+        """
+        given = struct.pack(f"{len(arguments)}q", *arguments)
+        address, alone = self._job(name)
+        if _mine.shared is None or total <= chunk:
+            alone(given, 0, total)
+        else:
+            compiled_loops().share(_mine.shared, address, given, total, chunk)
+
+
 class Compiled:
     """The loops, as functions that run without the interpreter's lock. They believe the addresses that they
     are given."""
@@ -76,6 +108,7 @@ class Compiled:
             return module_text(paired)
 
         self._engine = object_cache.engine("fixed_point", SOURCES, text, paired)
+        self._jobs = Jobs(self._engine)
 
     @functools.cached_property
     def work(self) -> Any:
@@ -83,36 +116,48 @@ class Compiled:
         return ctypes.CFUNCTYPE(None, ctypes.c_int64)(self._engine.get_function_address("work"))
 
     @functools.cached_property
-    def _share(self) -> Any:
-        kinds = [ctypes.c_int64] * 5
+    def share(self) -> Any:
+        """A job of whatever engine, done by this thread and those that help."""
+        kinds = [ctypes.c_int64, ctypes.c_int64, ctypes.c_char_p, ctypes.c_int64, ctypes.c_int64]
         return ctypes.CFUNCTYPE(None, *kinds)(self._engine.get_function_address("share"))
 
-    @functools.cache  # noqa: B019 - there is one of these, for good
-    def _job(self, name: str) -> tuple[int, Any]:
-        address = self._engine.get_function_address(name)
-        return address, ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 3)(address)
+    def run(self, name: str, arguments: Sequence[int], total: int, chunk: int) -> None:
+        """All rows or positions of a job, in pieces of `chunk` where other threads help.
 
-    def run(self, name: str, arguments: Sequence[int | float], total: int, chunk: int) -> None:
-        """All rows or columns of a job, in pieces of `chunk` where other threads help.
-
-        arguments: without first and last; addresses, numbers, and floats where float32 is wanted.
+        arguments: as of `Jobs.run`, without first and last.
         """
-        given = np.array([_bits(each) for each in (*arguments[:-1], 0, 0, arguments[-1])], np.int64)
-        address, alone = self._job(name)
-        if _mine.shared is None or total <= chunk:
-            alone(given.ctypes.data, 0, total)
-        else:
-            self._share(_mine.shared.ctypes.data, address, given.ctypes.data, total, chunk)
+        self._jobs.run(f"{name}_job", (*arguments[:-1], 0, 0, arguments[-1]), total, chunk)
 
 
-def _bits(value: int | float) -> int:
-    return int.from_bytes(struct.pack("<f", value), "little") if isinstance(value, float) else value
+def address_of(array: npt.NDArray[Any]) -> int:
+    """`array.ctypes.data` of an array without gaps, in half of the time."""
+    try:
+        return ctypes.addressof(ctypes.c_char.from_buffer(array.data))
+    except (TypeError, ValueError):  # read-only, or empty
+        return array.ctypes.data
+
+
+def bits_of(value: float) -> int:
+    """Of a float32."""
+    return int.from_bytes(struct.pack("<f", value), "little")
+
+
+class Held:
+    """An array, and its address, which loops are given over and over: to ask an array for it takes a
+    microsecond."""
+
+    def __init__(self, array: npt.NDArray[Any]) -> None:
+        self.array: Final = np.ascontiguousarray(array)
+        self.address: Final = address_of(self.array)
+
+    def __len__(self) -> int:
+        return len(self.array)
 
 
 class _Mine(threading.local):
-    """What this thread shares with those that help it."""
+    """The address of what this thread shares with those that help it."""
 
-    shared: npt.NDArray[np.int64] | None = None
+    shared: int | None = None
 
 
 _mine = _Mine()
@@ -123,28 +168,39 @@ def helped() -> Iterator[None]:
     """Inside, as many other threads as `threads.wanted` says help this one; in a section inside another one
     those of the outer.
 
-    They look for work all the time, as waking a thread takes longer than most of the work. So would torch's
-    own threads: torch runs in this thread alone meanwhile.
+    They look for work all the time, as waking a thread takes longer than most of the work, and let others
+    have the processor where these wait for it.
     """
     count = min(wanted(), MOST_THREADS) - 1
     if count < 1 or _mine.shared is not None:
         yield
         return
     shared = np.zeros(SHARED_BYTES // 8, np.int64)
+    shared[LET_OTHERS // 8] = _let_others_run()
     work = compiled_loops().work
-    others = [threading.Thread(target=work, args=(shared.ctypes.data,), daemon=True) for _ in range(count)]
-    with torch_limited(1):
-        try:
-            for each in others:
-                each.start()
-            _mine.shared = shared
-            yield
-        finally:
-            _mine.shared = None
-            shared[LEAVE // 8] = 1
-            for each in others:
-                if each.ident is not None:
-                    each.join()
+    address = address_of(shared)
+    others = [threading.Thread(target=work, args=(address,), daemon=True) for _ in range(count)]
+    try:
+        for each in others:
+            each.start()
+        _mine.shared = address
+        yield
+    finally:
+        _mine.shared = None
+        shared[LEAVE // 8] = 1
+        for each in others:
+            if each.ident is not None:
+                each.join()
+
+
+@functools.cache
+def _let_others_run() -> int:
+    """The address of the system's function by which a thread hands its processor over; 0 where there is
+    none."""
+    library, name = ("kernel32", "SwitchToThread") if os.name == "nt" else (None, "sched_yield")
+    with contextlib.suppress(OSError, AttributeError):
+        return ctypes.cast(getattr(ctypes.CDLL(library), name), ctypes.c_void_p).value or 0
+    return 0
 
 
 @functools.cache
@@ -169,7 +225,7 @@ class Map:
         self.height, self.width, self.channels, self.finer = height, width, channels, finer
         self.memory = np.empty((height + 2, width + 2 + finer * POSITIONS, channels), np.int16)
         self.row, self.step, _ = self.memory.strides
-        self.address = self.memory.ctypes.data + self.row + self.step
+        self.address = address_of(self.memory) + self.row + self.step
 
     def finished(self) -> Map:
         """Itself, when the border is repeated beyond it."""
@@ -187,17 +243,140 @@ class Map:
         return self
 
 
-def rows_in_steps(rows: Floats, per_value: Reals) -> npt.NDArray[np.int16]:
-    """Rows [n, C] times per_value [C], rounded and saturated."""
-    n, channels = rows.shape
-    factors = np.ascontiguousarray(per_value, np.float32)
-    if channels % LANES:
-        whole: npt.NDArray[np.int16] = np.rint(np.clip(rows * factors, -LARGEST, LARGEST)).astype(np.int16)
-        return whole
-    out = np.empty((n, channels), np.int16)
-    given = rows.ctypes.data, 0, factors.ctypes.data, out.ctypes.data, 0, channels, n
-    compiled_loops().run("in_steps_rows", given, 1, 1)
-    return out
+class Board:
+    """A map of height x width positions with zeros beyond its border, for layers whose positions are listed.
+
+    Attributes:
+        memory: int16 [height + 2 border, width + 2 border, channels], zeros at first.
+        base: the address of position (0, 0). row, step: bytes to the next row and column.
+    """
+
+    def __init__(self, height: int, width: int, channels: int, border: int = 0) -> None:
+        self.height, self.width = height, width
+        self.memory = np.zeros((height + 2 * border, width + 2 * border, channels), np.int16)
+        self.row, self.step, _ = self.memory.strides
+        self.base = address_of(self.memory) + border * (self.row + self.step)
+
+    def at(self, positions: Positions, first: int = 0, every: int = 1) -> Listed:
+        """Channel `first` of positions; of a map that is so many times as fine as theirs."""
+        return Listed(self.base + 2 * first, positions.distances(every * self.row, every * self.step))
+
+    def window(self, kernel: int, apart: int = 1, near: Neighbours | None = None) -> Held:
+        """Bytes from a position to those that a convolution sees, so many rows and columns apart; or only to
+        those that are known."""
+        return window(kernel, apart * self.row, apart * self.step, near)
+
+    def places(self, channels: int, side: int = 1) -> Held:
+        """Bytes from a position's first output to each 16 of them: `channels` at each of side x side
+        positions."""
+        return places(channels, side, self.row, self.step)
+
+
+@functools.lru_cache(256)
+def window(kernel: int, row: int, step: int, near: Neighbours | None = None) -> Held:
+    """Bytes from a position to those that a convolution sees; see `Board.window`."""
+    around = range(-(kernel // 2), kernel // 2 + 1)
+    every = np.array([dy * row + dx * step for dy in around for dx in around], np.int64)
+    return Held(every if near is None else every[near.taps])
+
+
+@functools.lru_cache(64)
+def inside(side: int, row: int, step: int) -> Held:
+    """Bytes from the first of side x side positions to all."""
+    return Held(np.array([dy * row + dx * step for dy in range(side) for dx in range(side)], np.int64))
+
+
+@functools.lru_cache(64)
+def places(channels: int, side: int, row: int, step: int) -> Held:
+    """See `Board.places`."""
+    blocks = 2 * np.arange(0, channels, OUTPUTS, dtype=np.int64)
+    return Held((inside(side, row, step).array[:, None] + blocks).reshape(-1))
+
+
+def blocks_of(count: int) -> Held:
+    """Bytes from the first 16 of `count` channels to all others."""
+    return places(count, 1, 0, 0)
+
+
+@dataclass(frozen=True, eq=False)
+class Positions:
+    """Positions of a map as row * width + column, int64. Where they lie is remembered for maps of a usual
+    size."""
+
+    numbers: Distances
+    width: int
+
+    def distances(self, row: int, step: int) -> Held:
+        """Bytes from position (0, 0) to each, as `listed` gives them."""
+        few = len(self.numbers) <= FEW_POSITIONS
+        return _remembered(self, row, step) if few else self._distances(row, step)
+
+    def _distances(self, row: int, step: int) -> Held:
+        rows, columns = np.divmod(self.numbers, self.width)
+        return listed(rows * row + columns * step)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+
+FEW_POSITIONS: Final = 1 << 14
+"""More take megabytes to remember and are found while their layers take a hundred times as long."""
+
+
+@functools.lru_cache(512)
+def _remembered(of: Positions, row: int, step: int) -> Held:
+    return of._distances(row, step)
+
+
+@functools.lru_cache(32)
+def all_positions(height: int, width: int) -> Positions:
+    """In rows."""
+    return Positions(np.arange(height * width, dtype=np.int64), width)
+
+
+@dataclass(frozen=True, eq=False)
+class Listed:
+    """Positions that lie anywhere in memory.
+
+    Attributes:
+        base: an address. at: bytes from there to each position, int64, as `listed` gives them.
+    """
+
+    base: int
+    at: Held
+
+    @property
+    def given(self) -> tuple[int, int]:
+        """What loops take of it."""
+        return self.base, self.at.address
+
+    def __len__(self) -> int:
+        return len(self.at)
+
+
+def listed(distances: npt.NDArray[np.integer[Any]]) -> Held:
+    """Distances as `Listed` has them: some times as many as the inner loop takes at once; those that lack are
+    the last one again, which layers compute again."""
+    out = np.empty(-(-len(distances) // POSITIONS) * POSITIONS, np.int64)
+    out[: len(distances)] = distances
+    out[len(distances) :] = distances[-1]
+    return Held(out)
+
+
+def rows_of(array: npt.NDArray[Any], count: int) -> Listed:
+    """The first `count` rows of an array [.., C]."""
+    return Listed(address_of(array), _one_by_one(count, array.strides[0]))
+
+
+@functools.lru_cache(128)
+def _one_by_one(count: int, step: int) -> Held:
+    return listed(np.arange(count, dtype=np.int64) * step)
+
+
+def positions_worth_sharing(weights: Integers, blocks: int) -> int:
+    """Positions of a piece of work for `blocks` times 16 outputs, a multiple of 6."""
+    products = int(weights.shape[1]) * 2 * blocks * OUTPUTS
+    return POSITIONS * -(-WORTH_SHARING // (products * POSITIONS))
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,6 +393,14 @@ class Layer:
     weights: Integers
     constants: Floats
     slope: float
+    _weights: int = field(init=False, repr=False)
+    _constants: int = field(init=False, repr=False)
+    _slope: int = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        given = address_of(self.weights), address_of(self.constants), bits_of(self.slope)
+        for name, value in zip(("_weights", "_constants", "_slope"), given, strict=True):
+            object.__setattr__(self, name, value)
 
     @property
     def outputs(self) -> int:
@@ -223,8 +410,8 @@ class Layer:
     def run(
         self,
         writes: int,
-        taps: Distances,
-        places: Distances,
+        taps: Held,
+        places: Held,
         source: Strided,
         residual: int,
         target: Strided,
@@ -235,24 +422,51 @@ class Layer:
         begin to where each 16 of them stand."""
         blocks, pairs, _ = self.weights.shape
         assert len(places) == blocks
-        columns = rows == 1
-        chunk = -(-WORTH_SHARING // (self.weights.size * 2))
-        chunk = -(-chunk // POSITIONS) * POSITIONS if columns else max(1, chunk // width)
         compiled_loops().run(
-            f"{NAMES[writes]}_{'columns' if columns else 'rows'}",
+            NAMES[writes],
             (
-                self.weights.ctypes.data, taps.ctypes.data, len(taps), pairs // len(taps),
-                places.ctypes.data, blocks, self.constants.ctypes.data, float(self.slope), *source, residual,
-                *target, width,
+                self._weights, taps.address, len(taps), pairs // len(taps), places.address, blocks,
+                self._constants, self._slope, *source, residual, *target, width,
             ),
-            width if columns else rows,
-            chunk,
+            rows,
+            max(1, positions_worth_sharing(self.weights, blocks) // width),
+        )  # fmt: skip
+
+    def run_at(
+        self,
+        writes: int,
+        taps: Held,
+        places: Held,
+        source: Listed,
+        target: Listed,
+        residual: Listed | None = None,
+    ) -> None:
+        """The same at positions that lie anywhere, PLAIN, RESIDUAL or REAL; of an output in float32
+        `places` are half as many bytes as there are."""
+        blocks, pairs, _ = self.weights.shape
+        assert len(places) == blocks
+        of_residual = residual or target
+        compiled_loops().run(
+            f"{NAMES[writes]}_at",
+            (
+                self._weights, taps.address, len(taps), pairs // len(taps), places.address, blocks,
+                self._constants, self._slope, *source.given, *of_residual.given, *target.given, len(source),
+            ),
+            len(source),
+            positions_worth_sharing(self.weights, blocks),
         )  # fmt: skip
 
     def times(self, factors: Floats) -> Layer:
         """The same with outputs times factors [outputs], which come after the leaky ReLU."""
         constants = self.constants.copy()
         constants[:, 2] *= factors.reshape(-1, OUTPUTS)
+        return replace(self, constants=constants)
+
+    def scaled(self, factors: Floats) -> Layer:
+        """The same with all that comes out times factors [outputs], where there is no leaky ReLU."""
+        assert self.slope == 1
+        constants = self.constants.copy()
+        constants[:, [0, 1, 3]] *= factors.reshape(-1, 1, OUTPUTS)
         return replace(self, constants=constants)
 
 
@@ -263,20 +477,19 @@ Within = tuple[Integers, Floats]
 def block(around: Within, wide: Layer, narrow: Layer, x: Map, out: Map) -> None:
     """A residual block; see `checkerboard.Block`."""
     channels = x.channels
-    places = 2 * np.arange(0, 2 * channels, OUTPUTS, dtype=np.int64)
     compiled_loops().run(
-        "block_rows",
+        "block",
         (
-            x.address, x.row, x.step, around[0].ctypes.data, around[1].ctypes.data, wide.weights.ctypes.data,
-            wide.constants.ctypes.data, narrow.weights.ctypes.data, narrow.constants.ctypes.data, channels,
-            HERE.ctypes.data, places.ctypes.data, float(narrow.slope), out.address, out.row, x.width,
+            x.address, x.row, x.step, address_of(around[0]), address_of(around[1]), wide._weights,
+            wide._constants, narrow._weights, narrow._constants, channels, HERE.address,
+            blocks_of(2 * channels).address, narrow._slope, out.address, out.row, x.width,
         ),
         x.height,
         2,
     )  # fmt: skip
 
 
-HERE: Final = np.zeros(1, np.int64)
+HERE: Final = Held(np.zeros(1, np.int64))
 """The taps of a 1x1 convolution."""
 
 
@@ -332,7 +545,7 @@ def packed(weight: Integers) -> Integers:
 def _aligned(array: Integers) -> Integers:
     """A copy that begins where vectors are read fastest."""
     memory = np.empty(array.nbytes + 64, np.uint8)
-    start = -memory.ctypes.data % 64
+    start = -address_of(memory) % 64
     out = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
     out[...] = array
     return out

@@ -3,13 +3,19 @@ compiled, not where they run."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 from llvmlite import binding, ir
 
-from licodec.exact.fixed_point import LANES, LARGEST, LEAVE, NAMES, OUTPUTS, PLAIN, POSITIONS, REAL, SUMS
+from licodec.exact.fixed_point import LANES, LEAVE, LET_OTHERS, NAMES, OUTPUTS, PLAIN, POSITIONS, REAL, SUMS
+from licodec.exact.loop_building import function as _function
+from licodec.exact.loop_building import in_steps as _steps
+from licodec.exact.loop_building import least as _least
+from licodec.exact.loop_building import loop as _loop
+from licodec.exact.loop_building import number as _number
+from licodec.exact.loop_building import pointer as _pointer
+from licodec.exact.loop_building import splat as _splat
 
 LEAKY: Final = 0.1
 """The slope inside a block."""
@@ -23,12 +29,6 @@ _HALF, _REAL = ir.VectorType(_I16, LANES), ir.VectorType(_F32, LANES)
 # --- The inner loop -----------------------------------------------------------------------------------------
 
 
-def _splat(build: Any, value: Any, kind: Any = _V32) -> Any:
-    nothing = ir.Constant(kind, ir.Undefined)
-    one = build.insert_element(nothing, value, ir.Constant(_I32, 0))
-    return build.shuffle_vector(one, nothing, ir.Constant(ir.VectorType(_I32, kind.count), [0] * kind.count))
-
-
 def _pairs_multiplied(build: Any, a: Any, b: Any, paired: bool) -> Any:
     """a0 b0 + a1 b1 of the pairs in each lane."""
     if paired:
@@ -39,21 +39,6 @@ def _pairs_multiplied(build: Any, a: Any, b: Any, paired: bool) -> Any:
     low = [build.ashr(build.shl(each, half), half) for each in (a, b)]
     high = [build.ashr(each, half) for each in (a, b)]
     return build.add(build.mul(*low), build.mul(*high))
-
-
-def _number(value: int) -> Any:
-    return ir.Constant(_I64, value)
-
-
-def _pointer(build: Any, address: Any, offset: int, kind: Any) -> Any:
-    return build.inttoptr(build.add(address, _number(offset)), kind.as_pointer())
-
-
-def _between(build: Any, value: Any) -> Any:
-    for order, bound in ((">", -LARGEST), ("<", LARGEST)):
-        limit = ir.Constant(_REAL, [float(bound)] * LANES)
-        value = build.select(build.fcmp_ordered(order, value, limit), value, limit)
-    return value
 
 
 def _sums(build: Any, arguments: Sequence[Any], paired: bool) -> list[Any]:
@@ -80,7 +65,7 @@ def _sums(build: Any, arguments: Sequence[Any], paired: bool) -> list[Any]:
     more = []
     for position in range(POSITIONS):
         value = build.load(build.inttoptr(build.add(at[position], distance), _I32.as_pointer()), align=4)
-        both = _splat(build, value)
+        both = _splat(build, value, _V32)
         for v in range(_VECTORS):
             product = _pairs_multiplied(build, loaded[v], both, paired)
             more.append(build.add(inner[position * _VECTORS + v], product))
@@ -108,17 +93,13 @@ def _sums(build: Any, arguments: Sequence[Any], paired: bool) -> list[Any]:
 
 
 def _emit(build: Any, arguments: Sequence[Any], writes: int, paired: bool) -> None:
-    """16 outputs at 6 positions."""
-    *inputs, x, step, constants, slope, residual, out, out_step = arguments
-    xs = [x]
-    for _ in range(1, POSITIONS):
-        xs.append(build.add(xs[-1], step))
+    """16 outputs at 6 positions, whose inputs, residuals and outputs have addresses of their own."""
+    *inputs, xs, constants, slope, residuals, outs = arguments
     sums = _sums(build, [*inputs, xs], paired)
     if writes == SUMS:
         for number, each in enumerate(sums):
             position, v = divmod(number, _VECTORS)
-            target = build.add(out, build.mul(out_step, _number(2 * position)))
-            build.store(each, _pointer(build, target, 4 * LANES * v, _V32), align=4)
+            build.store(each, _pointer(build, outs[position], 4 * LANES * v, _V32), align=4)
         return
     slopes = _splat(build, slope, _REAL)
     for v in range(_VECTORS):
@@ -126,47 +107,33 @@ def _emit(build: Any, arguments: Sequence[Any], writes: int, paired: bool) -> No
             build.load(_pointer(build, constants, 4 * (OUTPUTS * row + LANES * v), _REAL), align=4)
             for row in range(4)
         )
-        for position in range(POSITIONS):
-            from_start = build.mul(out_step, _number(position))
+        for position, out in enumerate(outs):
             y = build.fadd(build.fmul(build.sitofp(sums[position * _VECTORS + v], _REAL), scale), bias)
             if writes != PLAIN:
-                before = _pointer(build, build.add(residual, from_start), 2 * LANES * v, _HALF)
+                before = _pointer(build, residuals[position], 2 * LANES * v, _HALF)
                 known = build.sitofp(build.sext(build.load(before, align=2), _V32), _REAL)
                 y = build.fadd(y, build.fmul(known, unit))
             less = build.fmul(y, slopes)
             y = build.select(build.fcmp_ordered(">", y, less), y, less)
-            if writes == REAL:  # as many bytes again from one to the next
-                target = build.add(out, build.shl(from_start, _number(1)))
-                build.store(y, _pointer(build, target, 4 * LANES * v, _REAL), align=4)
+            if writes == REAL:
+                build.store(y, _pointer(build, out, 4 * LANES * v, _REAL), align=4)
                 continue
             whole = _steps(build, build.fmul(y, post))
-            build.store(whole, _pointer(build, build.add(out, from_start), 2 * LANES * v, _HALF), align=2)
+            build.store(whole, _pointer(build, out, 2 * LANES * v, _HALF), align=2)
 
 
-@contextlib.contextmanager
-def _loop(build: Any, first: Any, last: Any, step: int = 1) -> Iterator[Any]:
-    """The body of a loop over first, first + step, .. below last."""
-    before = build.basic_block
-    body, after = (build.append_basic_block(name) for name in ("body", "after"))
-    build.cbranch(build.icmp_signed("<", first, last), body, after)
-    build.position_at_end(body)
-    number = build.phi(_I64)
-    number.add_incoming(first, before)
-    yield number
-    following = build.add(number, _number(step))
-    number.add_incoming(following, build.basic_block)
-    build.cbranch(build.icmp_signed("<", following, last), body, after)
-    build.position_at_end(after)
+def _next_ones(build: Any, first: Any, step: Any) -> list[Any]:
+    """The addresses of 6 positions that are so many bytes from each other."""
+    all_of_them = [first]
+    while len(all_of_them) < POSITIONS:
+        all_of_them.append(build.add(all_of_them[-1], step))
+    return all_of_them
 
 
-def _least(build: Any, a: Any, b: Any) -> Any:
-    return build.select(build.icmp_signed("<", a, b), a, b)
-
-
-def _function(module: Any, name: str, kinds: Sequence[Any]) -> tuple[Any, list[Any]]:
-    of = ir.Function(module, ir.FunctionType(ir.VoidType(), kinds), name)
-    build = ir.IRBuilder(of.append_basic_block("entry"))
-    return build, list(of.args)
+def _listed(build: Any, base: Any, table: Any, first: Any) -> list[Any]:
+    """The addresses of 6 positions from number `first` on, whose distances from a base stand in a table."""
+    at = build.add(table, build.shl(first, _number(3)))
+    return [build.add(base, build.load(_pointer(build, at, 8 * n, _I64))) for n in range(POSITIONS)]
 
 
 _LAYER: Final = [*[_I64] * 7, _F32, *[_I64] * 10]
@@ -198,76 +165,100 @@ def _define_layer(module: Any, name: str, writes: int, paired: bool) -> None:
                 target = build.add(place, build.mul(row, out_row))
                 with _loop(build, _number(0), width, POSITIONS) as column:
                     to = build.add(target, build.mul(column, out_step))
-                    made = build.add(out, build.shl(to, _number(1)) if writes in (REAL, SUMS) else to)
-                    source = build.add(seen, build.mul(column, x_step))
-                    added = build.add(residual, to)
-                    block_of = (w, taps, tap_count, pairs, source, x_step, c, slope, added, made, out_step)
+                    wide = writes in (REAL, SUMS)
+                    made = build.add(out, build.shl(to, _number(1)) if wide else to)
+                    to_next = build.shl(out_step, _number(1)) if wide else out_step
+                    xs = _next_ones(build, build.add(seen, build.mul(column, x_step)), x_step)
+                    outs = _next_ones(build, made, to_next)
+                    added = _next_ones(build, build.add(residual, to), out_step)
+                    block_of = (w, taps, tap_count, pairs, xs, c, slope, added, outs)
                     _emit(build, block_of, writes, paired)
     build.ret_void()
 
 
-def _define_exact_layer(module: Any, paired: bool) -> None:
-    """Rows first..last of a layer of a net that chooses tables: `clamp(floor(sum * scale + offset))`.
+POSITIONS_TOGETHER: Final = 8 * POSITIONS
+
+
+def _define_layer_at(module: Any, name: str, writes: int, paired: bool) -> None:
+    """Positions first..last, multiples of 6, of a layer whose positions lie anywhere.
+
+    Arguments: as of `_define_layer` up to slope; the addresses of input, residual and output, each followed
+    by that of a table int64 [positions] of bytes from there; first, last, positions.
+    """
+    build, arguments = _function(module, name, [*[_I64] * 7, _F32, *[_I64] * 9])
+    weights, taps, tap_count, pairs, places, blocks, constants, slope, *rest = arguments
+    x, x_at, residual, residual_at, out, out_at, first, last, _ = rest
+    of_block = build.mul(build.mul(tap_count, pairs), _number(4 * OUTPUTS))
+    with _loop(build, first, last, POSITIONS_TOGETHER) as begin:
+        end = _least(build, build.add(begin, _number(POSITIONS_TOGETHER)), last)
+        with _loop(build, _number(0), blocks) as block:
+            w = build.add(weights, build.mul(block, of_block))
+            c = build.add(constants, build.mul(block, _number(16 * OUTPUTS)))
+            place = _listed_one(build, places, block)
+            to = build.add(out, build.shl(place, _number(1)) if writes == REAL else place)
+            added = build.add(residual, place)
+            with _loop(build, begin, end, POSITIONS) as number:
+                xs, outs = _listed(build, x, x_at, number), _listed(build, to, out_at, number)
+                residuals = _listed(build, added, residual_at, number) if writes != PLAIN else []
+                block_of = (w, taps, tap_count, pairs, xs, c, slope, residuals, outs)
+                _emit(build, block_of, writes, paired)
+    build.ret_void()
+
+
+def _listed_one(build: Any, table: Any, number: Any) -> Any:
+    at = build.add(table, build.shl(number, _number(3)))
+    return build.load(build.inttoptr(at, _I64.as_pointer()))
+
+
+def _define_exact_layer_at(module: Any, paired: bool) -> None:
+    """Positions first..last, multiples of 6, of a layer of a net that chooses tables:
+    `clamp(floor(sum * scale + offset))`, every step of it exact in float64.
 
     Arguments: as of `_define_layer` up to the number of blocks; the addresses of float64 [outputs] scale and
     [kinds, outputs] offset, the bytes of an offset's row, the address of the kinds of positions, int64, and
-    the bytes from one to the next (0 where all are alike), the largest output and a half; the address of the
-    input, the bytes to its next row and column, those of the output; first, last, width, which is 6 or more.
+    the bytes from one to the next (0 where all are alike), the largest output and a half; the addresses of
+    input and output, each followed by that of a table as of `_define_layer_at`; first, last, positions.
     """
-    kinds = [*[_I64] * 11, _F32, *[_I64] * 9]
-    build, arguments = _function(module, "exact", kinds)
+    build, arguments = _function(module, "exact_at", [*[_I64] * 11, _F32, *[_I64] * 7])
     weights, taps, tap_count, pairs, places, blocks, scales, offsets, offset_row, *rest = arguments
-    kind, kind_step, high, x, x_row, x_step, out, out_row, out_step, first, last, width = rest
+    kind, kind_step, high, x, x_at, out, out_at, first, last, _ = rest
     double = ir.VectorType(ir.DoubleType(), 4)
     highest = _splat(build, build.fpext(high, ir.DoubleType()), double)
     lowest = ir.Constant(double, [0.0] * 4)
     of_block = build.mul(build.mul(tap_count, pairs), _number(4 * OUTPUTS))
-    last_column = build.sub(width, _number(POSITIONS))
-    with _loop(build, _number(0), blocks) as block:
-        w = build.add(weights, build.mul(block, of_block))
-        from_first = build.mul(block, _number(8 * OUTPUTS))
-        scale_at, offset_at = build.add(scales, from_first), build.add(offsets, from_first)
-        at = build.inttoptr(build.add(places, build.mul(block, _number(8))), _I64.as_pointer())
-        place = build.load(at)
-        scale = [build.load(_pointer(build, scale_at, 32 * n, double), align=8) for n in range(4)]
-        with _loop(build, first, last) as row, _loop(build, _number(0), width, POSITIONS) as start:
-            column = _least(build, start, last_column)
-            source = build.add(x, build.add(build.mul(row, x_row), build.mul(column, x_step)))
-            to = build.add(build.mul(row, out_row), build.mul(column, out_step))
-            target = build.add(build.add(out, place), to)
-            xs = [source]
-            for _ in range(1, POSITIONS):
-                xs.append(build.add(xs[-1], x_step))
-            sums = _sums(build, [w, taps, tap_count, pairs, xs], paired)
-            for position in range(POSITIONS):
-                number = build.add(column, _number(position))
-                kind_at = build.add(kind, build.mul(number, kind_step))
-                of_kind = build.load(build.inttoptr(kind_at, _I64.as_pointer()))
-                offset = build.add(offset_at, build.mul(of_kind, offset_row))
-                for v in range(_VECTORS):
-                    halves = []
-                    for half in range(2):
-                        lanes = ir.Constant(ir.VectorType(_I32, 4), [4 * half + n for n in range(4)])
-                        both = sums[position * _VECTORS + v]
-                        some = build.shuffle_vector(both, both, lanes)
-                        place_of = 2 * v + half
-                        added = build.load(_pointer(build, offset, 32 * place_of, double), align=8)
-                        y = build.fadd(build.fmul(build.sitofp(some, double), scale[place_of]), added)
-                        y = build.select(build.fcmp_ordered(">", y, lowest), y, lowest)
-                        y = build.select(build.fcmp_ordered("<", y, highest), y, highest)
-                        halves.append(build.fptosi(y, ir.VectorType(_I32, 4)))
-                    whole = build.shuffle_vector(*halves, ir.Constant(_V32, list(range(LANES))))
-                    to_lane = _pointer(build, target, 2 * LANES * v, _HALF)
-                    build.store(build.trunc(whole, _HALF), to_lane, align=2)
-                target = build.add(target, out_step)
+    with _loop(build, first, last, POSITIONS_TOGETHER) as begin:
+        end = _least(build, build.add(begin, _number(POSITIONS_TOGETHER)), last)
+        with _loop(build, _number(0), blocks) as block:
+            w = build.add(weights, build.mul(block, of_block))
+            from_first = build.mul(block, _number(8 * OUTPUTS))
+            scale_at, offset_at = build.add(scales, from_first), build.add(offsets, from_first)
+            to = build.add(out, _listed_one(build, places, block))
+            scale = [build.load(_pointer(build, scale_at, 32 * n, double), align=8) for n in range(4)]
+            with _loop(build, begin, end, POSITIONS) as start:
+                xs, outs = _listed(build, x, x_at, start), _listed(build, to, out_at, start)
+                sums = _sums(build, [w, taps, tap_count, pairs, xs], paired)
+                for position, target in enumerate(outs):
+                    number = build.add(start, _number(position))
+                    of_kind = build.load(
+                        _pointer(build, build.add(kind, build.mul(number, kind_step)), 0, _I64)
+                    )
+                    offset = build.add(offset_at, build.mul(of_kind, offset_row))
+                    for v in range(_VECTORS):
+                        halves = []
+                        for half in range(2):
+                            lanes = ir.Constant(ir.VectorType(_I32, 4), [4 * half + n for n in range(4)])
+                            both = sums[position * _VECTORS + v]
+                            some = build.shuffle_vector(both, both, lanes)
+                            place_of = 2 * v + half
+                            added = build.load(_pointer(build, offset, 32 * place_of, double), align=8)
+                            y = build.fadd(build.fmul(build.sitofp(some, double), scale[place_of]), added)
+                            y = build.select(build.fcmp_ordered(">", y, lowest), y, lowest)
+                            y = build.select(build.fcmp_ordered("<", y, highest), y, highest)
+                            halves.append(build.fptosi(y, ir.VectorType(_I32, 4)))
+                        whole = build.shuffle_vector(*halves, ir.Constant(_V32, list(range(LANES))))
+                        to_lane = _pointer(build, target, 2 * LANES * v, _HALF)
+                        build.store(build.trunc(whole, _HALF), to_lane, align=2)
     build.ret_void()
-
-
-def _steps(build: Any, real: Any) -> Any:
-    """Rounded and saturated to 16 bits."""
-    kind = ir.FunctionType(_REAL, [_REAL])
-    rounded = build.module.declare_intrinsic("llvm.rint.v8f32", (), kind)
-    return build.trunc(build.fptosi(build.call(rounded, [_between(build, real)]), _V32), _HALF)
 
 
 def _define_around(module: Any, paired: bool) -> None:
@@ -372,32 +363,16 @@ def _define_in_steps(module: Any) -> None:
     build.ret_void()
 
 
-def _define_job(
-    module: Any, name: str, columns: Sequence[tuple[int, int]] = (), exactly: bool = False
-) -> None:
-    """The function of that name as one of (arguments, first, last): rows first..last of what is described by
-    arguments in memory, int64 or the bits of float32. With `columns`, the places of addresses and of the
-    bytes to their next columns among them: columns of a single row. `exactly`: 6 at least at a time, some of
-    them once more, where there is no room for more than there are."""
+def _define_job(module: Any, name: str) -> None:
+    """The function of that name as one of (arguments, first, last): rows or positions first..last of what is
+    described by arguments in memory, int64 or the bits of float32."""
     of = module.get_global(name)
-    kinds = of.ftype.args
-    build, (at, first, last) = _function(module, f"{name}_{'columns' if columns else 'rows'}", [_I64] * 3)
+    build, (at, first, last) = _function(module, f"{name}_job", [_I64] * 3)
     given: list[Any] = []
-    for number, kind in enumerate(kinds):
+    for number, kind in enumerate(of.ftype.args):
         bits = kind if isinstance(kind, ir.FloatType) else _I64
         given.append(build.load(_pointer(build, at, 8 * number, bits)))
-    if columns:
-        if exactly:
-            first = _least(build, first, build.sub(given[-1], _number(POSITIONS)))
-        for address, step in columns:
-            given[address] = build.add(given[address], build.mul(first, given[step]))
-        count = build.sub(last, first)
-        if exactly:
-            enough = build.icmp_signed(">", count, _number(POSITIONS))
-            count = build.select(enough, count, _number(POSITIONS))
-        given[-3:] = [_number(0), _number(1), count]
-    else:
-        given[-3:-1] = [first, last]
+    given[-3:-1] = [first, last]
     build.call(of, given)
     build.ret_void()
 
@@ -407,7 +382,9 @@ def _define_job(
 _NEXT, _NUMBER, _TOTAL, _CHUNK, _WORK, _ARGUMENTS, _DONE = range(0, LEAVE, 64)
 """What threads share, each in a cache line of its own: the number of the job and of its next piece, the
 number of the job, its length and that of a piece, its function and arguments, and how much is done; then
-whether to leave."""
+whether to leave, and the address of what lets other threads run (0: nothing does)."""
+PATIENCE: Final = 256
+"""Looks at what is not there yet, some microseconds, after which another thread of this processor may run."""
 
 
 def _define_threads(module: Any) -> None:
@@ -427,6 +404,17 @@ def _define_threads(module: Any) -> None:
 
     def write(build: Any, shared: Any, field: int, value: Any) -> None:
         build.store_atomic(value, at(build, shared, field), "release", 8)
+
+    def rest(build: Any, shared: Any, looks: Any) -> Any:
+        """A moment's pause, or another thread's turn every PATIENCE times; how often so far."""
+        _pause(build)
+        more = build.add(looks, _number(1))
+        other = read(build, shared, LET_OTHERS)
+        tired = build.icmp_signed("==", build.and_(more, _number(PATIENCE - 1)), _number(0))
+        with build.if_then(build.and_(tired, build.icmp_signed("!=", other, _number(0)))):
+            kind = ir.FunctionType(_I32, [])
+            build.call(build.inttoptr(other, kind.as_pointer()), [])
+        return more
 
     build, (shared,) = _function(module, "take", [_I64])
     again, there, leave = (build.append_basic_block(name) for name in ("again", "there", "leave"))
@@ -451,17 +439,22 @@ def _define_threads(module: Any) -> None:
     again, look, there, leave = (
         build.append_basic_block(name) for name in ("again", "look", "there", "leave")
     )
+    entry = build.basic_block
     build.branch(again)
     build.position_at_end(again)
+    looks = build.phi(_I64)
     build.cbranch(build.icmp_signed("!=", read(build, shared, LEAVE), _number(0)), leave, look)
     build.position_at_end(look)
     count = read(build, shared, _NEXT)
     first = build.mul(build.and_(count, _number(2**32 - 1)), read(build, shared, _CHUNK))
-    _pause(build)
+    waited = rest(build, shared, looks)
+    after_rest = build.basic_block
     build.cbranch(build.icmp_signed("<", first, read(build, shared, _TOTAL)), there, again)
     build.position_at_end(there)
     build.call(take, [shared])
     build.branch(again)
+    for value, block in ((_number(0), entry), (waited, after_rest), (_number(0), there)):
+        looks.add_incoming(value, block)
     build.position_at_end(leave)
     build.ret_void()
 
@@ -474,9 +467,13 @@ def _define_threads(module: Any) -> None:
     write(build, shared, _NEXT, build.shl(number, _number(32)))
     build.call(take, [shared])
     wait, done = build.append_basic_block("wait"), build.append_basic_block("done")
+    entry = build.basic_block
     build.branch(wait)
     build.position_at_end(wait)
-    _pause(build)
+    looks = build.phi(_I64)
+    waited = rest(build, shared, looks)
+    for value, block in ((_number(0), entry), (waited, build.basic_block)):
+        looks.add_incoming(value, block)
     build.cbranch(build.icmp_signed("<", read(build, shared, _DONE), total), wait, done)
     build.position_at_end(done)
     build.ret_void()
@@ -496,15 +493,14 @@ def module_text(paired: bool) -> str:
     module = ir.Module("fixed_point")
     for writes, name in NAMES.items():
         _define_layer(module, name, writes, paired)
-    _define_exact_layer(module, paired)
+        if writes != SUMS:
+            _define_layer_at(module, f"{name}_at", writes, paired)
+    _define_exact_layer_at(module, paired)
     _define_around(module, paired)
     _define_block(module)
     _define_in_steps(module)
-    for name in ("plain", "residual", "real", "sums", "exact", "block", "in_steps"):
-        _define_job(module, name)
-    for name in ("plain", "residual", "real"):
-        out = [(12, 14)] * (2 if name == "real" else 1)
-        _define_job(module, name, [(8, 10), (11, 14), *out])
-    _define_job(module, "exact", ((9, 10), (12, 14), (15, 17)), exactly=True)
+    for each in list(module.functions):
+        if not (each.is_declaration or each.name == "around"):
+            _define_job(module, each.name)
     _define_threads(module)
     return str(module)

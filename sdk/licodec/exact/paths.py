@@ -4,8 +4,6 @@ down.
 A path is a way to compute the sums of a convolution. They are tried in this order; the first that gives the
 known answers is kept, and a path that is caught leaving the integers later is left for the safe one:
 
-    int16            products of pairs of 16 bits with 32-bit sums in loops of our own (`compiled_layer`),
-                     where llvmlite is installed and the processor has the instruction (AVX2)
     int8             products of 8-bit matrices with 32-bit sums, only where the processor has instructions
                      for them that cannot saturate on the way (AVX512-VNNI); about three times as fast
     float32          float32 through the library's default kernels, NNPACK and autocast shut out
@@ -24,11 +22,9 @@ never batched here); autocast rounds results to bfloat16.
 from __future__ import annotations
 
 import contextlib
-import functools
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -36,22 +32,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lic_format.errors import ExactnessError
-from licodec.compiled import loops_here
 from licodec.exact.known_answers import KNOWN_ANSWER_RATE, answer, known_map
 from licodec.exact.layers import StoredLayer, check_bounds, integer_knots
 from licodec.exact.tensor_neighbours import TensorNeighbours, by_position
 
-if TYPE_CHECKING:
-    from licodec.exact.compiled_layer import CompiledLayer
-
-PATHS = ("int16", "int8", "float32", "float32-plain", "float64-rounded", "int64")
-USUAL_PATHS = PATHS[1:]
-"""Without int16, whose loops take longer to compile than one picture is worth."""
-FAST_PATHS = PATHS[1:4]
+PATHS = ("int8", "float32", "float32-plain", "float64-rounded", "int64")
+FAST_PATHS = PATHS[:3]
 """They compute products first and add biases in the units of what comes out."""
 SAFE_PATH = "float64-rounded"
 _DTYPES = {
-    "int16": torch.int16,
     "int8": torch.int8,
     "float32": torch.float32,
     "float32-plain": torch.float32,
@@ -165,7 +154,6 @@ class _Selected:
 
     weight: Tensor
     spread: Tensor
-    compiled: CompiledLayer | None
 
 
 class ExactNet:
@@ -187,7 +175,7 @@ class ExactNet:
         self,
         layers: Sequence[StoredLayer],
         known_answers: Mapping[str, int] | None,
-        paths: Sequence[str] = USUAL_PATHS,
+        paths: Sequence[str] = PATHS,
         device: str = "cpu",
     ) -> None:
         for layer in layers:
@@ -196,19 +184,13 @@ class ExactNet:
         self.layers = {layer.spec.name: layer for layer in layers}
         self.device = device
         self._prepared: dict[tuple[str, str], _Prepared] = {}
-        self._compiled: dict[str, CompiledLayer] = {}
         self._selected: dict[tuple[str, str, bytes], _Selected] = {}
         self._biases: dict[tuple[str, int], Tensor] = {}
         self._shapes: set[tuple[str, str, tuple[int, ...]]] = set()
         self._lock = threading.Lock()
         self.path = (
-            next(filter(self._usable, paths))
-            if known_answers is None
-            else self._first_right(known_answers, paths)
+            next(filter(usable, paths)) if known_answers is None else self._first_right(known_answers, paths)
         )
-
-    def _usable(self, path: str) -> bool:
-        return usable(path) and (path != "int16" or self.device == "cpu")
 
     def _first_right(self, answers: Mapping[str, int], paths: Sequence[str]) -> str:
         missing = sorted(set(self.layers) - set(answers))
@@ -217,7 +199,7 @@ class ExactNet:
                 f"the weights hold no known answers for the integer layers {', '.join(missing)}"
             )
         wrong = []
-        for path in filter(self._usable, paths):
+        for path in filter(usable, paths):
             with exact_section(path, self.device):
                 failed = next((n for n in self.layers if self.known_answer(n, path) != answers[n]), None)
             known_map.cache_clear()  # megabytes that the pictures to come can use
@@ -251,8 +233,6 @@ class ExactNet:
         Call inside `exact_section(path)`.
         """
         layer, path = self.layers[name], path or self.path
-        if path == "int16":
-            return self._compiled_layer(layer).of_map(x, self._offset(layer, rate, path))
         if path in FAST_PATHS:
             products = self._products(layer, x, path)
             if self._integers(products, name, path, tuple(x.shape)):
@@ -281,10 +261,6 @@ class ExactNet:
         seen = near.gather(known)
         selected = self._select(layer, near, path)
         biases = near.biases(selected.spread, self._bias(layer, rate), unknown.flatten().double())
-        if path == "int16":
-            assert selected.compiled is not None
-            offsets = biases * self._prepare(layer, path).scale + 0.5
-            return selected.compiled.of_rows(seen.unsqueeze(0), offsets, near.kind)
         if path in FAST_PATHS:
             products = _product(seen, selected.weight)
             if self._integers(products, name, path, tuple(seen.shape)):
@@ -303,8 +279,6 @@ class ExactNet:
         """One 1x1 layer of rows [1, n, in]: rows [1, n, out], integers; or only its first `outputs`, which do
         not depend on the others."""
         layer, path = self.layers[name], path or self.path
-        if path == "int16":
-            return self._compiled_layer(layer).of_rows(rows, self._offset(layer, rate, path), outputs=outputs)
         if path in FAST_PATHS:
             weight = self._prepare(layer, path).weight[:, :outputs]
             products = _product(rows[0].contiguous(), weight)
@@ -313,19 +287,6 @@ class ExactNet:
                 return self._requantise_products(layer, products, offset, path).unsqueeze(0)
             self.path = path = SAFE_PATH
         return self(name, rows.mT.unsqueeze(2), rate, path).squeeze(2).mT[..., :outputs]
-
-    def _compiled_layer(self, layer: StoredLayer, weight: Tensor | None = None) -> CompiledLayer:
-        """As the path int16 runs it; with other weights than its own for what is gathered."""
-        from licodec.exact.compiled_layer import CompiledLayer
-
-        scale = self._prepare(layer, "int16").scale
-        if weight is not None:
-            return CompiledLayer(weight, scale, layer.high)
-        compiled = self._compiled.get(layer.spec.name)
-        if compiled is None:
-            compiled = CompiledLayer(layer.weight, scale, layer.high)
-            self._compiled.setdefault(layer.spec.name, compiled)
-        return compiled
 
     def _select(self, layer: StoredLayer, near: TensorNeighbours, path: str) -> _Selected:
         key = (layer.spec.name, path, near.pattern)
@@ -336,7 +297,6 @@ class ExactNet:
             selected = _Selected(
                 chosen.t().to(_DTYPES[path]).contiguous(),
                 by_position(weight).double().contiguous(),
-                self._compiled_layer(layer, chosen[:, :, None, None]) if path == "int16" else None,
             )
             self._selected.setdefault(key, selected)
         return selected
@@ -362,7 +322,7 @@ class ExactNet:
                 weight = weight.permute(0, 2, 3, 1).flatten(1).to(_DTYPES[path]).t()  # (dy, dx, in) x out
                 weight = weight.contiguous() if path == "int8" else weight
             else:
-                as_stored = torch.preserve_format if path in ("int64", "int16") else torch.channels_last
+                as_stored = torch.preserve_format if path == "int64" else torch.channels_last
                 weight = weight.to(_DTYPES[path], memory_format=as_stored)
             prepared = _Prepared(weight, torch.from_numpy(scale).to(self.device))
             self._prepared.setdefault(key, prepared)
@@ -370,9 +330,6 @@ class ExactNet:
 
     def _sums(self, layer: StoredLayer, x: Tensor, rate: int, path: str) -> Tensor:
         dtype = _DTYPES[path]
-        if path == "int16":
-            sums = self._compiled_layer(layer).sums(x)
-            return sums.add_(self._bias(layer, rate).to(torch.int32)[:, None, None])
         bias = self._bias(layer, rate).to(torch.int32 if path == "int8" else dtype)
         if path in FAST_PATHS:
             return self._products(layer, x, path).add_(bias).permute(0, 3, 1, 2)
@@ -426,21 +383,10 @@ class ExactNet:
 def usable(path: str) -> bool:
     """Whether a path may be tried on this machine at all. Without these instructions 8-bit products are added
     in 16 bits first, which known answers might miss."""
-    if path == "int16":
-        return _pairs_multiplied()
     if path != "int8":
         return True
     has_vnni = getattr(torch.cpu, "_is_vnni_supported", None)
     return hasattr(torch, "_int_mm") and has_vnni is not None and bool(has_vnni())
-
-
-@functools.cache
-def _pairs_multiplied() -> bool:
-    if not loops_here():
-        return False
-    from licodec.exact import fixed_point
-
-    return fixed_point.has_pairs()
 
 
 def _windows(x: Tensor, kernel: int) -> Tensor:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from lic_format.header import Order
 from licodec.codecs import checkerboard as cb
 from licodec.codecs import checkerboard_layout as layout
-from licodec.codecs.checkerboard_compiled import TAPS, step_counts
+from licodec.codecs.checkerboard_compiled import step_counts
 from licodec.codecs.contract import Timer
 from licodec.entropy.schedule import Pass
 from licodec.exact.fixed_point import LARGEST
@@ -158,7 +158,7 @@ class NotedMeans(cb.MeanNets):
         if step.group:
             self._note(f"context.{step.group}", seen, slice(w, 2 * w))
         if step.number:
-            self._note(f"taps.{name}", seen, slice(-TAPS, None))
+            self._note(f"taps.{name}", seen, slice(-layout.TAPS, None))
         first, leaky, _ = cast("tuple[cb.Conv, nn.Module, cb.Conv]", self.heads[name])
         self._note(f"hidden.{name}", leaky(cb.pointwise(first, seen)))
         return super().head(step, seen)
