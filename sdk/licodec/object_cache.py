@@ -34,6 +34,8 @@ DAY: Final = 24 * 60 * 60
 UNUSED_DAYS: Final = 90
 MOST_FILES: Final = 8
 """Of a name: of several versions, or of several machines that share a home."""
+_ENGINES: Final[list[Any]] = []
+"""All that were made: an engine that goes takes its code with it, in whose midst a thread may be."""
 _DIGEST_BYTES: Final = hashlib.sha256().digest_size
 _OPTIMISATION: Final = 2
 
@@ -52,11 +54,13 @@ def engine(name: str, sources: Sequence[str], text: Callable[[], str], *variant:
         loaded = binding.create_mcjit_compiler(binding.parse_assembly(""), _machine())
         loaded.add_object_file(binding.ObjectFileRef.from_data(kept))
         loaded.finalize_object()
+        _ENGINES.append(loaded)
         return loaded
     made: list[bytes] = []
     compiled = binding.create_mcjit_compiler(binding.parse_assembly(text()), _machine())
     compiled.set_object_cache(notify_func=lambda _, code: made.append(code))
     compiled.finalize_object()
+    _ENGINES.append(compiled)
     if path and made:
         with contextlib.suppress(OSError):
             _write(path, key, made[0])

@@ -18,7 +18,8 @@ from lic_format.errors import FormatError, LicError, UnsupportedError, WeightsEr
 from lic_format.header import Order
 from licodec import store
 from licodec.codecs import checkerboard as cb
-from licodec.codecs.contract import Timer
+from licodec.codecs import fhic
+from licodec.codecs.contract import LossyModel, Timer
 from licodec.codecs.registry import CODECS
 from tests.codecs.fixtures import ORDERS, encoded, pixels, with_body
 
@@ -113,27 +114,43 @@ def test_weights_of_another_digest_are_not_used(small: LicFile) -> None:
 # --- what only the seal can refuse: the container's checksums are right in all of these
 
 
-def refused(file: LicFile, model: cb.Checkerboard) -> None:
-    """On the fast path alone: the second reading, on the safe one, gives the same integers."""
+Read = Callable[[LicFile], object]
+
+
+@pytest.fixture(params=["in torch", "as it runs here"])
+def read(request: pytest.FixtureRequest, model: cb.Checkerboard, usual: LossyModel) -> Read:
+    """What reads a file's symbols; in torch on the fast path alone, as the second reading, on the safe one,
+    gives the same integers."""
+    of: Any = model if request.param == "in torch" else usual
+    path = (of.exact.path,) if isinstance(of, cb.Checkerboard) else ()
+    return lambda file: of._read_symbols(file, *path, Timer(None))
+
+
+@pytest.fixture(scope="module")
+def usual(weights: store.Weights) -> LossyModel:
+    return fhic.build(weights, "cpu")
+
+
+def refused(file: LicFile, read: Read) -> None:
     with pytest.raises(FormatError):
-        model._read_symbols(file, model.exact.path, Timer(None))
+        read(file)
 
 
-def test_a_body_cut_at_any_byte_is_refused(small: LicFile, model: cb.Checkerboard) -> None:
+def test_a_body_cut_at_any_byte_is_refused(small: LicFile, read: Read) -> None:
     body = small.units[0].body
     for length in range(len(body)):
-        refused(with_body(small, body[:length]), model)
+        refused(with_body(small, body[:length]), read)
 
 
-def test_bit_flips_in_the_body_are_all_detected(small: LicFile, model: cb.Checkerboard) -> None:
+def test_bit_flips_in_the_body_are_all_detected(small: LicFile, read: Read) -> None:
     body, rng = small.units[0].body, random.Random(5)
     for bit in rng.sample(range(8 * len(body)), min(8 * len(body), 500)):
         damaged = bytearray(body)
         damaged[bit // 8] ^= 1 << bit % 8
-        refused(with_body(small, bytes(damaged)), model)
+        refused(with_body(small, bytes(damaged)), read)
 
 
-def test_words_that_moved_are_detected(small: LicFile, model: cb.Checkerboard) -> None:
+def test_words_that_moved_are_detected(small: LicFile, read: Read) -> None:
     escapes, words = lic_format.split_ans_body(small.units[0].body)
     pieces = [words[i : i + 4] for i in range(0, len(words), 4)]
     changes: list[Callable[[list[bytes]], list[bytes]]] = [
@@ -148,17 +165,17 @@ def test_words_that_moved_are_detected(small: LicFile, model: cb.Checkerboard) -
     for change in changes:
         changed = b"".join(change(pieces))
         if changed != words and changed[-4:] != b"\0\0\0\0":
-            refused(with_body(small, lic_format.join_ans_body(escapes, changed)), model)
+            refused(with_body(small, lic_format.join_ans_body(escapes, changed)), read)
 
 
-def test_escapes_that_no_symbol_asked_for_are_detected(small: LicFile, model: cb.Checkerboard) -> None:
+def test_escapes_that_no_symbol_asked_for_are_detected(small: LicFile, read: Read) -> None:
     escapes, words = lic_format.split_ans_body(small.units[0].body)
     for more in (b"\x00", b"\x05\x05", b"\x80\x01", b"\x80", b"\xff\xff\xff\x7f"):
-        refused(with_body(small, lic_format.join_ans_body(escapes + more, words)), model)
+        refused(with_body(small, lic_format.join_ans_body(escapes + more, words)), read)
 
 
 def test_every_lie_of_one_bit_in_head_gives_an_error_or_a_picture_of_the_size_it_says(
-    small: LicFile, model: cb.Checkerboard
+    small: LicFile, usual: LossyModel
 ) -> None:
     """HEAD with right checksums but one wrong bit; digests apart, which the store judges."""
     data = lic_format.write(small)
@@ -173,7 +190,7 @@ def test_every_lie_of_one_bit_in_head_gives_an_error_or_a_picture_of_the_size_it
             file = lic_format.read(mended(bytes(lying), start, end), max_pixels=1 << 20)
             if file.head.codec == "fhic" and not file.head.alpha and file.head.depth == 8:
                 PRECHECK(file.head, file.units)
-                planes = model.decode(file).planes
+                planes = usual.decode(file).planes
                 assert planes.shape[:2] == (file.head.height, file.head.width)
         except LicError:
             pass

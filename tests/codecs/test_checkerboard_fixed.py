@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +30,8 @@ from licodec.codecs.checkerboard_fixed import FixedCheckerboard
 from licodec.codecs.contract import LossyWish
 from licodec.evaluation.metrics import psnr
 from licodec.exact import fixed_point
-from tests.codecs.fixtures import coded, encoded, pixels, precision
+from tests.codecs import tiny
+from tests.codecs.fixtures import built, coded, encoded, pixels, precision
 
 pytestmark = pytest.mark.skipif(not fixed_point.has_pairs(), reason="processor without products of pairs")
 
@@ -238,6 +240,76 @@ def test_what_is_usual_loads_no_torch() -> None:
         [sys.executable, "-c", USUAL], env=environment, capture_output=True, text=True, check=False
     )
     assert done.stdout.strip() == "False", done.stderr
+
+
+# --- nets of other sizes
+
+SMALL = layout.Preset(
+    groups=(4, 12, 80),
+    depths=(3, 3, 1),
+    eighth=16,
+    encoder_sixteenth=16,
+    decoder_sixteenth=16,
+    hyper=16,
+    mean=32,
+    exact=16,
+)
+
+
+def small_weights(folder: Path, preset: layout.Preset, monkeypatch: pytest.MonkeyPatch) -> store.Weights:
+    """Random numbers in every net, and steps."""
+    monkeypatch.setattr(tiny, "TINY", preset)
+    made, _ = tiny.without_serial(folder)
+    rng = np.random.default_rng(1)
+    steps = {
+        net: {name: rng.integers(-9, -4, count).tolist() for name, count in maps.items()}
+        for net, maps in nets.step_counts(preset).items()
+    }
+    return replace(made, metadata={**made.metadata, layout.STEPS: json.dumps(steps)})
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {},
+        {"depths": (0, 0, 0)},
+        {"depths": (0, 4, 0)},
+        {"groups": (68, 12, 64), "depths": (4, 0, 3)},
+        {"groups": (16,), "depths": (2,)},
+        {"groups": (4,) * 16, "depths": (0, 1, 2, 3, 4, 4, 3, 2, 1, 0, 1, 1, 1, 1, 1, 1)},
+    ],
+)
+def test_nets_of_other_sizes_read_what_torch_reads(
+    sizes: dict[str, tuple[int, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    preset = replace(SMALL, **sizes)  # type: ignore[arg-type]
+    made = small_weights(tmp_path, preset, monkeypatch)
+    fixed, model = checkerboard_fixed.build(made), built(made)
+    assert fixed is not None
+    rng, m = np.random.default_rng(3), preset.latents
+    for h, w in ((4, 4), (4, 5), (7, 11), (13, 4)):
+        for order in (0, 1):
+            q = np.clip(np.rint(rng.standard_cauchy((m, h, w)) * 40), -32767, 32767).astype(np.int16)
+            z = rng.integers(-30000, 30001, (preset.hyper, -(-h // 4), -(-w // 4))).astype(np.int16)
+            skipped = rng.random(m) < rng.choice([0, 0.3, 1])
+            q[skipped] = 0
+            file = coded(model, made.ref, z, q, rate=int(rng.integers(256)), order=order, skipped=skipped)
+            for found, wanted in zip(fixed.read_symbols(file), model.read_symbols(file), strict=True):
+                assert np.array_equal(found, wanted)
+            assert fixed.decode(file).planes.shape == (16 * h, 16 * w, 3)
+            assert fixed.decode(file, reduce=4).planes.shape == (4 * h, 4 * w, 3)
+    picture = pixels(61, 77)
+    file = encoded(fixed, made.ref, picture, rate=100, order=1)
+    for found, wanted in zip(fixed.read_symbols(file), model.read_symbols(file), strict=True):
+        assert np.array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("sizes", [{"mean": 33}, {"mean": 48}, {"eighth": 24}, {"groups": (3, 13, 80)}])
+def test_nets_of_sizes_that_do_not_suit_run_in_torch(
+    sizes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = small_weights(tmp_path, replace(SMALL, **sizes), monkeypatch)
+    assert isinstance(fhic.build(made, "cpu"), cb.Checkerboard)
 
 
 # --- weights, machines and settings that don't suit

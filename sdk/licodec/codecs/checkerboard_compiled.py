@@ -407,8 +407,9 @@ class Preview:
 
 
 def _pointwise(conv: Conv, x: Floats) -> Floats:
-    out: Floats = x @ conv.weight[:, 0].T + conv.bias
-    return out
+    rows: Floats = x.reshape(-1, x.shape[2]) @ conv.weight[:, 0].T  # one product; of maps it would be many
+    rows += conv.bias
+    return rows.reshape(*x.shape[:2], -1)
 
 
 def _leaky(x: Floats) -> Floats:
@@ -489,11 +490,15 @@ def read_steps(weights: Weights, counts: Mapping[str, Mapping[str, int]]) -> dic
     return out
 
 
+WIDEST = 512
+"""Channels: a block keeps some 400 bytes each on the stack."""
+
+
 def suit(p: Preset) -> bool:
     """Whether loops can be had for nets of these widths: blocks of 16 outputs, vectors of 4."""
-    widths = (p.latents, p.eighth, p.encoder_sixteenth, p.decoder_sixteenth, p.hyper, p.mean // 2, p.exact)
-    blocks = [p.encoder_eighth_blocks, p.decoder_eighth_blocks]
-    blocks += [p.encoder_sixteenth_blocks, p.decoder_sixteenth_blocks]
-    return all(blocks) and not (
-        any(width % fixed_point.OUTPUTS for width in widths) or any(group % 4 for group in p.groups)
+    widths = (p.latents, p.eighth, p.encoder_sixteenth, p.decoder_sixteenth, p.hyper, p.exact)
+    return (
+        not any(width % fixed_point.OUTPUTS or width > WIDEST for width in widths)
+        and p.mean % (2 * fixed_point.OUTPUTS) == 0
+        and not any(group % 4 for group in p.groups)
     )

@@ -40,6 +40,7 @@ WORTH_SHARING: Final = 16384
 """Elements of a piece of work: some microseconds."""
 POSITIONS_WORTH_SHARING: Final = 32
 """Pieces of what is laid out by channel are multiples of so many positions: a cache line of symbols."""
+_SEEN: Final = Held(magnitude_table().astype(np.int16))
 _ZEROS: Final = np.zeros(LANES, np.int16)
 """Symbols where there are none."""
 
@@ -76,7 +77,7 @@ def _loops() -> Jobs:
     return Jobs(object_cache.engine("checkerboard_elementwise", SOURCES, text))
 
 
-def _run(name: str, arguments: Sequence[int], total: int, elements: int, multiple: int = 1) -> None:
+def _run(name: str, arguments: Sequence[int | Held], total: int, elements: int, multiple: int = 1) -> None:
     """elements: of each of `total` rows or positions, of which pieces take multiples of `multiple`."""
     chunk = -(-WORTH_SHARING // max(1, elements))
     _loops().run(name, arguments, total, -(-chunk // multiple) * multiple)
@@ -100,13 +101,8 @@ def _channels(count: int) -> int:
 def magnitudes(symbols: Symbols, out: Rows) -> None:
     """Of symbols [C, n] what the scale nets see (`layout.magnitude_table`), int16 rows [n, C]."""
     channels, n = symbols.shape
-    given = _address(symbols, np.int16, channels, n), address_of(_seen()), *out, _channels(channels), n
+    given = _address(symbols, np.int16, channels, n), _SEEN, *out, _channels(channels), n
     _run("magnitudes", given, n, channels, POSITIONS_WORTH_SHARING)
-
-
-@functools.cache
-def _seen() -> npt.NDArray[np.int16]:
-    return magnitude_table().astype(np.int16)
 
 
 def indices(rows: Rows, first_table: npt.NDArray[np.int32], out: Indices) -> None:

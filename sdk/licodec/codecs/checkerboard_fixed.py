@@ -54,10 +54,12 @@ from licodec.entropy.schedule import Pass, one_step
 from licodec.entropy.tables import load_set
 from licodec.exact import fixed_point
 from licodec.exact.compiled_layer import CompiledLayer, refuse_wrong_sums
-from licodec.exact.fixed_point import Map, Positions, address_of
+from licodec.exact.fixed_point import Map, address_of, distances
+from licodec.exact.neighbours import Positions
 from licodec.exact.specs import KNOTS
 from licodec.images import Picture
 from licodec.store import Weights
+from licodec.threads import products_on_one_thread
 
 if TYPE_CHECKING:
     from licodec.codecs.checkerboard import Checkerboard
@@ -217,7 +219,7 @@ class FixedCheckerboard:
                 part = slice(step.first, step.last)
                 per, worth = per_unit[part], step_value[part]
                 symbols = np.empty(index.shape, np.int16)
-                values = Places(address_of(s.memory) + 4 * step.first, cells.distances(*apart))
+                values = Places(address_of(s.memory) + 4 * step.first, distances(cells, *apart))
                 elementwise.choose(values, means, per, index, worth, savings, symbols)
                 _settle(step, cells, means, symbols, per, goals)
             scales.settle(step, symbols)
@@ -454,7 +456,7 @@ class FixedCheckerboard:
         steps = self.synthesis.per_coefficient, self.synthesis.per_latent
         one = [np.reciprocal(of[:count]) for of in steps]
         for tile in tiles(h, w, 1):
-            with timer("network"):
+            with timer("network"), products_on_one_thread():
                 seen = tile.outer_rows, tile.outer_columns
                 both = zip((coefficients, latents), one, strict=True)
                 y, v = (of.inner[seen].astype(np.float32) * few for of, few in both)

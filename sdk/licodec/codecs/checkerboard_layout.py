@@ -24,12 +24,12 @@ from licodec.entropy import schedule
 from licodec.entropy.reference import write_varint
 from licodec.entropy.schedule import Pass, checkerboard
 from licodec.entropy.tables import NOT_CODED, PRECISION, TableSet
-from licodec.exact.neighbours import Neighbours, neighbours
+from licodec.exact.neighbours import Neighbours, Positions, neighbours
 from licodec.exact.specs import LayerSpec
 from licodec.store import Weights
 
 T = TypeVar("T")
-Positions = npt.NDArray[np.int64]
+Numbers = npt.NDArray[np.int64]
 
 CELL = FHIC_CELL
 """Pixels a latent position covers, each way."""
@@ -106,14 +106,16 @@ class Place:
         known: the positions of its own grid that earlier passes have decoded, in their order.
         order: where each position of its own grid stands in the earlier passes' values and then the unknown
             ones put one behind the other.
+        positions: `cells`, for those who look up where they lie.
     """
 
-    cells: Positions
-    seen: Positions
+    cells: Numbers
+    seen: Numbers
     height: int
     width: int
-    known: Positions
-    order: Positions
+    known: Numbers
+    order: Numbers
+    positions: Positions
     _near: dict[int, Neighbours] = field(default_factory=dict)
 
     @property
@@ -152,7 +154,7 @@ def places(h: int, w: int, depth: int) -> tuple[Place, ...]:
         order[np.concatenate([known, np.flatnonzero(unknown)])] = np.arange(height * width)
         selections = (own, local(own), known, order)
         full, seen, before, order = (each.astype(np.int64) for each in selections)
-        found.append(Place(full, seen, height, width, before, order))
+        found.append(Place(full, seen, height, width, before, order, Positions(full, w)))
     return tuple(found)
 
 

@@ -6,7 +6,6 @@ context | what is around], and values in a map with zeros around it.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -16,7 +15,7 @@ import numpy.typing as npt
 from licodec.codecs.arrays import Arrays, Conv
 from licodec.codecs.checkerboard_elementwise import Places, Rows, Target
 from licodec.codecs.checkerboard_layout import HYPER_WIDTH, SEEN, TAPS, Preset, places, taps_kernel
-from licodec.codecs.checkerboard_scales import cells_of
+from licodec.codecs.checkerboard_scales import kinds_of
 from licodec.codecs.contract import Timer
 from licodec.entropy.schedule import Pass
 from licodec.exact import fixed_point
@@ -30,20 +29,17 @@ from licodec.exact.fixed_point import (
     Held,
     Layer,
     Listed,
-    Positions,
     address_of,
     all_positions,
     blocks_of,
-    listed,
+    distances,
     rows_of,
 )
-from licodec.exact.neighbours import Neighbours
+from licodec.exact.neighbours import Neighbours, Positions
 
 SLOPE = 0.2
 HYPER_STEP = np.float32(0.25)
 """Of hyper-latents as the nets take them."""
-KEPT = 64
-"""Layers for some neighbours, of so many layers and sizes."""
 Steps = Mapping[str, Floats]
 """Step of each channel, by the name of the map."""
 
@@ -63,7 +59,7 @@ class Goal(NamedTuple):
 
     def of(self, step: Pass, cells: Positions) -> Target:
         """Where those of a pass go."""
-        places = Places(self.address + 2 * step.first, cells.distances(self.row, self.step))
+        places = Places(self.address + 2 * step.first, distances(cells, self.row, self.step))
         return Target(places, self.factors[step.first : step.last])
 
 
@@ -121,8 +117,9 @@ class Means:
             ones = np.ones(m, np.float32)
             self._heads[name] = _layer(wide, inputs, hidden, SLOPE), _layer(last, hidden, ones)
         reach = (2 ** (step.level // 2) * (taps_kernel(step) // 2) for step in p.passes if step.number)
-        self._border = max(1, *reach)
-        self._near = functools.lru_cache(KEPT)(self._selected)
+        self._border = max([1, *reach])
+        self._layers: dict[tuple[str, bytes], Layer] = {}
+        self._biases: dict[tuple[str, bytes], Held] = {}
 
     def hyper(self, z: npt.NDArray[np.int16]) -> Board:
         """Hyper-latents int16 [Z, h', w'] -> rows of what is seen at all positions, [4 h', 4 w'], features
@@ -155,7 +152,7 @@ class Means:
         squeezed = Board(h, w, SEEN, self._border) if wide else known
         for step in passes:
             place = places(h, w, self.preset.depths[step.group])[step.number]
-            cells = cells_of(place, w)
+            cells = place.positions
             with timer("network"):
                 if step.number == 0 and step.group:
                     self._look_back(step.group, known, seen)
@@ -184,7 +181,7 @@ class Means:
         self, step: Pass, near: Neighbours, cells: Positions, source: Board, seen: Board
     ) -> None:
         """What is known around a pass's cells of the same group, to where it is seen."""
-        layer, biases, kinds = self._near(step, near)
+        layer, biases = self._around(step, near)
         first = 0 if step.group in self._squeeze else step.first
         layer.run_at(
             RESIDUAL,
@@ -192,7 +189,7 @@ class Means:
             blocks_of(TAPS),
             source.at(cells, first),
             seen.at(cells, self._width(step)),
-            Listed(biases.address, kinds),
+            Listed(biases.address, kinds_of(near, biases.array.strides[0])),
         )
 
     def _width(self, step: Pass) -> int:
@@ -210,20 +207,27 @@ class Means:
         last.run_at(REAL, HERE, blocks_of(last.outputs), rows, rows_of(means, len(own)))
         return means
 
-    def _selected(self, step: Pass, near: Neighbours) -> tuple[Layer, Held, Held]:
-        """The layer that looks around, for what is known there; what is unknown by kind of position, and
-        bytes to that of each."""
+    def _around(self, step: Pass, near: Neighbours) -> tuple[Layer, Held]:
+        """The layer that looks around, for what is known there, and what is unknown by kind of position."""
         name, conv = _name(step), self._taps[_name(step)]
         out = self._steps[f"taps.{name}"]
-        inputs, unknown = self.values[step.first : step.last], np.zeros(conv.weight.shape[2], np.float32)
-        if step.group in self._squeeze:
-            inputs, unknown = self._steps[f"squeeze.{step.group}"], self._squeeze[step.group][1]
-        biases = conv.bias + near.inside @ (conv.weight.astype(np.float64) @ unknown).T
-        zero = np.zeros(len(out), np.float32)
-        chosen = np.ascontiguousarray(conv.weight[:, near.taps])
-        layer = fixed_point.layer(chosen, zero, inputs, out, slope=SLOPE, residual=out)
-        whole = Held(np.clip(np.rint(biases / out), -32767, 32767).astype(np.int16))
-        return layer, whole, listed(near.kind * whole.array.strides[0])
+        known, all_of_it = (name, near.taps.tobytes()), (name, near.pattern)
+        if known not in self._layers:
+            inputs = self.values[step.first : step.last]
+            if step.group in self._squeeze:
+                inputs = self._steps[f"squeeze.{step.group}"]
+            zero = np.zeros(len(out), np.float32)
+            chosen = np.ascontiguousarray(conv.weight[:, near.taps])
+            layer = fixed_point.layer(chosen, zero, inputs, out, slope=SLOPE, residual=out)
+            self._layers.setdefault(known, layer)
+        if all_of_it not in self._biases:
+            unknown = np.zeros(conv.weight.shape[2], np.float32)
+            if step.group in self._squeeze:
+                unknown = self._squeeze[step.group][1]
+            biases = conv.bias + near.inside @ (conv.weight.astype(np.float64) @ unknown).T
+            whole = np.clip(np.rint(biases / out), -32767, 32767).astype(np.int16)
+            self._biases.setdefault(all_of_it, Held(whole))
+        return self._layers[known], self._biases[all_of_it]
 
 
 def _run(layer: Layer, source: Board, target: Board, kernel: int, side: int) -> None:

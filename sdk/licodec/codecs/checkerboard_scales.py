@@ -8,6 +8,8 @@ it, so that what a position sees lies as far from it everywhere.
 from __future__ import annotations
 
 import functools
+import threading
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Final
 
@@ -30,23 +32,24 @@ from licodec.entropy.schedule import Pass
 from licodec.entropy.tables import NOT_CODED
 from licodec.exact.compiled_layer import CompiledLayer, Offsets
 from licodec.exact.fixed_point import (
+    FEW_POSITIONS,
     HERE,
     OUTPUTS,
     Board,
     Held,
-    Positions,
     address_of,
     all_positions,
     blocks_of,
+    listed,
     rows_of,
 )
-from licodec.exact.neighbours import Neighbours
+from licodec.exact.neighbours import Neighbours, Positions
 
 PROJECTED: Final = 32
 CONTEXT: Final = 48
 """Channels, as `checkerboard_layout.exact_layers` has them."""
-RATES_KEPT: Final = 64
-"""Constants of layers that look around, of so many layers, sizes and rates."""
+OFFSETS_KEPT: Final = 256
+"""Tables of what is unknown around positions, of so many layers, patterns and rates."""
 
 
 class ScaleNets:
@@ -54,24 +57,45 @@ class ScaleNets:
 
     def __init__(self, preset: Preset, layers: Mapping[str, CompiledLayer]) -> None:
         self.preset, self.layers = preset, layers
-        self.around = functools.lru_cache(RATES_KEPT)(self._around)
-        self.weights_near = functools.lru_cache(RATES_KEPT)(self._weights_near)
-        stride = max((2 ** (step.level // 2) * (taps_kernel(step) // 2) for step in preset.passes), default=1)
-        self.border = max(1, stride)
+        reach = (2 ** (step.level // 2) * (taps_kernel(step) // 2) for step in preset.passes)
+        self.border = max(1, *reach)
         """Rows and columns beyond a map that layers read."""
+        self._weights: dict[tuple[str, bytes], Held] = {}
+        self._offsets: OrderedDict[tuple[str, bytes, int], Held] = OrderedDict()
+        self._lock = threading.Lock()
 
-    def _around(self, name: str, group: int, near: Neighbours, rate: int) -> Offsets:
-        unknown = self.layers[f"project.{group}"].of_zeros(rate)
-        return self.layers[name].offsets_near(near, unknown, rate)
+    def weights_near(self, name: str, near: Neighbours) -> Held:
+        """Of a layer that looks around, for what is known there."""
+        key = name, near.taps.tobytes()
+        if key not in self._weights:
+            self._weights.setdefault(key, self.layers[name].weights_near(near))
+        return self._weights[key]
 
-    def _weights_near(self, name: str, near: Neighbours) -> Held:
-        return self.layers[name].weights_near(near)
+    def offsets_near(self, name: str, group: int, near: Neighbours, rate: int) -> Offsets:
+        """Of a layer that looks around in a group."""
+        key = name, near.pattern, rate
+        with self._lock:
+            table = self._offsets.get(key)
+            if table is None:
+                unknown = self.layers[f"project.{group}"].of_zeros(rate)
+                table = self._offsets[key] = self.layers[name].offsets_near(near, unknown, rate)
+                if len(self._offsets) > OFFSETS_KEPT:
+                    self._offsets.popitem(last=False)
+        return Offsets(table, kinds_of(near, 1))
 
 
-@functools.lru_cache(maxsize=256)
-def cells_of(place: Place, width: int) -> Positions:
-    """Where a pass codes, on a grid of that width."""
-    return Positions(place.cells, width)
+def kinds_of(near: Neighbours, step: int) -> Held:
+    """Where in a table what belongs to each position's kind stands: kinds times `step`, as `listed` gives
+    them."""
+    few = len(near.kind) <= FEW_POSITIONS
+    return _few_kinds(near, step) if few else _kinds(near, step)
+
+
+def _kinds(near: Neighbours, step: int) -> Held:
+    return listed(near.kind * step)
+
+
+_few_kinds = functools.lru_cache(128)(_kinds)
 
 
 class Scales:
@@ -169,7 +193,7 @@ class Scales:
                 self._look_back(step.group)
             if step.number:
                 self._look_around(step, place)
-            cells = cells_of(place, self._size[1])
+            cells = place.positions
             return self._indices(f"scale.{step.group}.{step.number}", cells, part)
 
     def _look_back(self, group: int) -> None:
@@ -191,14 +215,14 @@ class Scales:
         layer = self._nets.layers[name]
         near = place.near(layer.spec.kernel)
         first = self._preset.exact + (CONTEXT if step.group else 0)
-        cells = cells_of(place, self._size[1])
+        cells = place.positions
         layer.run(
             self._nets.weights_near(name, near),
             known.window(layer.spec.kernel, 2 ** (step.level // 2), near),
             blocks_of(layer.spec.out),
             known.at(cells, PROJECTED * step.group),
             self._seen.at(cells, first),
-            self._nets.around(name, step.group, near, self._rate),
+            self._nets.offsets_near(name, step.group, near, self._rate),
         )
 
     def settle(self, step: Pass, symbols: npt.NDArray[np.int16]) -> None:
@@ -208,7 +232,7 @@ class Scales:
             return
         layer, known = self._nets.layers[f"project.{step.group}"], self._projected
         with self._timer("exact"):
-            cells = cells_of(self._places(step)[step.number], self._size[1])
+            cells = self._places(step)[step.number].positions
             magnitudes = np.empty(symbols.shape[::-1], np.int16)
             elementwise.magnitudes(symbols, (address_of(magnitudes), magnitudes.strides[0]))
             layer.run(

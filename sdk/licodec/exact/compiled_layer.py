@@ -123,11 +123,12 @@ class CompiledLayer:
         y = np.floor(self.bias(rate) * self.scale + 0.5)
         return np.clip(y, 0, self.spec.high).astype(np.int64)
 
-    def offsets_near(self, near: Neighbours, unknown: Integers, rate: int) -> Offsets:
-        """At positions around which only some is known; everything else inside the map is `unknown` [in]."""
+    def offsets_near(self, near: Neighbours, unknown: Integers, rate: int) -> Held:
+        """A table, by kind of position, where only some is known around it and everything else inside the map
+        is `unknown` [in]."""
         of_unknown = self._by_tap().astype(np.int64) @ unknown  # [out, taps]
         bias = self.bias(rate) + near.inside @ of_unknown.T.astype(np.float64)
-        return Offsets(self._whole(bias * self.scale + 0.5), fixed_point.listed(near.kind))
+        return self._whole(bias * self.scale + 0.5)
 
     def weights_near(self, near: Neighbours) -> Held:
         """Those of the known neighbours alone, as the inner loop takes them."""
@@ -160,9 +161,9 @@ class CompiledLayer:
         compiled_loops().run(
             "exact_at",
             (
-                weights.address, taps.address, len(taps), pairs, places.address, len(places),
-                self.whole_scale.address, offsets.table.address, 8 * offsets.table.array.shape[-1],
-                kinds.address, step, self._high, *source.given, *target.given, len(source),
+                weights, taps, len(taps), pairs, places, len(places), self.whole_scale, offsets.table,
+                8 * offsets.table.array.shape[-1], kinds, step, self._high, *source.given, *target.given,
+                len(source),
             ),
             len(source),
             positions_worth_sharing(weights.array, len(places)),
@@ -182,7 +183,7 @@ class CompiledLayer:
         compiled_loops().run(
             "sums",
             (
-                self.weights.address, taps.address, len(taps), pairs, places.address, len(places), 0, 0,
+                self.weights, taps, len(taps), pairs, places, len(places), 0, 0,
                 seen.address + seen.row + seen.step, seen.row, seen.step, 0, address_of(out),
                 out.strides[0] // 2, out.strides[1] // 2, w,
             ),
@@ -197,10 +198,10 @@ def refuse_wrong_sums(layers: Mapping[str, CompiledLayer], answers: Mapping[str,
     """Whether the loops give the known answers on this machine.
 
     Raises:
-        ExactnessError: they don't. WeightsError: answers are missing.
+        ExactnessError: they don't, or answers are missing.
     """
     if missing := sorted(set(layers) - set(answers)):
-        raise WeightsError(f"the weights hold no known answers for the integer layers {', '.join(missing)}")
+        raise ExactnessError(f"the weights hold no known answers for the integer layers {', '.join(missing)}")
     wrong = next((name for name, layer in layers.items() if layer.known_answer() != answers[name]), None)
     known_map.cache_clear()  # megabytes that the pictures to come can use
     if wrong:

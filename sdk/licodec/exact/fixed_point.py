@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from licodec import object_cache
-from licodec.exact.neighbours import Neighbours
+from licodec.exact.neighbours import Neighbours, Positions
 from licodec.threads import wanted
 
 Integers = npt.NDArray[Any]
@@ -42,8 +42,10 @@ Strided = tuple[int, int, int]
 POSITIONS: Final = 6
 OUTPUTS: Final = 16
 LARGEST: Final = 16383
+MOST_OF_WEIGHTS: Final = (2**31 - 1) // LARGEST
+"""An output's weights without their signs add up to no more: 16,383 times as much stays below 2^31."""
 SUM_OF_WEIGHTS: Final = 131000
-"""Of an output's weights without their signs: 16,383 times as much stays below 2^31."""
+"""What they add up to before they are rounded, where no weight is too large."""
 PLAIN, RESIDUAL, REAL, SUMS = range(4)
 """What a layer writes: integers; integers of the sum with a residual; the same sum as float32; the products'
 sums themselves, in 32 bits."""
@@ -84,12 +86,13 @@ class Jobs:
         assert address, name
         return address, ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_int64, ctypes.c_int64)(address)
 
-    def run(self, name: str, arguments: Sequence[int], total: int, chunk: int) -> None:
+    def run(self, name: str, arguments: Sequence[int | Held], total: int, chunk: int) -> None:
         """All of 0..total, in pieces of `chunk` where other threads help.
 
-        arguments: addresses, numbers, and `bits_of` what is float32.
+        arguments: addresses, numbers, and `bits_of` what is float32. What is held stays so meanwhile.
         """
-        given = struct.pack(f"{len(arguments)}q", *arguments)
+        values = [each.address if isinstance(each, Held) else each for each in arguments]
+        given = struct.pack(f"{len(values)}q", *values)
         address, alone = self._job(name)
         if _mine.shared is None or total <= chunk:
             alone(given, 0, total)
@@ -121,7 +124,7 @@ class Compiled:
         kinds = [ctypes.c_int64, ctypes.c_int64, ctypes.c_char_p, ctypes.c_int64, ctypes.c_int64]
         return ctypes.CFUNCTYPE(None, *kinds)(self._engine.get_function_address("share"))
 
-    def run(self, name: str, arguments: Sequence[int], total: int, chunk: int) -> None:
+    def run(self, name: str, arguments: Sequence[int | Held], total: int, chunk: int) -> None:
         """All rows or positions of a job, in pieces of `chunk` where other threads help.
 
         arguments: as of `Jobs.run`, without first and last.
@@ -143,8 +146,8 @@ def bits_of(value: float) -> int:
 
 
 class Held:
-    """An array, and its address, which loops are given over and over: to ask an array for it takes a
-    microsecond."""
+    """An array, and its address: to ask for it takes a microsecond. Who runs a loop gives it this, and not
+    the address, where nobody else may hold the array (what caches and properties give, say)."""
 
     def __init__(self, array: npt.NDArray[Any]) -> None:
         self.array: Final = np.ascontiguousarray(array)
@@ -177,13 +180,12 @@ def helped() -> Iterator[None]:
         return
     shared = np.zeros(SHARED_BYTES // 8, np.int64)
     shared[LET_OTHERS // 8] = _let_others_run()
-    work = compiled_loops().work
-    address = address_of(shared)
-    others = [threading.Thread(target=work, args=(address,), daemon=True) for _ in range(count)]
+    others = [threading.Thread(target=_help, args=(shared,), daemon=True) for _ in range(count)]
     try:
-        for each in others:
-            each.start()
-        _mine.shared = address
+        with contextlib.suppress(RuntimeError):  # the system gives no more threads
+            for each in others:
+                each.start()
+        _mine.shared = address_of(shared)
         yield
     finally:
         _mine.shared = None
@@ -191,6 +193,11 @@ def helped() -> Iterator[None]:
         for each in others:
             if each.ident is not None:
                 each.join()
+
+
+def _help(shared: npt.NDArray[np.int64]) -> None:
+    """Holds what is shared as long as it helps, also where nobody waits for its end any more."""
+    compiled_loops().work(address_of(shared))
 
 
 @functools.cache
@@ -259,7 +266,7 @@ class Board:
 
     def at(self, positions: Positions, first: int = 0, every: int = 1) -> Listed:
         """Channel `first` of positions; of a map that is so many times as fine as theirs."""
-        return Listed(self.base + 2 * first, positions.distances(every * self.row, every * self.step))
+        return Listed(self.base + 2 * first, distances(positions, every * self.row, every * self.step))
 
     def window(self, kernel: int, apart: int = 1, near: Neighbours | None = None) -> Held:
         """Bytes from a position to those that a convolution sees, so many rows and columns apart; or only to
@@ -298,40 +305,35 @@ def blocks_of(count: int) -> Held:
     return places(count, 1, 0, 0)
 
 
-@dataclass(frozen=True, eq=False)
-class Positions:
-    """Positions of a map as row * width + column, int64. Where they lie is remembered for maps of a usual
-    size."""
-
-    numbers: Distances
-    width: int
-
-    def distances(self, row: int, step: int) -> Held:
-        """Bytes from position (0, 0) to each, as `listed` gives them."""
-        few = len(self.numbers) <= FEW_POSITIONS
-        return _remembered(self, row, step) if few else self._distances(row, step)
-
-    def _distances(self, row: int, step: int) -> Held:
-        rows, columns = np.divmod(self.numbers, self.width)
-        return listed(rows * row + columns * step)
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-
 FEW_POSITIONS: Final = 1 << 14
-"""More take megabytes to remember and are found while their layers take a hundred times as long."""
+"""Where more lie is not remembered: it takes megabytes, and their layers a hundred times as long to run as it
+takes to find out."""
 
 
-@functools.lru_cache(512)
-def _remembered(of: Positions, row: int, step: int) -> Held:
-    return of._distances(row, step)
+def distances(of: Positions, row: int, step: int) -> Held:
+    """Bytes from position (0, 0) to each, as `listed` gives them."""
+    return _remembered(of, row, step) if len(of) <= FEW_POSITIONS else _distances(of, row, step)
 
 
-@functools.lru_cache(32)
+def _distances(of: Positions, row: int, step: int) -> Held:
+    rows, columns = np.divmod(of.numbers, of.width)
+    return listed(rows * row + columns * step)
+
+
+_remembered = functools.lru_cache(512)(_distances)
+
+
 def all_positions(height: int, width: int) -> Positions:
     """In rows."""
+    few = height * width <= FEW_POSITIONS
+    return _few_positions(height, width) if few else _all_positions(height, width)
+
+
+def _all_positions(height: int, width: int) -> Positions:
     return Positions(np.arange(height * width, dtype=np.int64), width)
+
+
+_few_positions = functools.lru_cache(32)(_all_positions)
 
 
 @dataclass(frozen=True, eq=False)
@@ -346,9 +348,9 @@ class Listed:
     at: Held
 
     @property
-    def given(self) -> tuple[int, int]:
+    def given(self) -> tuple[int, Held]:
         """What loops take of it."""
-        return self.base, self.at.address
+        return self.base, self.at
 
     def __len__(self) -> int:
         return len(self.at)
@@ -365,12 +367,16 @@ def listed(distances: npt.NDArray[np.integer[Any]]) -> Held:
 
 def rows_of(array: npt.NDArray[Any], count: int) -> Listed:
     """The first `count` rows of an array [.., C]."""
-    return Listed(address_of(array), _one_by_one(count, array.strides[0]))
+    step = array.strides[0]
+    few = count <= FEW_POSITIONS
+    return Listed(address_of(array), _few_rows(count, step) if few else _one_by_one(count, step))
 
 
-@functools.lru_cache(128)
 def _one_by_one(count: int, step: int) -> Held:
     return listed(np.arange(count, dtype=np.int64) * step)
+
+
+_few_rows = functools.lru_cache(128)(_one_by_one)
 
 
 def positions_worth_sharing(weights: Integers, blocks: int) -> int:
@@ -425,7 +431,7 @@ class Layer:
         compiled_loops().run(
             NAMES[writes],
             (
-                self._weights, taps.address, len(taps), pairs // len(taps), places.address, blocks,
+                self._weights, taps, len(taps), pairs // len(taps), places, blocks,
                 self._constants, self._slope, *source, residual, *target, width,
             ),
             rows,
@@ -449,7 +455,7 @@ class Layer:
         compiled_loops().run(
             f"{NAMES[writes]}_at",
             (
-                self._weights, taps.address, len(taps), pairs // len(taps), places.address, blocks,
+                self._weights, taps, len(taps), pairs // len(taps), places, blocks,
                 self._constants, self._slope, *source.given, *of_residual.given, *target.given, len(source),
             ),
             len(source),
@@ -481,8 +487,8 @@ def block(around: Within, wide: Layer, narrow: Layer, x: Map, out: Map) -> None:
         "block",
         (
             x.address, x.row, x.step, address_of(around[0]), address_of(around[1]), wide._weights,
-            wide._constants, narrow._weights, narrow._constants, channels, HERE.address,
-            blocks_of(2 * channels).address, narrow._slope, out.address, out.row, x.width,
+            wide._constants, narrow._weights, narrow._constants, channels, HERE,
+            blocks_of(2 * channels), narrow._slope, out.address, out.row, x.width,
         ),
         x.height,
         2,
@@ -509,8 +515,7 @@ def layer(
     out = len(weight)
     real = weight.astype(np.float64) * inputs
     flat = np.abs(real.reshape(out, -1))
-    unit = np.maximum(flat.sum(1) / SUM_OF_WEIGHTS, flat.max(1) / LARGEST)
-    unit[unit == 0] = 1.0
+    unit = _units(flat)
     whole = np.rint(real / unit[:, None, None]).astype(np.int16)
     added = np.zeros(out) if residual is None else residual
     lacking = -out % OUTPUTS
@@ -526,10 +531,19 @@ def layer(
 def layer_within(weight: Floats, bias: Floats, inputs: Floats, outputs: Floats) -> tuple[Integers, Floats]:
     """A 3x3 convolution within each channel, real weights [C, 9]: what `_around` takes."""
     real = weight.astype(np.float64) * inputs[:, None]
-    unit = np.maximum(np.abs(real).sum(1) / SUM_OF_WEIGHTS, np.abs(real).max(1) / LARGEST)
-    unit[unit == 0] = 1.0
+    unit = _units(np.abs(real))
     constants = np.stack([unit, bias, 1 / outputs]).astype(np.float32)
     return np.ascontiguousarray(np.rint(real / unit[:, None]).T.astype(np.int32)), constants
+
+
+def _units(magnitudes: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """A step for each output's weights, of whose magnitudes [out, n] as whole steps no sum is too large."""
+    unit = np.maximum(magnitudes.sum(1) / SUM_OF_WEIGHTS, magnitudes.max(1) / LARGEST)
+    unit[unit == 0] = 1.0
+    while (over := np.rint(magnitudes / unit[:, None]).sum(1) > MOST_OF_WEIGHTS).any():
+        unit[over] *= 1.001  # rounding took some of them up
+    out: npt.NDArray[np.float64] = unit
+    return out
 
 
 def packed(weight: Integers) -> Integers:

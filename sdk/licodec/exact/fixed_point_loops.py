@@ -338,31 +338,6 @@ def _define_block(module: Any) -> None:
     build.ret_void()
 
 
-def _define_in_steps(module: Any) -> None:
-    """Rows of values times what each channel has, in steps. Arguments: the address of float32
-    [rows, width, channels] and the bytes to its next row, those of float32 [channels], the address of int16
-    [.., width, channels] and the bytes to its next row, channels; first, last, width."""
-    build, arguments = _function(module, "in_steps", [_I64] * 9)
-    x, x_row, factors, out, out_row, channels, first, last, width = arguments
-    with _loop(build, first, last) as row:
-        from_x, to_row = (
-            build.add(base, build.mul(row, step)) for base, step in ((x, x_row), (out, out_row))
-        )
-        with _loop(build, _number(0), width) as column:
-            of_column = build.mul(column, channels)
-            with _loop(build, _number(0), channels, LANES) as channel:
-                number = build.add(of_column, channel)
-                value, factor = (
-                    build.load(
-                        _pointer(build, build.add(base, build.shl(index, _number(2))), 0, _REAL), align=4
-                    )
-                    for base, index in ((from_x, number), (factors, channel))
-                )
-                target = _pointer(build, build.add(to_row, build.shl(number, _number(1))), 0, _HALF)
-                build.store(_steps(build, build.fmul(value, factor)), target, align=2)
-    build.ret_void()
-
-
 def _define_job(module: Any, name: str) -> None:
     """The function of that name as one of (arguments, first, last): rows or positions first..last of what is
     described by arguments in memory, int64 or the bits of float32."""
@@ -498,7 +473,6 @@ def module_text(paired: bool) -> str:
     _define_exact_layer_at(module, paired)
     _define_around(module, paired)
     _define_block(module)
-    _define_in_steps(module)
     for each in list(module.functions):
         if not (each.is_declaration or each.name == "around"):
             _define_job(module, each.name)

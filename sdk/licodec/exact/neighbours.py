@@ -17,6 +17,17 @@ import numpy.typing as npt
 
 
 @dataclass(frozen=True, eq=False)
+class Positions:
+    """Positions of a map of that width as row * width + column, int64 [n]."""
+
+    numbers: npt.NDArray[np.int64]
+    width: int
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+
+@dataclass(frozen=True, eq=False)
 class Neighbours:
     """What a k x k convolution reads at n positions.
 
