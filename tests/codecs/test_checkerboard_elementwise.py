@@ -160,6 +160,14 @@ def blocks_of(planes: npt.NDArray[np.uint8]) -> Floats:
     return np.ascontiguousarray(parts).reshape(height // 4, width // 4, 48)
 
 
+STEP = np.float32(layout.SHOWN_STEP)
+
+
+def shown_blocks(rng: np.random.Generator, h: int, w: int, spread: float) -> npt.NDArray[np.int16]:
+    real: Floats = floats(rng, h, w, 48, spread=spread) * np.float32(1 / STEP)
+    return in_steps(real)
+
+
 def within_map(rng: np.random.Generator, blocks: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """The same blocks as a part of a larger map."""
     h, w, _ = blocks.shape
@@ -172,7 +180,7 @@ def within_map(rng: np.random.Generator, blocks: npt.NDArray[Any]) -> npt.NDArra
 def test_to_steps_and_missing(h: int, w: int) -> None:
     rng = np.random.default_rng(w)
     planes = rng.integers(0, 256, (4 * h, 4 * w + 4, 3)).astype(np.uint8)[:, 4:]
-    shown, per = within_map(rng, floats(rng, h, w, 48, spread=0.1)), factors(rng, 48) * 1000
+    shown, per = within_map(rng, shown_blocks(rng, h, w, 0.1)), factors(rng, 48) * 1000
     for lacking in (False, True):
         out = within_map(rng, np.full((h, w, 48), 3, np.int16))
         wanted = all_around(out).copy()
@@ -180,7 +188,7 @@ def test_to_steps_and_missing(h: int, w: int) -> None:
             elementwise.missing(planes, strided(shown), per, strided(out))
         else:
             elementwise.to_steps(planes, per, strided(out))
-        values = blocks_of(planes) - shown if lacking else blocks_of(planes)
+        values = blocks_of(planes) - shown * STEP if lacking else blocks_of(planes)
         wanted[1 : 1 + h, 1 : 1 + w] = in_steps(values * per)
         assert np.array_equal(all_around(out), wanted)
 
@@ -188,11 +196,11 @@ def test_to_steps_and_missing(h: int, w: int) -> None:
 @pytest.mark.parametrize(("h", "w"), BLOCKS)
 def test_pixels(h: int, w: int) -> None:
     rng = np.random.default_rng(w)
-    shown = within_map(rng, floats(rng, h, w, 48, spread=0.3))
-    shown[0, 0, :4] = np.array([np.inf, -np.inf, 1e9, -1e9])
+    shown = within_map(rng, shown_blocks(rng, h, w, 0.3))
+    shown[0, 0, :4] = np.array([32767, -32768, 16383, -16383])
     planes = rng.integers(0, 256, (4 * h + 8, 4 * w + 8, 3)).astype(np.uint8)
     wanted, part = planes.copy(), planes[4 : 4 + 4 * h, 4 : 4 + 4 * w]
-    made = np.clip(shown * np.float32(255) + np.float32(128), 0, 255).astype(np.uint8)
+    made = np.clip(shown * STEP * np.float32(255) + np.float32(128), 0, 255).astype(np.uint8)
     lines = made.reshape(h, w, 4, 4, 3).transpose(0, 2, 1, 3, 4).reshape(4 * h, 4 * w, 3)
     wanted[4 : 4 + 4 * h, 4 : 4 + 4 * w] = lines
     elementwise.pixels(strided(shown), rows_of(part), h, w)
@@ -201,7 +209,7 @@ def test_pixels(h: int, w: int) -> None:
 
 def test_pixels_come_back() -> None:
     every = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, axis=2)
-    shown = blocks_of(every)
+    shown = np.rint(blocks_of(every) / STEP).astype(np.int16)
     out = np.empty_like(every)
     elementwise.pixels(strided(shown), rows_of(out), 4, 4)
     assert np.array_equal(out, every)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from lic_format.errors import WeightsError
 from licodec.codecs.arrays import Arrays, Conv
-from licodec.codecs.checkerboard_layout import HYPER_WIDTH, QUARTER, SEEN, STEPS, TAPS, Preset
+from licodec.codecs.checkerboard_layout import HYPER_WIDTH, QUARTER, SEEN, SHOWN_STEP, STEPS, TAPS, Preset
 from licodec.exact import fixed_point
 from licodec.exact.fixed_point import (
     HERE,
@@ -254,11 +254,12 @@ class Synthesis:
         self.render = _layer(render, picture, steps["leave"], slope=SLOPE)
         self.film = read.floats(f"{net}film", (KNOTS, QUARTER))
         leave = read.conv(f"{net}leave", QUARTER, QUARTER, 3)
-        self.leave = _layer(leave, steps["leave"], np.ones(QUARTER, np.float32), residual=picture)
+        shown = np.full(QUARTER, SHOWN_STEP, np.float32)
+        self.leave = _layer(leave, steps["leave"], shown, residual=picture)
 
-    def __call__(self, coefficients: Part, latents: Part, rate: int) -> Floats:
+    def __call__(self, coefficients: Part, latents: Part, rate: int) -> Map:
         """Latents [h, w, M] as coefficients in units of pixels, and in bounded units; both in steps. Gives
-        blocks of pixels float32 [4 h, 4 w + .., 48]."""
+        blocks of pixels [4 h, 4 w, 48], minus 0.5, in steps of SHOWN_STEP."""
         h, w = latents.height, latents.width
         picture = Map(4 * h, 4 * w, QUARTER, 4)
         run_layer(self.klt, HERE, coefficients, picture, 4)
@@ -275,8 +276,9 @@ class Synthesis:
         rendered = Map(4 * h, 4 * w, QUARTER)
         render = self.render.times(at_rate(self.film, rate))
         run_layer(render, _window(picture.finished()), picture, rendered)
-        near = _window(rendered.finished())
-        return run_real_layer(self.leave, near, rendered, residual=picture)
+        shown = Map(4 * h, 4 * w, QUARTER, 4)
+        run_layer(self.leave, _window(rendered.finished()), rendered, shown, residual=picture)
+        return shown
 
 
 class Analysis:

@@ -175,7 +175,8 @@ def to_steps(planes: Pixels, factors: Floats, out: Strided) -> None:
 
 
 def missing(planes: Pixels, shown: Strided, factors: Floats, out: Strided) -> None:
-    """The same of pixels / 255 - 0.5 less what is shown, float32 blocks [H / 4, W / 4 or more, 48]."""
+    """The same of pixels / 255 - 0.5 less what is shown, blocks int16 [H / 4, W / 4 or more, 48] in steps of
+    SHOWN_STEP."""
     given, rows, columns = _of_planes(planes, factors, out)
     _run("missing", (*given, *shown), rows, columns * QUARTER)
 
@@ -190,8 +191,8 @@ def _of_planes(planes: Pixels, factors: Floats, out: Strided) -> tuple[tuple[int
 
 
 def pixels(shown: Strided, planes: Rows, rows: int, columns: int) -> None:
-    """Blocks float32 [rows, columns, 48] as pixels uint8 [4 rows, 4 columns, 3]: times 255 plus 128, what
-    stands behind the point left away, from 0 to 255."""
+    """Blocks int16 [rows, columns, 48] in steps of SHOWN_STEP as pixels uint8 [4 rows, 4 columns, 3]: times
+    255 plus 128, what stands behind the point left away, from 0 to 255."""
     _run("pixels", (*shown, *planes, columns), rows, columns * QUARTER)
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from llvmlite import ir
 
-from licodec.codecs.checkerboard_layout import NEARLY_ZERO, QUARTER, SYMBOL_MAX
+from licodec.codecs.checkerboard_layout import NEARLY_ZERO, QUARTER, SHOWN_STEP, SYMBOL_MAX
 from licodec.entropy.tables import NOT_CODED
 from licodec.exact.fixed_point import LANES
 from licodec.exact.loop_building import (
@@ -386,7 +386,7 @@ def _lines(build: Any, corner: Any, row: Any) -> list[tuple[Any, int]]:
 def _define_to_steps(module: Any, name: str, lacking: bool) -> None:
     """Rows first..last of blocks. Arguments: the address of pixels uint8 [.., .., 3] and the bytes to their
     next row, the address of float32 [48] steps per unit, that of int16 [48] of the first block, the bytes to
-    the next row and column of blocks; columns. Of what is `lacking` where float32 blocks are shown, theirs:
+    the next row and column of blocks; columns. Of what is `lacking` where int16 blocks are shown, theirs:
     address, bytes to the next row and column."""
     build, given, first, last = _job(module, name, 10 if lacking else 7)
     planes, row, factors, out, out_row, out_step, columns, *shown = given
@@ -402,11 +402,17 @@ def _define_to_steps(module: Any, name: str, lacking: bool) -> None:
             if lacking:
                 base, shown_row, shown_step = shown
                 block = _along(build, _along(build, base, line, shown_row), column, shown_step)
-                there = _load(build, build.add(block, number(32 * which)), F32, LANES)
-                value = build.fsub(value, there)
+                value = build.fsub(value, _shown(build, block, which))
             steps = in_steps(build, build.fmul(value, per[which]))
             _store(build, steps, build.add(target, number(2 * LANES * which)))
     build.ret_void()
+
+
+def _shown(build: Any, block: Any, which: int) -> Any:
+    """8 values of a block that stand there in steps of SHOWN_STEP."""
+    steps = _load(build, build.add(block, number(2 * LANES * which)), I16, LANES)
+    real = build.sitofp(build.sext(steps, _lanes(I32, LANES)), _lanes(F32, LANES))
+    return build.fmul(real, every_lane(real.type, SHOWN_STEP))
 
 
 def _in_eights(build: Any, parts: Sequence[Any]) -> list[Any]:
@@ -419,7 +425,7 @@ def _in_eights(build: Any, parts: Sequence[Any]) -> list[Any]:
 
 
 def _define_pixels(module: Any) -> None:
-    """Rows first..last of blocks. Arguments: the address of float32 [48] of the first block, the bytes to the
+    """Rows first..last of blocks. Arguments: the address of int16 [48] of the first block, the bytes to the
     next row and column of blocks, the address of pixels uint8 [.., .., 3] and the bytes to their next row;
     columns."""
     build, given, first, last = _job(module, "pixels", 6)
@@ -430,7 +436,7 @@ def _define_pixels(module: Any) -> None:
         corner = _along(build, _along(build, planes, build.shl(line, number(2)), row), column, 12)
         made = []
         for which in range(QUARTER // LANES):
-            value = _load(build, build.add(block, number(32 * which)), F32, LANES)
+            value = _shown(build, block, which)
             value = build.fadd(build.fmul(value, every_lane(real, 255.0)), every_lane(real, 128.0))
             whole = build.fptosi(between(build, value, 0.0, 255.0), _lanes(I32, LANES))
             made.append(build.trunc(whole, bytes_of))

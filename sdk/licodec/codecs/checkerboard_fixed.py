@@ -300,7 +300,7 @@ class FixedCheckerboard:
         shown = self.synthesis(coefficients.whole, latents.whole, rate)
         missing = Map(4 * h, 4 * w, QUARTER, 4)
         to = missing.address, missing.row, missing.step
-        elementwise.missing(planes, nets.strided(shown), self.adjoint.per_pixel, to)
+        elementwise.missing(planes, (shown.address, shown.row, shown.step), self.adjoint.per_pixel, to)
         found, out = self.adjoint(missing), Values(w, np.empty_like(s.memory))
         step = at_rate(self.refinement_step, rate)
         elementwise.refined(s.memory, nets.strided(found), np.reciprocal(inverse), step, out.memory)
@@ -430,12 +430,14 @@ class FixedCheckerboard:
         for tile in tiles(h, w, self.preset.halo):
             with timer("network"):
                 seen = tile.outer_rows, tile.outer_columns
-                blocks = self.synthesis(coefficients.part(*seen), latents.part(*seen), head.rate)
+                shown = self.synthesis(coefficients.part(*seen), latents.part(*seen), head.rate)
             with timer("pixels"):
-                inner = blocks[tile.inner_block_rows, tile.inner_block_columns]
                 target = planes[tile.pixel_rows, tile.pixel_columns]
+                rows, columns = tile.inner_block_rows, tile.inner_block_columns
+                first = shown.address + rows.start * shown.row + columns.start * shown.step
                 to = address_of(target), target.strides[0]
-                elementwise.pixels(nets.strided(inner), to, *inner.shape[:2])
+                inner = rows.stop - rows.start, columns.stop - columns.start
+                elementwise.pixels((first, shown.row, shown.step), to, *inner)
         return np.ascontiguousarray(planes[: head.height, : head.width])
 
     def _reduced_pixels(

@@ -84,6 +84,8 @@ DEPTH_MAX = 4
 PRESETS = {"s": Preset(groups=(4, 12, 48, 96, 160), depths=(3, 3, 2, 1, 1))}
 QUARTER = 48
 """Channels of the picture as blocks of 4x4 RGB pixels."""
+SHOWN_STEP = 2.0**-14
+"""Of decoded pixels minus 0.5, where they are integers: a sixty-fourth of a level."""
 NEARLY_ZERO = 0.75
 """Symbols below this count as zero when the encoder looks at what it would decode."""
 
