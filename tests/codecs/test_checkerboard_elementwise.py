@@ -164,8 +164,7 @@ STEP = np.float32(layout.SHOWN_STEP)
 
 
 def shown_blocks(rng: np.random.Generator, h: int, w: int, spread: float) -> npt.NDArray[np.int16]:
-    real: Floats = floats(rng, h, w, 48, spread=spread) * np.float32(1 / STEP)
-    return in_steps(real)
+    return in_steps((floats(rng, h, w, 48, spread=spread) / STEP).astype(np.float32))
 
 
 def within_map(rng: np.random.Generator, blocks: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -188,7 +187,9 @@ def test_to_steps_and_missing(h: int, w: int) -> None:
             elementwise.missing(planes, strided(shown), per, strided(out))
         else:
             elementwise.to_steps(planes, per, strided(out))
-        values = blocks_of(planes) - shown * STEP if lacking else blocks_of(planes)
+        values = blocks_of(planes)
+        if lacking:
+            values -= shown * STEP
         wanted[1 : 1 + h, 1 : 1 + w] = in_steps(values * per)
         assert np.array_equal(all_around(out), wanted)
 

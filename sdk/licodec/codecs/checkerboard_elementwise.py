@@ -77,7 +77,7 @@ def _loops() -> Jobs:
     return Jobs(object_cache.engine("checkerboard_elementwise", SOURCES, text))
 
 
-def _run(name: str, arguments: Sequence[int | Held], total: int, elements: int, multiple: int = 1) -> None:
+def _run(name: str, arguments: Sequence[int], total: int, elements: int, multiple: int = 1) -> None:
     """elements: of each of `total` rows or positions, of which pieces take multiples of `multiple`."""
     chunk = -(-WORTH_SHARING // max(1, elements))
     _loops().run(name, arguments, total, -(-chunk // multiple) * multiple)
@@ -101,7 +101,7 @@ def _channels(count: int) -> int:
 def magnitudes(symbols: Symbols, out: Rows) -> None:
     """Of symbols [C, n] what the scale nets see (`layout.magnitude_table`), int16 rows [n, C]."""
     channels, n = symbols.shape
-    given = _address(symbols, np.int16, channels, n), _SEEN, *out, _channels(channels), n
+    given = _address(symbols, np.int16, channels, n), _SEEN.address, *out, _channels(channels), n
     _run("magnitudes", given, n, channels, POSITIONS_WORTH_SHARING)
 
 

@@ -200,11 +200,12 @@ class Means:
         """Of a pass's cells, float32 [n or more, C or more]."""
         wide, last = self._heads[_name(step)]
         own = seen.at(cells)
-        hidden = np.empty((len(own), wide.outputs), np.int16)
-        rows = rows_of(hidden, len(own))
+        room = len(own.at)
+        hidden = np.empty((room, wide.outputs), np.int16)
+        rows = rows_of(hidden, room)
         wide.run_at(PLAIN, HERE, blocks_of(wide.outputs), own, rows)
-        means = np.empty((len(own), last.outputs), np.float32)
-        last.run_at(REAL, HERE, blocks_of(last.outputs), rows, rows_of(means, len(own)))
+        means = np.empty((room, last.outputs), np.float32)
+        last.run_at(REAL, HERE, blocks_of(last.outputs), rows, rows_of(means, room))
         return means
 
     def _around(self, step: Pass, near: Neighbours) -> tuple[Layer, Held]:

@@ -165,14 +165,15 @@ class Scales:
     def _indices(self, head: str, cells: Positions, part: slice) -> npt.NDArray[np.uint8]:
         """The two layers of a head, and the tables that its outputs name: uint8 [part, n]."""
         seen, count = self._seen.at(cells), len(cells)
+        room = len(seen.at)
         wide, narrow = (self._nets.layers[f"{head}.{number}"] for number in (0, 1))
         first_table = self._first_table[part]
-        between = np.empty((len(seen), wide.spec.out), np.int16)
-        rows = rows_of(between, len(seen))
+        between = np.empty((room, wide.spec.out), np.int16)
+        rows = rows_of(between, room)
         wide.run(wide.weights, HERE, blocks_of(wide.spec.out), seen, rows, wide.offsets(self._rate))
         wanted = -(-coded_channels(first_table < 0) // 4) * 4  # of which vectors are made
-        scale = np.empty((len(seen), -(-wanted // OUTPUTS) * OUTPUTS), np.int16)
-        out, blocks = rows_of(scale, len(seen)), blocks_of(scale.shape[1])
+        scale = np.empty((room, -(-wanted // OUTPUTS) * OUTPUTS), np.int16)
+        out, blocks = rows_of(scale, room), blocks_of(scale.shape[1])
         narrow.run(narrow.weights, HERE, blocks, rows, out, narrow.offsets(self._rate))
         index = np.empty((len(first_table), count), np.uint8)
         index[wanted:] = NOT_CODED

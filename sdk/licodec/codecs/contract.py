@@ -34,6 +34,9 @@ class Coded:
     units: tuple[Unit, ...]
 
 
+_NOT_TIMED: Final = contextlib.nullcontext()
+
+
 class Timer:
     """Adds the milliseconds of named stages to a mapping, if there is one: those of all threads together."""
 
@@ -41,11 +44,11 @@ class Timer:
         self.stages = stages
         self._lock = threading.Lock()
 
+    def __call__(self, name: str) -> contextlib.AbstractContextManager[None]:
+        return _NOT_TIMED if self.stages is None else self._timed(name)
+
     @contextlib.contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        if self.stages is None:
-            yield
-            return
+    def _timed(self, name: str) -> Iterator[None]:
         start = time.perf_counter()
         yield
         self.add(name, time.perf_counter() - start)

@@ -156,17 +156,22 @@ class CompiledLayer:
         taps: bytes from a position to those that it sees, as many as `weights` are for. places: bytes from
         where a position's outputs begin to where each 16 of them stand.
         """
-        pairs = weights.array.shape[1] // len(taps)
+        pairs = weights.array.shape[1]
         kinds, step = (HERE, 0) if offsets.kinds is None else (offsets.kinds, 8)
+        scale, table = self.whole_scale, offsets.table
+        x, x_at = source
+        out, out_at = target
+        count, blocks = len(x_at), len(places)
         compiled_loops().run(
             "exact_at",
             (
-                weights, taps, len(taps), pairs, places, len(places), self.whole_scale, offsets.table,
-                8 * offsets.table.array.shape[-1], kinds, step, self._high, *source.given, *target.given,
-                len(source),
+                weights.address, taps.address, len(taps), pairs // len(taps), places.address, blocks,
+                scale.address, table.address, 8 * table.array.shape[-1], kinds.address, step, self._high, x,
+                x_at.address, out, out_at.address, count,
             ),
-            len(source),
-            positions_worth_sharing(weights.array, len(places)),
+            count,
+            positions_worth_sharing(pairs, blocks),
+            weights, taps, places, scale, table, kinds, x_at, out_at,
         )  # fmt: skip
 
     def known_answer(self) -> int:
@@ -177,18 +182,19 @@ class CompiledLayer:
         seen = Map(h + 2, w + 2, channels)  # with room for two rows and columns of zeros on each side
         seen.memory[...] = 0
         seen.memory[2 : 2 + h, 2 : 2 + w] = inputs
-        taps = window(spec.kernel, seen.row, seen.step)
-        out = np.empty((h, w + POSITIONS, len(self.weights) * OUTPUTS), np.int32)
-        places, pairs = blocks_of(out.shape[2]), self.weights.array.shape[1] // len(taps)
+        taps, weights = window(spec.kernel, seen.row, seen.step), self.weights
+        out = np.empty((h, w + POSITIONS, len(weights) * OUTPUTS), np.int32)
+        places, pairs = blocks_of(out.shape[2]), weights.array.shape[1] // len(taps)
         compiled_loops().run(
             "sums",
             (
-                self.weights, taps, len(taps), pairs, places, len(places), 0, 0,
+                weights.address, taps.address, len(taps), pairs, places.address, len(places), 0, 0,
                 seen.address + seen.row + seen.step, seen.row, seen.step, 0, address_of(out),
                 out.strides[0] // 2, out.strides[1] // 2, w,
             ),
             h,
             8,
+            weights, taps, places,
         )  # fmt: skip
         bias = self.bias(KNOWN_ANSWER_RATE).astype(np.int32)
         return answer(out[:, :w, : spec.out] + bias, spec.kernel)

@@ -22,7 +22,7 @@ import struct
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -86,13 +86,13 @@ class Jobs:
         assert address, name
         return address, ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_int64, ctypes.c_int64)(address)
 
-    def run(self, name: str, arguments: Sequence[int | Held], total: int, chunk: int) -> None:
+    def run(self, name: str, arguments: Sequence[int], total: int, chunk: int, *held: object) -> None:
         """All of 0..total, in pieces of `chunk` where other threads help.
 
-        arguments: addresses, numbers, and `bits_of` what is float32. What is held stays so meanwhile.
+        arguments: addresses, numbers, and `bits_of` what is float32. held: what has those addresses and might
+        be let go of meanwhile.
         """
-        values = [each.address if isinstance(each, Held) else each for each in arguments]
-        given = struct.pack(f"{len(values)}q", *values)
+        given = struct.pack(f"{len(arguments)}q", *arguments)
         address, alone = self._job(name)
         if _mine.shared is None or total <= chunk:
             alone(given, 0, total)
@@ -124,12 +124,12 @@ class Compiled:
         kinds = [ctypes.c_int64, ctypes.c_int64, ctypes.c_char_p, ctypes.c_int64, ctypes.c_int64]
         return ctypes.CFUNCTYPE(None, *kinds)(self._engine.get_function_address("share"))
 
-    def run(self, name: str, arguments: Sequence[int | Held], total: int, chunk: int) -> None:
+    def run(self, name: str, arguments: Sequence[int], total: int, chunk: int, *held: object) -> None:
         """All rows or positions of a job, in pieces of `chunk` where other threads help.
 
-        arguments: as of `Jobs.run`, without first and last.
+        arguments, held: as of `Jobs.run`, without first and last.
         """
-        self._jobs.run(f"{name}_job", (*arguments[:-1], 0, 0, arguments[-1]), total, chunk)
+        self._jobs.run(f"{name}_job", (*arguments[:-1], 0, 0, arguments[-1]), total, chunk, *held)
 
 
 def address_of(array: npt.NDArray[Any]) -> int:
@@ -146,8 +146,8 @@ def bits_of(value: float) -> int:
 
 
 class Held:
-    """An array, and its address: to ask for it takes a microsecond. Who runs a loop gives it this, and not
-    the address, where nobody else may hold the array (what caches and properties give, say)."""
+    """An array, and its address: to ask for it takes a microsecond. Who runs a loop on it holds it meanwhile:
+    caches and properties may let it go."""
 
     def __init__(self, array: npt.NDArray[Any]) -> None:
         self.array: Final = np.ascontiguousarray(array)
@@ -336,8 +336,7 @@ def _all_positions(height: int, width: int) -> Positions:
 _few_positions = functools.lru_cache(32)(_all_positions)
 
 
-@dataclass(frozen=True, eq=False)
-class Listed:
+class Listed(NamedTuple):
     """Positions that lie anywhere in memory.
 
     Attributes:
@@ -346,14 +345,6 @@ class Listed:
 
     base: int
     at: Held
-
-    @property
-    def given(self) -> tuple[int, Held]:
-        """What loops take of it."""
-        return self.base, self.at
-
-    def __len__(self) -> int:
-        return len(self.at)
 
 
 def listed(distances: npt.NDArray[np.integer[Any]]) -> Held:
@@ -379,9 +370,10 @@ def _one_by_one(count: int, step: int) -> Held:
 _few_rows = functools.lru_cache(128)(_one_by_one)
 
 
-def positions_worth_sharing(weights: Integers, blocks: int) -> int:
-    """Positions of a piece of work for `blocks` times 16 outputs, a multiple of 6."""
-    products = int(weights.shape[1]) * 2 * blocks * OUTPUTS
+def positions_worth_sharing(pairs: int, blocks: int) -> int:
+    """Positions of a piece of work of so many pairs of inputs for `blocks` times 16 outputs, a multiple of
+    6."""
+    products = pairs * 2 * blocks * OUTPUTS
     return POSITIONS * -(-WORTH_SHARING // (products * POSITIONS))
 
 
@@ -431,11 +423,12 @@ class Layer:
         compiled_loops().run(
             NAMES[writes],
             (
-                self._weights, taps, len(taps), pairs // len(taps), places, blocks,
+                self._weights, taps.address, len(taps), pairs // len(taps), places.address, blocks,
                 self._constants, self._slope, *source, residual, *target, width,
             ),
             rows,
-            max(1, positions_worth_sharing(self.weights, blocks) // width),
+            max(1, positions_worth_sharing(pairs, blocks) // width),
+            taps, places,
         )  # fmt: skip
 
     def run_at(
@@ -451,15 +444,20 @@ class Layer:
         `places` are half as many bytes as there are."""
         blocks, pairs, _ = self.weights.shape
         assert len(places) == blocks
-        of_residual = residual or target
+        added, added_at = residual or target
+        x, x_at = source
+        out, out_at = target
+        count = len(x_at)
         compiled_loops().run(
             f"{NAMES[writes]}_at",
             (
-                self._weights, taps, len(taps), pairs // len(taps), places, blocks,
-                self._constants, self._slope, *source.given, *of_residual.given, *target.given, len(source),
+                self._weights, taps.address, len(taps), pairs // len(taps), places.address, blocks,
+                self._constants, self._slope, x, x_at.address, added, added_at.address, out, out_at.address,
+                count,
             ),
-            len(source),
-            positions_worth_sharing(self.weights, blocks),
+            count,
+            positions_worth_sharing(pairs, blocks),
+            taps, places, x_at, added_at, out_at,
         )  # fmt: skip
 
     def times(self, factors: Floats) -> Layer:
@@ -482,16 +480,17 @@ Within = tuple[Integers, Floats]
 
 def block(around: Within, wide: Layer, narrow: Layer, x: Map, out: Map) -> None:
     """A residual block; see `checkerboard.Block`."""
-    channels = x.channels
+    channels, places = x.channels, blocks_of(2 * x.channels)
     compiled_loops().run(
         "block",
         (
             x.address, x.row, x.step, address_of(around[0]), address_of(around[1]), wide._weights,
-            wide._constants, narrow._weights, narrow._constants, channels, HERE,
-            blocks_of(2 * channels), narrow._slope, out.address, out.row, x.width,
+            wide._constants, narrow._weights, narrow._constants, channels, HERE.address,
+            places.address, narrow._slope, out.address, out.row, x.width,
         ),
         x.height,
         2,
+        places,
     )  # fmt: skip
 
 
