@@ -114,7 +114,6 @@ class FixedCheckerboard:
         self._steps = nets.read_steps(weights, nets.step_counts(p))
         self.synthesis = nets.Synthesis(p, read, self._steps["synthesis"])
         self.means = Means(p, read, self._steps["means"])
-        self._name = f"{weights.ref.codec}/{weights.ref.tag}"
 
     @functools.cached_property
     def in_torch(self) -> Checkerboard:
