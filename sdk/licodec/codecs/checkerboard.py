@@ -40,7 +40,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lic_format.container import SEALED_ANS, LicFile, Unit
+from lic_format.container import LicFile
 from lic_format.errors import FormatError, UsageValueError, WeightsError
 from lic_format.header import Colour, Head, Order
 from licodec.codecs import checkerboard_layout as layout
@@ -49,7 +49,6 @@ from licodec.codecs.channel_skip import (
     coded_channels,
     first_skipped,
     read_skipped,
-    write_skipped,
 )
 from licodec.codecs.checkerboard_layout import (
     CELL,
@@ -80,6 +79,7 @@ from licodec.codecs.checkerboard_layout import (
     taps_kernel,
     tiles,
     times,
+    written,
 )
 from licodec.codecs.contract import USUALLY, Coded, LossyWish, Shared, Stages, Timer
 from licodec.codecs.registry import (
@@ -89,7 +89,7 @@ from licodec.codecs.registry import (
     fhic_fronts,
 )
 from licodec.entropy import schedule
-from licodec.entropy.coder import StreamDecoder, StreamEncoder
+from licodec.entropy.coder import StreamDecoder
 from licodec.entropy.schedule import Pass, one_step
 from licodec.entropy.tables import NOT_CODED, TableSet, load_set
 from licodec.exact.layers import StoredLayer, interpolate_knots
@@ -821,21 +821,7 @@ class Checkerboard:
             from licodec.codecs.latent_descent import improved  # which is made of this module's parts
 
             found = improved(self, picture.planes.shape, blocks, proposal, found, wish.effort, timer)
-        stream = StreamEncoder(self.tables)
-        with timer("entropy"):
-            for part in found.passes:
-                stream.put(part.symbols.reshape(-1), part.index.reshape(-1))
-            body = stream.finish()
-        if stages is not None:
-            stages["estimated_bits"] = stages.get("estimated_bits", 0.0) + found.bits(self.tables)
-        mode, channels = write_skipped(found.symbols.skipped)
-        side_info = FHIC_SIDE_INFO.write(
-            {
-                **{"layout": 1, "tables": 1, "channel_skip": mode, "tiling": 0, "hyper_prior": 0},
-                "channels": channels,
-            }
-        )
-        return Coded({"rate": rate, "order": chosen, "side_info": side_info}, (Unit(SEALED_ANS, b"", body),))
+        return written(found.symbols, found.passes, rate, chosen, self.tables, timer)
 
     def _order(self, order: int) -> Order:
         if order not in self.orders:

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from lic_format.container import SEALED_ANS, LicFile, Unit
+from lic_format.container import LicFile
 from lic_format.errors import WeightsError
 from lic_format.header import Colour, Head, Order
 from licodec.codecs import checkerboard_compiled as nets
 from licodec.codecs import checkerboard_elementwise as elementwise
 from licodec.codecs.arrays import Arrays, Floats
-from licodec.codecs.channel_skip import first_skipped, read_skipped, write_skipped
+from licodec.codecs.channel_skip import first_skipped, read_skipped
 from licodec.codecs.checkerboard_compiled import Values, at_rate
 from licodec.codecs.checkerboard_elementwise import Places, Rows
 from licodec.codecs.checkerboard_layout import (
@@ -33,7 +33,6 @@ from licodec.codecs.checkerboard_layout import (
     CodedPass,
     Symbols,
     Tile,
-    estimated_bits,
     exact_layers,
     grid,
     knot_of,
@@ -43,13 +42,14 @@ from licodec.codecs.checkerboard_layout import (
     symbol_savings,
     tiles,
     times,
+    written,
 )
 from licodec.codecs.checkerboard_means import Goal, Means
 from licodec.codecs.checkerboard_scales import ScaleNets, Scales
 from licodec.codecs.contract import USUALLY, Coded, LossyWish, Shared, Stages, Timer
 from licodec.codecs.registry import FHIC_SIDE_INFO
 from licodec.entropy import schedule
-from licodec.entropy.coder import StreamDecoder, StreamEncoder
+from licodec.entropy.coder import StreamDecoder
 from licodec.entropy.schedule import Pass, one_step
 from licodec.entropy.tables import load_set
 from licodec.exact import fixed_point
@@ -173,22 +173,7 @@ class FixedCheckerboard:
         with timer("pixels"):
             planes = once(shared, "fixed.planes", lambda: _padded(picture.planes))
         symbols, passes = self._symbols(planes, rate, order, timer, shared)
-        stream = StreamEncoder(self.tables)
-        with timer("entropy"):
-            for part in passes:
-                stream.put(part.symbols.reshape(-1), part.index.reshape(-1))
-            body = stream.finish()
-        if stages is not None:
-            bits = sum(estimated_bits(part.symbols, part.index, self.tables) for part in passes)
-            stages["estimated_bits"] = stages.get("estimated_bits", 0.0) + bits
-        mode, channels = write_skipped(symbols.skipped)
-        side_info = FHIC_SIDE_INFO.write(
-            {
-                **{"layout": 1, "tables": 1, "channel_skip": mode, "tiling": 0, "hyper_prior": 0},
-                "channels": channels,
-            }
-        )
-        return Coded({"rate": rate, "order": order, "side_info": side_info}, (Unit(SEALED_ANS, b"", body),))
+        return written(symbols, passes, rate, order, self.tables, timer)
 
     def _symbols(
         self,

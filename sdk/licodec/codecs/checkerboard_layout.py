@@ -9,18 +9,21 @@ import functools
 import json
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from lic_format.container import SEALED_ANS, Unit
 from lic_format.errors import UsageValueError, WeightsError
-from licodec.codecs.channel_skip import Channels
-from licodec.codecs.contract import Shared
-from licodec.codecs.registry import FHIC_CELL, FHIC_GRID_MIN
+from lic_format.header import Order
+from licodec.codecs.channel_skip import Channels, write_skipped
+from licodec.codecs.contract import Coded, Shared, Timer
+from licodec.codecs.registry import FHIC_CELL, FHIC_GRID_MIN, FHIC_SIDE_INFO
 from licodec.entropy import schedule
+from licodec.entropy.coder import StreamEncoder
 from licodec.entropy.reference import write_varint
 from licodec.entropy.schedule import Pass, checkerboard
 from licodec.entropy.tables import NOT_CODED, PRECISION, TableSet
@@ -371,6 +374,24 @@ def estimated_bits(symbols: npt.NDArray[np.int16], index: npt.NDArray[np.uint8],
         length = len(write_varint(2 * (m - tables.limit(t) - 1)))
         total += escape + 8 * length - float(table_bits(tables)[t, 510])
     return total
+
+
+def written(
+    symbols: Symbols, passes: Sequence[CodedPass], rate: int, order: Order, tables: TableSet, timer: Timer
+) -> Coded:
+    """What encoding gives the container; `passes` are those of the stream, in its order."""
+    stream = StreamEncoder(tables)
+    with timer("entropy"):
+        for part in passes:
+            stream.put(part.symbols.reshape(-1), part.index.reshape(-1))
+        body = stream.finish()
+    if (stages := timer.stages) is not None:
+        bits = sum(estimated_bits(part.symbols, part.index, tables) for part in passes)
+        stages["estimated_bits"] = stages.get("estimated_bits", 0.0) + bits
+    mode, channels = write_skipped(symbols.skipped)
+    fields = {"layout": 1, "tables": 1, "channel_skip": mode, "tiling": 0, "hyper_prior": 0}
+    side_info = FHIC_SIDE_INFO.write({**fields, "channels": channels})
+    return Coded({"rate": rate, "order": order, "side_info": side_info}, (Unit(SEALED_ANS, b"", body),))
 
 
 @functools.cache
