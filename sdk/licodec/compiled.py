@@ -27,8 +27,8 @@ def here() -> bool:
 
 @functools.cache
 def loops_here() -> bool:
-    """Whether llvmlite, a dependency on x86 and elsewhere numba's, is installed and wanted: for loops in the compiler's intermediate
-    language. `object_cache` keeps what is compiled of them."""
+    """Whether llvmlite, a dependency on x86 and elsewhere numba's, is installed and wanted: for loops in the
+    compiler's intermediate language. `object_cache` keeps what is compiled of them."""
     return os.environ.get("LICODEC_COMPILED", "1") != "0" and importlib.util.find_spec("llvmlite") is not None
 
 
