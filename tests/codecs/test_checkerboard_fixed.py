@@ -29,7 +29,7 @@ from licodec.codecs import checkerboard_layout as layout
 from licodec.codecs.checkerboard_fixed import FixedCheckerboard
 from licodec.codecs.contract import LossyWish
 from licodec.evaluation.metrics import psnr
-from licodec.exact import fixed_point
+from licodec.exact import compiled_layer, fixed_point
 from tests.codecs import tiny
 from tests.codecs.fixtures import built, coded, encoded, pixels, precision
 
@@ -126,6 +126,21 @@ def test_bytes_and_pixels_are_the_same_on_any_number_of_threads(
             file = encoded(fixed, weights.ref, picture, rate=150)
             found.append((file.units[0].body, fixed.decode(file).planes.tobytes()))
     assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.skipif(fixed_point.kind_here().lanes == 8, reason="processor without longer vectors")
+@pytest.mark.parametrize("width", [1, 100, 208])
+def test_bytes_and_pixels_are_the_same_with_vectors_of_any_length(
+    weights: store.Weights, fixed: FixedCheckerboard, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    picture = pixels(72, width)
+    file = encoded(fixed, weights.ref, picture, rate=130)
+    shown = fixed.decode(file).planes
+    eight = fixed_point.Compiled(fixed_point.EIGHT_PAIRS)
+    for module in (fixed_point, compiled_layer):
+        monkeypatch.setattr(module, "compiled_loops", lambda: eight)
+    assert encoded(fixed, weights.ref, picture, rate=130) == file
+    assert np.array_equal(fixed.decode(file).planes, shown)
 
 
 def test_tiles_of_a_large_picture_leave_no_seam(

@@ -32,12 +32,20 @@ pytestmark = pytest.mark.skipif(not fixed_point.has_pairs(), reason="processor w
 
 
 compiled = functools.cache(Compiled)
+KINDS = {
+    "single products": fixed_point.PORTABLE,
+    "eight pairs": fixed_point.EIGHT_PAIRS,
+    "sixteen pairs": fixed_point.SIXTEEN_PAIRS,
+}
 
 
-@pytest.fixture(params=[True, False], ids=["pairs", "single products"])
+@pytest.fixture(params=KINDS)
 def loops(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Compiled]:
-    """The loops with the processor's instruction, and without."""
-    made = compiled(request.param)
+    """The loops with the processor's instructions, and without."""
+    kind = KINDS[request.param]
+    if kind.lanes > fixed_point.kind_here().lanes:
+        pytest.skip("processor without vectors of that length")
+    made = compiled(kind)
     monkeypatch.setattr(fixed_point, "compiled_loops", lambda: made)
     yield made
 

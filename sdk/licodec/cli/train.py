@@ -21,6 +21,7 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 @click.option("--init", metavar="TAG", help="Start from exported weights.")
 @click.option("--learning-rate", type=click.FloatRange(0, 1, min_open=True), help="Of the plateau.")
 @click.option("--hold", metavar="NAME", multiple=True, help="A parameter or module that stays as it is.")
+@click.option("--distortion", type=click.Choice(["mse", "ms-ssim"]), help="What errors are measured by.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of torch.")
 @click.option("--device", help="cpu, cuda or cuda:N.")
 def train(codec: str, resume: bool, **given: object) -> None:

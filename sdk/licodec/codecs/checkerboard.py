@@ -758,6 +758,7 @@ class Checkerboard:
         self.halo = self.preset.halo
         """Latent positions that it sees around one."""
         self._name = f"{weights.ref.codec}/{weights.ref.tag}"
+        self._distortion = weights.metadata.get(layout.DISTORTION)
 
     @property
     def orders(self) -> tuple[Order, ...]:
@@ -810,6 +811,12 @@ class Checkerboard:
         if chosen == Order.SERIAL and wish.effort > 1:
             raise UsageValueError(
                 f"effort: {wish.effort} with order 2 (serial), expected 1; leave one of the two out",
+                argument="effort",
+            )
+        if wish.effort > 1 and self._distortion is not None:
+            raise UsageValueError(
+                f"effort: {wish.effort} with {self._name}, expected 1: the search lowers squared errors, and "
+                f"these weights are trained for {self._distortion}",
                 argument="effort",
             )
         timer = Timer(stages)

@@ -170,6 +170,8 @@ HYPER_WIDTH = TAPS = 96
 """Channels of the hyper analysis, and of what mean nets see around a position; no preset says otherwise."""
 SERIAL = "serial.family"
 """The tensor that tells whether weights know order 2, which is an optional part (`serial`)."""
+DISTORTION = "distortion"
+"""The metadata that says what weights were trained by, where it isn't the mean squared error: "ms-ssim"."""
 HYPER_LIMIT = 127
 MAGNITUDE_UNIT = 1 / 16
 HYPER_UNIT = 1 / 4

@@ -39,7 +39,8 @@ Distances = npt.NDArray[np.int64]
 Strided = tuple[int, int, int]
 """The address of position (0, 0), and the bytes to the next row and column."""
 
-POSITIONS: Final = 6
+POSITIONS: Final = 12
+"""The loops take so many at a time, or half of it."""
 OUTPUTS: Final = 16
 LARGEST: Final = 16383
 MOST_OF_WEIGHTS: Final = (2**31 - 1) // LARGEST
@@ -69,9 +70,37 @@ MOST_THREADS: Final = 8
 # --- Compiling ----------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Kind:
+    """Of a processor.
+
+    Attributes:
+        paired: whether it multiplies pairs of 16 bits. lanes: how many of them at once. positions: how many
+            positions' sums its registers hold, 16 outputs each.
+    """
+
+    paired: bool
+    lanes: int = 8
+    positions: int = 6
+
+
+PORTABLE: Final = Kind(False)
+EIGHT_PAIRS: Final = Kind(True)
+SIXTEEN_PAIRS: Final = Kind(True, 16, 12)
+"""And adds them in the same instruction, without which vectors of that length were not seen to pay."""
+
+
 def has_pairs() -> bool:
     """Whether the processor multiplies pairs of 16 bits, eight at once."""
     return bool(object_cache.features().get("avx2", False))
+
+
+def kind_here() -> Kind:
+    """What the processor suits."""
+    if not has_pairs():
+        return PORTABLE
+    wide = all(object_cache.features().get(name, False) for name in ("avx512bw", "avx512vnni"))
+    return SIXTEEN_PAIRS if wide else EIGHT_PAIRS
 
 
 class Jobs:
@@ -104,13 +133,13 @@ class Compiled:
     """The loops, as functions that run without the interpreter's lock. They believe the addresses that they
     are given."""
 
-    def __init__(self, paired: bool) -> None:
+    def __init__(self, kind: Kind) -> None:
         def text() -> str:
             from licodec.exact.fixed_point_loops import module_text
 
-            return module_text(paired)
+            return module_text(kind)
 
-        self._engine = object_cache.engine("fixed_point", SOURCES, text, paired)
+        self._engine = object_cache.engine("fixed_point", SOURCES, text, kind)
         self._jobs = Jobs(self._engine)
 
     @functools.cached_property
@@ -211,9 +240,9 @@ def _let_others_run() -> int:
 
 
 @functools.cache
-def compiled_loops(paired: bool | None = None) -> Compiled:
+def compiled_loops(kind: Kind | None = None) -> Compiled:
     """Loaded, or compiled where `object_cache` has none: half a millisecond or some tenths of a second."""
-    return Compiled(has_pairs() if paired is None else paired)
+    return Compiled(kind or kind_here())
 
 
 # --- Layers and maps ----------------------------------------------------------------------------------------

@@ -8,7 +8,16 @@ from typing import Any, Final
 
 from llvmlite import binding, ir
 
-from licodec.exact.fixed_point import LANES, LEAVE, LET_OTHERS, NAMES, OUTPUTS, PLAIN, POSITIONS, REAL, SUMS
+from licodec.exact.fixed_point import (
+    LEAVE,
+    LET_OTHERS,
+    NAMES,
+    OUTPUTS,
+    PLAIN,
+    REAL,
+    SUMS,
+    Kind,
+)
 from licodec.exact.loop_building import function as _function
 from licodec.exact.loop_building import in_steps as _steps
 from licodec.exact.loop_building import least as _least
@@ -19,30 +28,42 @@ from licodec.exact.loop_building import splat as _splat
 
 LEAKY: Final = 0.1
 """The slope inside a block."""
-_VECTORS: Final = OUTPUTS // LANES
 _I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 _F32 = ir.FloatType()
-_V32, _V16 = ir.VectorType(_I32, LANES), ir.VectorType(_I16, 2 * LANES)
-_HALF, _REAL = ir.VectorType(_I16, LANES), ir.VectorType(_F32, LANES)
+
+
+class Vectors:
+    """What the loops of a kind of processor are made of: vectors of so many lanes, `count` for 16 outputs."""
+
+    def __init__(self, kind: Kind) -> None:
+        self.paired, self.lanes, self.positions = kind.paired, kind.lanes, kind.positions
+        self.count: Final = OUTPUTS // self.lanes
+        self.whole, self.pairs = ir.VectorType(_I32, self.lanes), ir.VectorType(_I16, 2 * self.lanes)
+        self.half, self.real = ir.VectorType(_I16, self.lanes), ir.VectorType(_F32, self.lanes)
+        self.bytes: Final = 4 * self.lanes
+
+
+_PAIRS_MULTIPLIED: Final = {8: "llvm.x86.avx2.pmadd.wd", 16: "llvm.x86.avx512.pmaddw.d.512"}
+"""The instruction for so many pairs."""
 
 
 # --- The inner loop -----------------------------------------------------------------------------------------
 
 
-def _pairs_multiplied(build: Any, a: Any, b: Any, paired: bool) -> Any:
+def _pairs_multiplied(build: Any, a: Any, b: Any, of: Vectors) -> Any:
     """a0 b0 + a1 b1 of the pairs in each lane."""
-    if paired:
-        kind = ir.FunctionType(_V32, [_V16, _V16])
-        of_pairs = build.module.declare_intrinsic("llvm.x86.avx2.pmadd.wd", (), kind)
-        return build.call(of_pairs, [build.bitcast(a, _V16), build.bitcast(b, _V16)])
-    half = ir.Constant(_V32, [16] * LANES)
+    if of.paired:
+        kind = ir.FunctionType(of.whole, [of.pairs, of.pairs])
+        multiply = build.module.declare_intrinsic(_PAIRS_MULTIPLIED[of.lanes], (), kind)
+        return build.call(multiply, [build.bitcast(a, of.pairs), build.bitcast(b, of.pairs)])
+    half = ir.Constant(of.whole, [16] * of.lanes)
     low = [build.ashr(build.shl(each, half), half) for each in (a, b)]
     high = [build.ashr(each, half) for each in (a, b)]
     return build.add(build.mul(*low), build.mul(*high))
 
 
-def _sums(build: Any, arguments: Sequence[Any], paired: bool) -> list[Any]:
-    """The sums of 16 outputs at 6 positions: `_VECTORS` vectors each."""
+def _sums(build: Any, arguments: Sequence[Any], of: Vectors) -> list[Any]:
+    """The sums of 16 outputs at `of.positions` positions: `of.count` vectors each."""
     weights, taps, tap_count, pairs, xs = arguments
     before = build.basic_block
     of_tap, of_pair, tap_done, done = (
@@ -52,23 +73,25 @@ def _sums(build: Any, arguments: Sequence[Any], paired: bool) -> list[Any]:
 
     build.position_at_end(of_tap)
     tap, first = build.phi(_I64), build.phi(_I64)
-    outer = [build.phi(_V32) for _ in range(POSITIONS * _VECTORS)]
+    outer = [build.phi(of.whole) for _ in range(of.positions * of.count)]
     shift = build.load(build.inttoptr(build.add(taps, build.shl(tap, _number(3))), _I64.as_pointer()))
     at = [build.add(x, shift) for x in xs]
     build.branch(of_pair)
 
     build.position_at_end(of_pair)
     pair, weight = build.phi(_I64), build.phi(_I64)
-    inner = [build.phi(_V32) for _ in outer]
+    inner = [build.phi(of.whole) for _ in outer]
     distance = build.shl(pair, _number(2))
-    loaded = [build.load(_pointer(build, weight, 32 * v, _V32), align=32) for v in range(_VECTORS)]
+    loaded = [
+        build.load(_pointer(build, weight, of.bytes * v, of.whole), align=of.bytes) for v in range(of.count)
+    ]
     more = []
-    for position in range(POSITIONS):
+    for position in range(of.positions):
         value = build.load(build.inttoptr(build.add(at[position], distance), _I32.as_pointer()), align=4)
-        both = _splat(build, value, _V32)
-        for v in range(_VECTORS):
-            product = _pairs_multiplied(build, loaded[v], both, paired)
-            more.append(build.add(inner[position * _VECTORS + v], product))
+        both = _splat(build, value, of.whole)
+        for v in range(of.count):
+            product = _pairs_multiplied(build, loaded[v], both, of)
+            more.append(build.add(inner[position * of.count + v], product))
     next_pair, next_weight = build.add(pair, _number(1)), build.add(weight, _number(4 * OUTPUTS))
     build.cbranch(build.icmp_signed("<", next_pair, pairs), of_pair, tap_done)
 
@@ -76,7 +99,7 @@ def _sums(build: Any, arguments: Sequence[Any], paired: bool) -> list[Any]:
     next_tap = build.add(tap, _number(1))
     build.cbranch(build.icmp_signed("<", next_tap, tap_count), of_tap, done)
 
-    nothing = ir.Constant(_V32, [0] * LANES)
+    nothing = ir.Constant(of.whole, [0] * of.lanes)
     for phi, start, new in ((tap, _number(0), next_tap), (first, weights, next_weight)):
         phi.add_incoming(start, before)
         phi.add_incoming(new, tap_done)
@@ -92,56 +115,56 @@ def _sums(build: Any, arguments: Sequence[Any], paired: bool) -> list[Any]:
     return more
 
 
-def _emit(build: Any, arguments: Sequence[Any], writes: int, paired: bool) -> None:
-    """16 outputs at 6 positions, whose inputs, residuals and outputs have addresses of their own."""
+def _emit(build: Any, arguments: Sequence[Any], writes: int, of: Vectors) -> None:
+    """16 outputs at so many positions, whose inputs, residuals and outputs have addresses of their own."""
     *inputs, xs, constants, slope, residuals, outs = arguments
-    sums = _sums(build, [*inputs, xs], paired)
+    sums = _sums(build, [*inputs, xs], of)
     if writes == SUMS:
         for number, each in enumerate(sums):
-            position, v = divmod(number, _VECTORS)
-            build.store(each, _pointer(build, outs[position], 4 * LANES * v, _V32), align=4)
+            position, v = divmod(number, of.count)
+            build.store(each, _pointer(build, outs[position], of.bytes * v, of.whole), align=4)
         return
-    slopes = _splat(build, slope, _REAL)
-    for v in range(_VECTORS):
+    slopes = _splat(build, slope, of.real)
+    for v in range(of.count):
         scale, bias, post, unit = (
-            build.load(_pointer(build, constants, 4 * (OUTPUTS * row + LANES * v), _REAL), align=4)
+            build.load(_pointer(build, constants, 4 * (OUTPUTS * row + of.lanes * v), of.real), align=4)
             for row in range(4)
         )
         for position, out in enumerate(outs):
-            y = build.fadd(build.fmul(build.sitofp(sums[position * _VECTORS + v], _REAL), scale), bias)
+            y = build.fadd(build.fmul(build.sitofp(sums[position * of.count + v], of.real), scale), bias)
             if writes != PLAIN:
-                before = _pointer(build, residuals[position], 2 * LANES * v, _HALF)
-                known = build.sitofp(build.sext(build.load(before, align=2), _V32), _REAL)
+                before = _pointer(build, residuals[position], of.bytes // 2 * v, of.half)
+                known = build.sitofp(build.sext(build.load(before, align=2), of.whole), of.real)
                 y = build.fadd(y, build.fmul(known, unit))
             less = build.fmul(y, slopes)
             y = build.select(build.fcmp_ordered(">", y, less), y, less)
             if writes == REAL:
-                build.store(y, _pointer(build, out, 4 * LANES * v, _REAL), align=4)
+                build.store(y, _pointer(build, out, of.bytes * v, of.real), align=4)
                 continue
             whole = _steps(build, build.fmul(y, post))
-            build.store(whole, _pointer(build, out, 2 * LANES * v, _HALF), align=2)
+            build.store(whole, _pointer(build, out, of.bytes // 2 * v, of.half), align=2)
 
 
-def _next_ones(build: Any, first: Any, step: Any) -> list[Any]:
-    """The addresses of 6 positions that are so many bytes from each other."""
+def _next_ones(build: Any, first: Any, step: Any, count: int) -> list[Any]:
+    """The addresses of positions that are so many bytes from each other."""
     all_of_them = [first]
-    while len(all_of_them) < POSITIONS:
+    while len(all_of_them) < count:
         all_of_them.append(build.add(all_of_them[-1], step))
     return all_of_them
 
 
-def _listed(build: Any, base: Any, table: Any, first: Any) -> list[Any]:
-    """The addresses of 6 positions from number `first` on, whose distances from a base stand in a table."""
+def _listed(build: Any, base: Any, table: Any, first: Any, count: int) -> list[Any]:
+    """The addresses of positions from number `first` on, whose distances from a base stand in a table."""
     at = build.add(table, build.shl(first, _number(3)))
-    return [build.add(base, build.load(_pointer(build, at, 8 * n, _I64))) for n in range(POSITIONS)]
+    return [build.add(base, build.load(_pointer(build, at, 8 * n, _I64))) for n in range(count)]
 
 
 _LAYER: Final = [*[_I64] * 7, _F32, *[_I64] * 10]
 ROWS_TOGETHER: Final = 4
-COLUMNS_TOGETHER: Final = 10 * POSITIONS
+COLUMNS_TOGETHER: Final = 60
 
 
-def _define_layer(module: Any, name: str, writes: int, paired: bool) -> None:
+def _define_layer(module: Any, name: str, writes: int, of: Vectors) -> None:
     """Rows first..last of a layer.
 
     Arguments: the addresses of weights, taps' distances, their number, pairs of inputs, the addresses of
@@ -163,24 +186,24 @@ def _define_layer(module: Any, name: str, writes: int, paired: bool) -> None:
             with _loop(build, begin, end) as row:
                 seen = build.add(x, build.mul(row, x_row))
                 target = build.add(place, build.mul(row, out_row))
-                with _loop(build, _number(0), width, POSITIONS) as column:
+                with _loop(build, _number(0), width, of.positions) as column:
                     to = build.add(target, build.mul(column, out_step))
                     wide = writes in (REAL, SUMS)
                     made = build.add(out, build.shl(to, _number(1)) if wide else to)
                     to_next = build.shl(out_step, _number(1)) if wide else out_step
-                    xs = _next_ones(build, build.add(seen, build.mul(column, x_step)), x_step)
-                    outs = _next_ones(build, made, to_next)
-                    added = _next_ones(build, build.add(residual, to), out_step)
+                    xs = _next_ones(build, build.add(seen, build.mul(column, x_step)), x_step, of.positions)
+                    outs = _next_ones(build, made, to_next, of.positions)
+                    added = _next_ones(build, build.add(residual, to), out_step, of.positions)
                     block_of = (w, taps, tap_count, pairs, xs, c, slope, added, outs)
-                    _emit(build, block_of, writes, paired)
+                    _emit(build, block_of, writes, of)
     build.ret_void()
 
 
-POSITIONS_TOGETHER: Final = 8 * POSITIONS
+POSITIONS_TOGETHER: Final = 48
 
 
-def _define_layer_at(module: Any, name: str, writes: int, paired: bool) -> None:
-    """Positions first..last, multiples of 6, of a layer whose positions lie anywhere.
+def _define_layer_at(module: Any, name: str, writes: int, of: Vectors) -> None:
+    """Positions first..last, multiples of `of.positions`, of a layer whose positions lie anywhere.
 
     Arguments: as of `_define_layer` up to slope; the addresses of input, residual and output, each followed
     by that of a table int64 [positions] of bytes from there; first, last, positions.
@@ -197,11 +220,13 @@ def _define_layer_at(module: Any, name: str, writes: int, paired: bool) -> None:
             place = _listed_one(build, places, block)
             to = build.add(out, build.shl(place, _number(1)) if writes == REAL else place)
             added = build.add(residual, place)
-            with _loop(build, begin, end, POSITIONS) as number:
-                xs, outs = _listed(build, x, x_at, number), _listed(build, to, out_at, number)
-                residuals = _listed(build, added, residual_at, number) if writes != PLAIN else []
+            with _loop(build, begin, end, of.positions) as number:
+                xs, outs, residuals = (
+                    _listed(build, base, table, number, of.positions)
+                    for base, table in ((x, x_at), (to, out_at), (added, residual_at))
+                )
                 block_of = (w, taps, tap_count, pairs, xs, c, slope, residuals, outs)
-                _emit(build, block_of, writes, paired)
+                _emit(build, block_of, writes, of)
     build.ret_void()
 
 
@@ -210,8 +235,8 @@ def _listed_one(build: Any, table: Any, number: Any) -> Any:
     return build.load(build.inttoptr(at, _I64.as_pointer()))
 
 
-def _define_exact_layer_at(module: Any, paired: bool) -> None:
-    """Positions first..last, multiples of 6, of a layer of a net that chooses tables:
+def _define_exact_layer_at(module: Any, of: Vectors) -> None:
+    """Positions first..last, multiples of `of.positions`, of a layer of a net that chooses tables:
     `clamp(floor(sum * scale + offset))`, every step of it exact in float64.
 
     Arguments: as of `_define_layer` up to the number of blocks; the addresses of float64 [outputs] scale and
@@ -222,9 +247,10 @@ def _define_exact_layer_at(module: Any, paired: bool) -> None:
     build, arguments = _function(module, "exact_at", [*[_I64] * 11, _F32, *[_I64] * 7])
     weights, taps, tap_count, pairs, places, blocks, scales, offsets, offset_row, *rest = arguments
     kind, kind_step, high, x, x_at, out, out_at, first, last, _ = rest
-    double = ir.VectorType(ir.DoubleType(), 4)
+    few = of.lanes // 2
+    double = ir.VectorType(ir.DoubleType(), few)
     highest = _splat(build, build.fpext(high, ir.DoubleType()), double)
-    lowest = ir.Constant(double, [0.0] * 4)
+    lowest = ir.Constant(double, [0.0] * few)
     of_block = build.mul(build.mul(tap_count, pairs), _number(4 * OUTPUTS))
     with _loop(build, first, last, POSITIONS_TOGETHER) as begin:
         end = _least(build, build.add(begin, _number(POSITIONS_TOGETHER)), last)
@@ -233,35 +259,42 @@ def _define_exact_layer_at(module: Any, paired: bool) -> None:
             from_first = build.mul(block, _number(8 * OUTPUTS))
             scale_at, offset_at = build.add(scales, from_first), build.add(offsets, from_first)
             to = build.add(out, _listed_one(build, places, block))
-            scale = [build.load(_pointer(build, scale_at, 32 * n, double), align=8) for n in range(4)]
-            with _loop(build, begin, end, POSITIONS) as start:
-                xs, outs = _listed(build, x, x_at, start), _listed(build, to, out_at, start)
-                sums = _sums(build, [w, taps, tap_count, pairs, xs], paired)
+            scale = [
+                build.load(_pointer(build, scale_at, 8 * few * n, double), align=8)
+                for n in range(2 * of.count)
+            ]
+            with _loop(build, begin, end, of.positions) as start:
+                xs, outs = (
+                    _listed(build, base, table, start, of.positions)
+                    for base, table in ((x, x_at), (to, out_at))
+                )
+                sums = _sums(build, [w, taps, tap_count, pairs, xs], of)
                 for position, target in enumerate(outs):
                     number = build.add(start, _number(position))
                     of_kind = build.load(
                         _pointer(build, build.add(kind, build.mul(number, kind_step)), 0, _I64)
                     )
                     offset = build.add(offset_at, build.mul(of_kind, offset_row))
-                    for v in range(_VECTORS):
+                    for v in range(of.count):
                         halves = []
                         for half in range(2):
-                            lanes = ir.Constant(ir.VectorType(_I32, 4), [4 * half + n for n in range(4)])
-                            both = sums[position * _VECTORS + v]
+                            order = ir.VectorType(_I32, few)
+                            lanes = ir.Constant(order, [few * half + n for n in range(few)])
+                            both = sums[position * of.count + v]
                             some = build.shuffle_vector(both, both, lanes)
                             place_of = 2 * v + half
-                            added = build.load(_pointer(build, offset, 32 * place_of, double), align=8)
+                            added = build.load(_pointer(build, offset, 8 * few * place_of, double), align=8)
                             y = build.fadd(build.fmul(build.sitofp(some, double), scale[place_of]), added)
                             y = build.select(build.fcmp_ordered(">", y, lowest), y, lowest)
                             y = build.select(build.fcmp_ordered("<", y, highest), y, highest)
-                            halves.append(build.fptosi(y, ir.VectorType(_I32, 4)))
-                        whole = build.shuffle_vector(*halves, ir.Constant(_V32, list(range(LANES))))
-                        to_lane = _pointer(build, target, 2 * LANES * v, _HALF)
-                        build.store(build.trunc(whole, _HALF), to_lane, align=2)
+                            halves.append(build.fptosi(y, order))
+                        whole = build.shuffle_vector(*halves, ir.Constant(of.whole, list(range(of.lanes))))
+                        to_lane = _pointer(build, target, of.bytes // 2 * v, of.half)
+                        build.store(build.trunc(whole, of.half), to_lane, align=2)
     build.ret_void()
 
 
-def _define_around(module: Any, paired: bool) -> None:
+def _define_around(module: Any, of: Vectors) -> None:
     """A row of a 3x3 convolution within each channel.
 
     Arguments: the address of the position above and left of the first, the bytes to its next row and column
@@ -271,42 +304,42 @@ def _define_around(module: Any, paired: bool) -> None:
     build, arguments = _function(module, "around", [_I64] * 8)
     x, row, step, weights, constants, channels, out, width = arguments
     beside = build.mul(channels, _number(4))
-    with _loop(build, _number(0), channels, LANES) as channel:
+    with _loop(build, _number(0), channels, of.lanes) as channel:
         at = build.add(weights, build.mul(channel, _number(4)))
         of_taps = [
-            build.load(_pointer(build, build.add(at, build.mul(beside, _number(t))), 0, _V32), align=4)
+            build.load(_pointer(build, build.add(at, build.mul(beside, _number(t))), 0, of.whole), align=4)
             for t in range(9)
         ]
-        if paired:
-            low = ir.Constant(_V32, [65535] * LANES)
+        if of.paired:
+            low = ir.Constant(of.whole, [65535] * of.lanes)
             of_taps = [build.and_(each, low) for each in of_taps]
         at = build.add(constants, build.mul(channel, _number(4)))
         scale, bias, post = (
-            build.load(_pointer(build, build.add(at, build.mul(beside, _number(n))), 0, _REAL), align=4)
+            build.load(_pointer(build, build.add(at, build.mul(beside, _number(n))), 0, of.real), align=4)
             for n in range(3)
         )
         of_channel = build.mul(channel, _number(2))
         with _loop(build, _number(0), width) as column:
             distance = build.add(build.mul(column, step), of_channel)
-            total = ir.Constant(_V32, [0] * LANES)
+            total = ir.Constant(of.whole, [0] * of.lanes)
             for dy in range(3):
                 line = build.add(build.add(x, distance), build.mul(row, _number(dy)))
                 for dx in range(3):
                     near = build.add(line, build.mul(step, _number(dx)))
-                    seen = build.sext(build.load(_pointer(build, near, 0, _HALF), align=2), _V32)
+                    seen = build.sext(build.load(_pointer(build, near, 0, of.half), align=2), of.whole)
                     weight = of_taps[3 * dy + dx]
-                    if paired:  # the upper half of a pair is multiplied by nothing
-                        product = _pairs_multiplied(build, seen, weight, paired)
+                    if of.paired:  # the upper half of a pair is multiplied by nothing
+                        product = _pairs_multiplied(build, seen, weight, of)
                     else:
                         product = build.mul(seen, weight)
                     total = build.add(total, product)
-            y = build.fadd(build.fmul(build.sitofp(total, _REAL), scale), bias)
+            y = build.fadd(build.fmul(build.sitofp(total, of.real), scale), bias)
             steps = _steps(build, build.fmul(y, post))
-            build.store(steps, _pointer(build, build.add(out, distance), 0, _HALF), align=2)
+            build.store(steps, _pointer(build, build.add(out, distance), 0, of.half), align=2)
     build.ret_void()
 
 
-def _define_block(module: Any) -> None:
+def _define_block(module: Any, of: Vectors) -> None:
     """Rows first..last of a residual block from map to map; see `checkerboard.Block`.
 
     Arguments: the address of the input's position (0, 0), bytes to the next row and column, weights and
@@ -320,7 +353,7 @@ def _define_block(module: Any) -> None:
     half, few = (build.lshr(channels, _number(bits)) for bits in (1, 4))
     twice, many = build.shl(step, _number(1)), build.shl(few, _number(1))
     zero, one, leaky = _number(0), _number(1), ir.Constant(_F32, LEAKY)
-    room = build.mul(step, _number(COLUMNS_TOGETHER + POSITIONS))
+    room = build.mul(step, _number(COLUMNS_TOGETHER + of.positions))
     near, hidden = (
         build.ptrtoint(build.alloca(_I8, build.mul(room, _number(times))), _I64) for times in (1, 2)
     )
@@ -463,16 +496,17 @@ def _pause(build: Any) -> None:
 # --- All of them --------------------------------------------------------------------------------------------
 
 
-def module_text(paired: bool) -> str:
-    """The module of all loops. `paired`: with the processor's products of pairs; see `has_pairs`."""
+def module_text(kind: Kind) -> str:
+    """The module of all loops of that kind."""
+    of = Vectors(kind)
     module = ir.Module("fixed_point")
     for writes, name in NAMES.items():
-        _define_layer(module, name, writes, paired)
+        _define_layer(module, name, writes, of)
         if writes != SUMS:
-            _define_layer_at(module, f"{name}_at", writes, paired)
-    _define_exact_layer_at(module, paired)
-    _define_around(module, paired)
-    _define_block(module)
+            _define_layer_at(module, f"{name}_at", writes, of)
+    _define_exact_layer_at(module, of)
+    _define_around(module, of)
+    _define_block(module, of)
     for each in list(module.functions):
         if not (each.is_declaration or each.name == "around"):
             _define_job(module, each.name)

@@ -406,4 +406,10 @@ def _windows(x: Tensor, kernel: int) -> Tensor:
 def _product(rows: Tensor, weight: Tensor) -> Tensor:
     """[n, m] times [m, out], sums int32 or float32 as the weight is int8 or float32."""
     rows = rows.to(weight.dtype)
-    return torch._int_mm(rows, weight.contiguous()) if weight.dtype == torch.int8 else rows @ weight
+    return torch._int_mm(_packed(rows), _packed(weight)) if weight.dtype == torch.int8 else rows @ weight
+
+
+def _packed(matrix: Tensor) -> Tensor:
+    """Without gaps, its rows as far apart as they are long even where there is one only: by another distance,
+    which then means nothing to `contiguous`, torch's products of bytes read elsewhere (2.13, AVX512-VNNI)."""
+    return matrix.contiguous().view(-1).view(matrix.shape)

@@ -149,7 +149,7 @@ def trained_model(base: Weights) -> TrainingModel:
 def objective(model: TrainingModel, blocks: Tensor, rate: Tensor) -> tuple[Tensor, Tensor]:
     """Bits per pixel in order 1 and 255^2 MSE, each picture [B]."""
     terms = model(blocks, rate)
-    return terms.context + terms.hyper, 255**2 * terms.mse
+    return terms.context + terms.hyper, 255**2 * terms.error
 
 
 class Contender:

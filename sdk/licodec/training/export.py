@@ -36,7 +36,7 @@ from licodec.exact.trainable import convert
 from licodec.store import Weights, load
 from licodec.store.weights import load_file as read_file
 from licodec.training.data import Crops
-from licodec.training.objective import TrainingModel, rate_lambda
+from licodec.training.objective import Distortion, TrainingModel, rate_lambda
 
 KNOT_RATES = tuple(min(255, 16 * k) for k in range(KNOTS))
 CROPS_MEASURED = 16
@@ -51,6 +51,9 @@ TAG_FILE = "model.safetensors"
 STEP_VALUE = 1.2
 """Best of 0.9, 1.2, 1.6 and 2.1 on validation crops (docs/training.md). Above 1, as what is decoded depends
 on it too."""
+STEP_WORTH = 20.0
+"""Bits that the squared error of one symbol is worth where training goes by another error than the squares of
+pixels: about what it is where it does, as steps follow from what errors are worth."""
 DEFAULT_ORDER = Order.CHECKERBOARD
 """What encoders write unless told otherwise; docs/training.md has the comparison that chose it."""
 
@@ -76,7 +79,9 @@ def float_tensors(model: TrainingModel) -> dict[str, Tensor]:
             out |= stored_tensor(prefix + name, tensor, corrects)
     out["gain"] = model.gain.detach().float()
     out["synthesis.inverse_gain"] = model.inverse_gain.detach().float()
-    out["encoder.step_value"] = step_value(model.inverse_gain.detach().float())
+    inverse = model.inverse_gain.detach().float()
+    by_squares = model.distortion == "mse"
+    out["encoder.step_value"] = step_value(inverse) if by_squares else torch.full_like(inverse, STEP_WORTH)
     return out
 
 
@@ -96,10 +101,13 @@ def step_value(inverse_gain: Tensor) -> Tensor:
     return STEP_VALUE * weight * 255**2 / 3 * torch.exp(2 * inverse_gain)
 
 
-def weights_metadata(preset: layout.Preset, tag: str, layers: list[StoredLayer]) -> dict[str, str]:
+def weights_metadata(
+    preset: layout.Preset, tag: str, layers: list[StoredLayer], distortion: Distortion = "mse"
+) -> dict[str, str]:
     net = ExactNet(layers, None, paths=("int64",))
     answers = {name: net.known_answer(name, "int64") for name in net.layers}
-    return {
+    by_squares = distortion == "mse"
+    return ({} if by_squares else {layout.DISTORTION: distortion}) | {
         "codec": "fhic",
         "tag": tag,
         "architecture": json.dumps(asdict(preset), sort_keys=True, separators=(",", ":")),
@@ -248,9 +256,8 @@ def export(model: TrainingModel, crops: Crops, folder: Path, tag: str, order: Or
 
     def write() -> Weights:
         exact = {k: v for layer in layers.values() for k, v in layer.tensors("exact.").items()}
-        return write_weights(
-            {**tensors, **exact}, weights_metadata(preset, tag, list(layers.values())), folder
-        )
+        metadata = weights_metadata(preset, tag, list(layers.values()), model.distortion)
+        return write_weights({**tensors, **exact}, metadata, folder)
 
     facts: dict[str, Any] = {}
     for seed in range(ROUNDS):  # what an encoder chooses depends on the tables it finds
@@ -315,8 +322,8 @@ def restore(model: TrainingModel, codec: str, tag: str, path: Path | None = None
 
 def load_average(checkpoint: Path, preset: str) -> TrainingModel:
     """The averaged weights of a training folder's `last.pt`."""
-    model = TrainingModel(layout.PRESETS[preset])
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    model = TrainingModel(layout.PRESETS[preset], state.get("distortion", "mse"))
     model.load_state_dict(state["average"])
     model.quantise_twins(True)
     return model.requires_grad_(False)

@@ -27,7 +27,7 @@ from licodec.codecs.checkerboard_layout import PRESETS
 from licodec.exact.trainable import TrainableConv
 from licodec.training.data import DRAWN_SHARE, Crops, Pixels, read_crops, to_input
 from licodec.training.klt import block_klt
-from licodec.training.objective import CORRECTION_UNIT, INPUT_SCALE, TrainingModel
+from licodec.training.objective import CORRECTION_UNIT, INPUT_SCALE, MS_SSIM_UNIT, Distortion, TrainingModel
 from licodec.training.soap import Soap
 
 CHECKPOINT_MINUTES = 5.0
@@ -57,6 +57,7 @@ class TrainOptions:
     seed: int = 1
     learning_rate: float = 1.0e-3
     hold: tuple[str, ...] = ()
+    distortion: Distortion = "mse"
     limit: int | None = None
     cache: Path = Path("checkpoints/cache")
     stages: tuple[tuple[float, int, int], ...] = field(default=((0.8, 208, 8), (1.01, 256, 5)))
@@ -145,7 +146,7 @@ class Trainer:
         torch.manual_seed(options.seed)
         self.rng = np.random.default_rng(options.seed)
         self.crops = Crops.load(options.data, options.cache, options.limit)
-        self.model = TrainingModel(PRESETS[options.preset])
+        self.model = TrainingModel(PRESETS[options.preset], options.distortion)
         self.step, self.elapsed, self.pixels = 0, 0.0, 0
         options.out.mkdir(parents=True, exist_ok=True)
         self.last, self.plateau = options.out / "last.pt", options.out / "plateau.pt"
@@ -191,6 +192,7 @@ class Trainer:
             "halvings": self.halvings,
             "rng": self.rng.bit_generator.state,
             "torch_rng": torch.get_rng_state(),
+            "distortion": self.options.distortion,
         }
         partial = target.with_suffix(".partial")
         torch.save(state, partial)
@@ -198,6 +200,13 @@ class Trainer:
 
     def restore(self) -> None:
         state = torch.load(self.last, map_location=self.options.device, weights_only=True)
+        before = state.get("distortion", "mse")
+        if before != self.options.distortion:
+            raise UsageValueError(
+                f"distortion: {self.last} was trained for {before}, asked for {self.options.distortion}; "
+                "start from its exported weights (init) instead",
+                argument="distortion",
+            )
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
@@ -309,22 +318,25 @@ class Trainer:
         rows: dict[str, Any] = {}
         total = 0.0
         for value in VALIDATION_RATES:
-            sums = np.zeros(5)
+            sums = np.zeros(6)
             for first in range(0, len(pictures), 4):
                 x = to_input(np.stack(pictures[first : first + 4]), self.options.device)
                 rate = torch.full((len(x),), value, device=self.options.device)
                 terms = model(x, rate)
                 psnr = -10 * torch.log10(terms.mse)
-                parts = (terms.direct, terms.context, terms.hyper, psnr, terms.loss(rate).expand(len(x)))
+                loss = terms.loss(rate).expand(len(x))
+                parts = (terms.direct, terms.context, terms.hyper, psnr, terms.error, loss)
                 sums += np.array([float(part.sum()) for part in parts])
-            direct, context, hyper, psnr_mean, loss = (sums / len(pictures)).tolist()
+            direct, context, hyper, psnr_mean, error, loss_mean = (sums / len(pictures)).tolist()
             rows[f"r{value}"] = {
                 "bpp0": round(direct + hyper, 4),
                 "bpp1": round(context + hyper, 4),
                 "z": round(hyper, 4),
                 "psnr": round(psnr_mean, 3),
             }
-            total += loss
+            if self.options.distortion == "ms-ssim":
+                rows[f"r{value}"]["ms_ssim"] = round(1 - error / MS_SSIM_UNIT, 5)
+            total += loss_mean
         return {"val_loss": round(total / len(VALIDATION_RATES), 5), **rows}
 
 

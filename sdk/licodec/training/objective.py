@@ -1,7 +1,8 @@
 """fhic's training objective: rate of the symbols under both decode orders, distortion of the decoded picture.
 
-`loss = bpp + lambda(r) * 255^2 * MSE`, each picture of a batch with its own rate index r, divided by
-sqrt(lambda(r)) so that high rates do not drown low ones.
+`loss = bpp + lambda(r) * 255^2 * error`, each picture of a batch with its own rate index r, divided by
+sqrt(lambda(r)) so that high rates do not drown low ones. The error is MSE, or `MS_SSIM_UNIT` times what
+MS-SSIM lacks of 1.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import math
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +26,10 @@ from licodec.exact.trainable import TrainableConv, round_through
 from licodec.training.klt import BlockKLT
 
 LAMBDA_MIN, LAMBDA_RATIO = 0.0009, 400.0
+Distortion = Literal["mse", "ms-ssim"]
+MS_SSIM_UNIT = 0.02
+"""The mean squared error that counts as much as an MS-SSIM of 0: about what photographs' bits are worth under
+either at the same lambda."""
 
 
 def rate_lambda(rate: Tensor) -> Tensor:
@@ -34,7 +40,7 @@ def rate_lambda(rate: Tensor) -> Tensor:
 @dataclass
 class Terms:
     """Per picture of a batch, each [B]: bits per pixel of the latents by decode order, of the hyper-latents,
-    and MSE.
+    MSE, and the error that training goes by, in units of MSE.
 
     `direct` reaches only its own two layers: everything they share with order 1 is trained for order 1.
     """
@@ -43,11 +49,12 @@ class Terms:
     context: Tensor
     hyper: Tensor
     mse: Tensor
+    error: Tensor
 
     def loss(self, rate: Tensor) -> Tensor:
         weight = rate_lambda(rate)
         bits = self.direct + self.context + self.hyper
-        return ((bits + weight * 255**2 * self.mse) * (0.016 / weight).sqrt()).mean()
+        return ((bits + weight * 255**2 * self.error) * (0.016 / weight).sqrt()).mean()
 
 
 TAIL = 2.0**-12
@@ -114,9 +121,9 @@ class TrainingModel(nn.Module):
     """All nets of the codec, float and twins of the integer ones, with the learned gains and the hyper
     prior."""
 
-    def __init__(self, preset: layout.Preset) -> None:
+    def __init__(self, preset: layout.Preset, distortion: Distortion = "mse") -> None:
         super().__init__()
-        self.preset = preset
+        self.preset, self.distortion = preset, distortion
         self.prices = Prices()
         self.mixed = True
         self.analysis = cb.Analysis(preset)
@@ -218,13 +225,18 @@ class TrainingModel(nn.Module):
         mse = F.mse_loss(decoded, blocks, reduction="none").mean((1, 2, 3))
         # The straight-through gradient at y is that at y^, which holds the rounding error itself: it would
         # have symbols that round to zero grow. Taken off, as an orthonormal synthesis would pass it back.
-        error = (inverse * inverse * (y_hat - y)).detach()
-        pull = 2 * (error * y).sum((1, 2, 3)) / (3 * area)
+        rounding = (inverse * inverse * (y_hat - y)).detach()
+        pull = 2 * (rounding * y).sum((1, 2, 3)) / (3 * area)
+        error = mse
+        if self.distortion == "ms-ssim":
+            error = MS_SSIM_UNIT * (1 - ms_ssim(decoded, blocks))
+            pull = pull * (error / mse).detach()
         return Terms(
             direct=direct / area,
             context=context / area,
             hyper=z_bits.sum((1, 2, 3)) / area,
-            mse=value_of(mse, -pull),
+            mse=mse.detach(),
+            error=value_of(error, -pull),
         )
 
     def autocast(self, x: Tensor) -> torch.autocast:
@@ -281,6 +293,15 @@ class TrainingModel(nn.Module):
             decoded = self.means.walk(self.means.hyper(z)[:, :, :h, :w], settle)
         # Rounding errors stay constants in y's units: the gain must not look as if it could shrink them.
         return cb.interleave(means, self.preset, h, w) * per_unit, y + (decoded * per_unit - y).detach()
+
+
+def ms_ssim(decoded: Tensor, blocks: Tensor) -> Tensor:
+    """Of pictures as blocks [B, 48, h, w] of at least 161 pixels a side: [B]."""
+    from pytorch_msssim import ms_ssim as similarity
+
+    planes = (cb.shuffle(each.float(), 4).contiguous() + 0.5 for each in (decoded, blocks))
+    out: Tensor = similarity(*planes, data_range=1.0, size_average=False)
+    return out
 
 
 def smooth(bits: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
