@@ -167,7 +167,7 @@ def composed_cases(photo: PIL.Image.Image, weights: store.Weights) -> Iterator[t
     yield "deep-flips", partial(show, deep_seen, deeply_flipped(deep_seen))
     yield "lanes", partial(show, seen, in_many_lanes(seen, model))
     y, x = np.indices(steps.shape[:2])
-    slope: Samples = (9 * y + 11 * x).astype(np.uint8)
+    slope: Samples = np.asarray(9 * y + 11 * x, np.uint8)
     slope[:2, 2:4] = 3
     planes: dict[str, Samples] = {"": slope, "deep-": slope.astype(np.uint16) * 250}
     for kind, plane in planes.items():

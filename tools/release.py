@@ -13,6 +13,7 @@ finishes: it starts from what the last commit has.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import hashlib
 import re
@@ -169,6 +170,15 @@ def golden_files_at_odds() -> Iterator[str]:
         yield f"the codec {codec} has no golden file"
 
 
+@contextlib.contextmanager
+def collected(wrong: list[str]) -> Iterator[None]:
+    """Goes on after what makes a release impossible, so that the rest is said too."""
+    try:
+        yield
+    except NotReady as error:
+        wrong.append(str(error))
+
+
 # --- Writing ------------------------------------------------------------------------------------------------
 
 
@@ -191,16 +201,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--date", default=datetime.datetime.now(datetime.UTC).date().isoformat())
     parser.add_argument("--check", action="store_true", help="change nothing, say whether the tree is ready")
     given = parser.parse_args(arguments)
+    plan: Texts = {}
+    wrong: list[str] = []
     try:
         numbers(given.version)
         datetime.date.fromisoformat(given.date)
-        if frozen.of_text(committed(FROZEN)).releases[-1:] == ((given.version, given.date),):
+        if [version for version, _ in frozen.of_text(committed(FROZEN)).releases][-1:] == [given.version]:
             print(f"the last commit has release {given.version} already: nothing to do")
             return 0
-        plan = planned(given.version, given.date)
-        wrong = list(problems(given.version, plan))
+        with collected(wrong):
+            plan = planned(given.version, given.date)
+        wrong += problems(given.version, plan)
     except (NotReady, ValueError, LicError) as error:
-        wrong = [str(error)]
+        wrong.append(str(error))
     if wrong:
         print(f"not ready for release {given.version}:", *wrong, sep="\n- ", file=sys.stderr)
         return 1
