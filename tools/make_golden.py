@@ -217,16 +217,19 @@ def save_pixels(data: bytes, path: Path, decoder: str = FAST) -> None:
     decoded.save(path, optimize=True)
 
 
-def write_case(folder: Path, name: str, data: bytes, weights: store.Weights, decoders: list[str]) -> None:
+def write_case(folder: Path, name: str, data: bytes, weights: store.Weights) -> None:
+    """TAG-CASE.lic and all that stands beside it, but for what alternates make of it."""
     file = lic_format.read(data)
     for old in (folder / f"{name}.png", *folder.glob(f"{name}.*.png")):
         old.unlink(missing_ok=True)
     (folder / f"{name}.lic").write_bytes(data)
     (folder / f"{name}.json").write_text(json.dumps(facts_of(file, data, weights), indent=1) + "\n")
     save_pixels(data, folder / f"{name}.png")
-    case = name.removeprefix(f"{weights.ref.tag}-").rpartition("-order")[0]
-    for decoder in decoders if case in SHOWN_BY_ALTERNATES else ():
-        save_pixels(data, folder / f"{name}.{decoder}.png", decoder)
+
+
+def path_of(entry: Entry) -> Path:
+    """Where the weights of a tag lie."""
+    return ROOT / "weights" / entry.name / FILE_NAME
 
 
 def make(entry: Entry, decoders: list[str], photo: PIL.Image.Image, again: bool) -> None:
@@ -234,14 +237,18 @@ def make(entry: Entry, decoders: list[str], photo: PIL.Image.Image, again: bool)
     case makes any more. `decoders` are its alternates."""
     folder = frozen.GOLDEN / entry.ref.codec
     folder.mkdir(parents=True, exist_ok=True)
-    weights = store.load(entry.ref.codec, entry.ref.tag, path=ROOT / "weights" / entry.name / FILE_NAME)
+    weights = store.load(entry.ref.codec, entry.ref.tag, path=path_of(entry))
     names = set()
     for case, made in FILES[entry.ref.codec](photo, weights):
         names.add(name := f"{entry.ref.tag}-{case}")
         if again or not (folder / f"{name}.lic").exists():
             data = made()
-            write_case(folder, name, data, weights, decoders)
+            write_case(folder, name, data, weights)
             print(f"{entry.ref.codec}/{name}: {len(data)} bytes")
+        for decoder in decoders if case.partition("-order")[0] in SHOWN_BY_ALTERNATES else ():
+            if not (picture := folder / f"{name}.{decoder}.png").exists():
+                save_pixels((folder / f"{name}.lic").read_bytes(), picture, decoder)
+                print(f"{entry.ref.codec}/{picture.name}")
     for path in folder.glob(f"{entry.ref.tag}-*") if again else ():
         if path.name.partition(".")[0] not in names and _is_of(path, entry):
             path.unlink()
@@ -265,6 +272,7 @@ def main(arguments: list[str] | None = None) -> None:
         entry
         for entry in table
         if entry.decoder == FAST
+        and path_of(entry).exists()  # it may be on the Hub alone, with its golden files long written
         and entry.ref.codec in CODECS
         and given.codec in (None, entry.ref.codec)
         and given.tag in (None, entry.ref.tag)

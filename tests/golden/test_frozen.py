@@ -38,9 +38,9 @@ def test_every_case_of_every_tag_has_its_golden_file() -> None:
     with PIL.Image.open(make_golden.PHOTO) as opened:
         photo = opened.convert("RGB")
     for entry in read_table(TABLE):
-        if entry.decoder == FAST:
+        if entry.decoder == FAST and make_golden.path_of(entry).exists():
             codec, tag = entry.ref.codec, entry.ref.tag
-            weights = store.load(codec, tag, path=ROOT / "weights" / entry.name / FILE_NAME)
+            weights = store.load(codec, tag, path=make_golden.path_of(entry))
             wanted = {f"{tag}-{case}" for case, _ in make_golden.FILES[codec](photo, weights)}
             found = {path.stem for path in (frozen.GOLDEN / codec).glob("*.lic")}
             assert wanted - found == set(), "run tools/make_golden.py"
