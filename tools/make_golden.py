@@ -249,7 +249,7 @@ def make(entry: Entry, decoders: list[str], photo: PIL.Image.Image, again: bool)
             if not (picture := folder / f"{name}.{decoder}.png").exists():
                 save_pixels((folder / f"{name}.lic").read_bytes(), picture, decoder)
                 print(f"{entry.ref.codec}/{picture.name}")
-    for path in folder.glob(f"{entry.ref.tag}-*") if again else ():
+    for path in sorted(folder.glob(f"{entry.ref.tag}-*")) if again else ():
         if path.name.partition(".")[0] not in names and _is_of(path, entry):
             path.unlink()
             print(f"{entry.ref.codec}/{path.name}: taken away")
