@@ -235,7 +235,7 @@ def test_the_wheel_says_what_it_is(wheel: Path) -> None:
     }
 
 
-def test_the_source_distribution_holds_the_tree_but_for_what_it_leaves_out(sdist: Path) -> None:
+def test_the_source_distribution_holds_the_tree_and_of_weights_those_of_the_wheel(sdist: Path) -> None:
     assert sdist.name == f"licodec-{__version__}.tar.gz"
     assert sdist.stat().st_size <= SDIST_BYTES
     with tarfile.open(sdist) as archive:
@@ -245,13 +245,11 @@ def test_the_source_distribution_holds_the_tree_but_for_what_it_leaves_out(sdist
         path = PurePosixPath("/", name)
         return any(path.match(each) or path.is_relative_to(each) for each in patterns)
 
-    expected = {
-        name
-        for name in tracked()
-        if inside(name, BUILD["sdist"]["include"]) and not inside(name, BUILD["sdist"]["exclude"])
-    }
+    expected = {name for name in tracked() if inside(name, BUILD["sdist"]["include"])}
     always = {"PKG-INFO", "pyproject.toml", ".gitignore", "LICENSE", "README.md"}
     assert names == expected | always
+    weights = {str(PurePosixPath(name).parent) for name in names if name.startswith("weights/")}
+    assert weights == set(BUILD["wheel"]["force-include"])
 
 
 def test_the_wheel_of_the_source_distribution_is_that_of_the_tree(wheel: Path, tmp_path: Path) -> None:
