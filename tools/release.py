@@ -133,7 +133,7 @@ def golden_files_at_odds() -> Iterator[str]:
     """Codecs, tags and orders without a golden file, alternates without a picture of theirs, and golden files
     of other weights than the table has."""
     table = [entry for entry in read_table(TABLE) if entry.ref.codec in CODECS]
-    digests = {(entry.ref.codec, entry.ref.decode_digest) for entry in table}
+    digests = {(entry.ref.codec, entry.ref.decode_digest) for entry in table if entry.decoder == FAST}
     found: set[tuple[str, str, bytes, int]] = set()
     shown: set[tuple[str, str, bytes]] = set()
     for codec in CODECS:
@@ -161,8 +161,8 @@ def golden_files_at_odds() -> Iterator[str]:
                 yield f"no golden file has a picture of the decoder {entry.name}: run tools/make_golden.py"
             continue
         orders = {int(o) for o, tag in CODECS[entry.ref.codec].order_tags.items() if tag == entry.ref.tag}
-        for order in sorted(orders) or [0, 1, 2]:
-            if orders and (*key, order) not in found:
+        for order in sorted(orders):
+            if (*key, order) not in found:
                 yield f"{entry.name} has no golden file in decode order {order}: run tools/make_golden.py"
         if not any(each[:3] == key for each in found):
             yield f"{entry.name} has no golden file: run tools/make_golden.py"
