@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 PY := $(BIN)/python
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-all test-browser lint typecheck bench peers ray fuzz wheel clean
+.PHONY: demo test test-all test-browser lint typecheck bench peers ray fuzz wheel dist clean
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
@@ -70,6 +70,13 @@ fuzz: $(READY)
 
 wheel: $(READY)
 	$(PY) -m build --wheel --no-isolation --outdir dist .
+
+# What a release publishes (docs/releasing.md), and what must be true of it.
+dist: $(READY)
+	rm -rf dist
+	$(PY) -m build --no-isolation --outdir dist .
+	$(PY) -m twine check --strict dist/*
+	LICODEC_DIST=dist $(PY) -m pytest tests/packaging/test_distributions.py $(PYTEST_ARGS)
 
 clean:
 	rm -rf $(OUT) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -3,7 +3,8 @@
     python tools/index_weights.py [--check]
 
 Run it after every export. Tags that nobody has published (`hub` is null) take the new content, and a tag that
-has left weights/ goes; a published tag is one content for ever, so other weights under its name are refused.
+has left weights/ goes; a published or released tag (tools/release.py) is one content for ever, so other
+weights under its name are refused.
 --check only says whether the table is right.
 """
 
@@ -12,20 +13,21 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 
 from licodec.models import CACHE, Request
 from licodec.store import Entry, entry_of
 from licodec.store.digests import FAST
 from licodec.store.table import FILE_NAME, TABLE, read_table, text_of
+from tools import frozen
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def updated(table: Iterable[Entry], weights: Path) -> list[Entry]:
-    """The table after the weights below a folder; ValueError where a published tag would change, or where an
-    alternate completes no weights of the table."""
+def updated(table: Iterable[Entry], weights: Path, released: Container[str] = ()) -> list[Entry]:
+    """The table after the weights below a folder; ValueError where a published or `released` tag would
+    change, or where an alternate completes no weights of the table."""
     table = list(table)
     places = {entry.sha256: entry.hub for entry in table}
     found = [entry_of(path) for path in weights.glob(f"*/*/{FILE_NAME}")]
@@ -41,12 +43,13 @@ def updated(table: Iterable[Entry], weights: Path) -> list[Entry]:
     present = {entry.name: dataclasses.replace(entry, hub=places.get(entry.sha256, ())) for entry in found}
     for old in table:
         new = present.get(old.name)
-        if old.hub and new is not None and new.sha256 != old.sha256:
+        final = "published" if old.hub else "released" if old.name in released else ""
+        if final and new is not None and new.sha256 != old.sha256:
             raise ValueError(
-                f"{old.name} is published with the SHA-256 {old.sha256}, {weights} has {new.sha256}: give "
+                f"{old.name} is {final} with the SHA-256 {old.sha256}, {weights} has {new.sha256}: give "
                 "the new weights a tag of their own"
             )
-    kept = {entry.name: entry for entry in table if entry.hub}
+    kept = {entry.name: entry for entry in table if entry.hub or entry.name in released}
     return sorted((kept | present).values(), key=lambda entry: entry.name)
 
 
@@ -66,7 +69,7 @@ def main() -> int:
     table = read_table(TABLE) if before else []
     for path in (ROOT / "weights").glob(f"*/*/{FILE_NAME}"):
         refuse_unfit(path, table)
-    after = text_of(updated(table, ROOT / "weights"))
+    after = text_of(updated(table, ROOT / "weights", frozen.read().tags))
     if before == after:
         print(f"{TABLE.relative_to(ROOT)} is right")
         return 0

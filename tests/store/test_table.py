@@ -20,7 +20,7 @@ from licodec.store import inventory
 from licodec.store import table as known_table
 from licodec.store.weights import embedded_folders, load_file
 from tests.sdk.stand_in import write_weights
-from tools import index_weights
+from tools import frozen, index_weights
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -41,7 +41,7 @@ def place(**changed: Any) -> dict[str, Any]:
 
 def test_the_table_says_what_the_weights_folder_holds() -> None:
     table = known_table.read_table(known_table.TABLE)
-    expected = index_weights.updated(table, ROOT / "weights")
+    expected = index_weights.updated(table, ROOT / "weights", frozen.read().tags)
     assert known_table.TABLE.read_text() == known_table.text_of(expected), "run tools/index_weights.py"
 
 
@@ -249,8 +249,17 @@ def test_the_tool_replaces_what_nobody_has_published_and_keeps_what_somebody_has
     kept = [published(first)]
     assert index_weights.updated(kept, tmp_path / "empty") == kept
     assert index_weights.updated(kept, tmp_path / "a") == kept
-    with pytest.raises(ValueError, match="a tag of their own"):
+    with pytest.raises(ValueError, match=r"published .* a tag of their own"):
         index_weights.updated(kept, tmp_path / "b")
+
+
+def test_the_tool_keeps_what_a_release_has_also_where_nobody_has_published_it(tmp_path: Path) -> None:
+    write_weights(tmp_path / "a")
+    table = index_weights.updated([], tmp_path / "a")
+    write_weights(tmp_path / "b", decode=2.0)
+    assert index_weights.updated(table, tmp_path / "empty", {"stand-in/t-1"}) == table
+    with pytest.raises(ValueError, match=r"released .* a tag of their own"):
+        index_weights.updated(table, tmp_path / "b", {"stand-in/t-1"})
 
 
 @pytest.mark.parametrize("wrong", ["no use for 1", "not finite"])
