@@ -25,6 +25,7 @@ from licodec.codecs import checkerboard as cb
 from licodec.codecs import checkerboard_layout as layout
 from licodec.codecs import fhic
 from licodec.codecs import latent_descent as ld
+from licodec.codecs.checkerboard_look import worth
 from licodec.codecs.contract import LossyWish, Timer
 from tests.codecs.fixtures import Pixels, encoded, pixels
 
@@ -50,8 +51,7 @@ def file_of(
     stages: dict[str, float] = {}
     file = encoded(model, weights.ref, planes, stages=stages, wish=LossyWish(effort), **options)
     error = np.square(model.decode(file).planes.astype(float) - planes).sum()
-    weight = ld.LAMBDA_MIN * ld.LAMBDA_RATIO ** (options["rate"] / 255)
-    return file, stages["estimated_bits"] + ld.WORTH * weight * error / planes.shape[2]
+    return file, stages["estimated_bits"] + 3 * worth(options["rate"]) * error / planes.shape[2]
 
 
 @pytest.mark.parametrize("rate", [50, 190])

@@ -16,6 +16,7 @@ from licodec.codecs.checkerboard_layout import HYPER_WIDTH, QUARTER, SEEN, SHOWN
 from licodec.exact import fixed_point
 from licodec.exact.fixed_point import (
     HERE,
+    MASKED,
     PLAIN,
     POSITIONS,
     REAL,
@@ -41,7 +42,7 @@ Steps = Mapping[str, Floats]
 """Step of each input channel, by the name of the layer."""
 
 
-Kind = TypeVar("Kind", np.float32, np.int16)
+Kind = TypeVar("Kind", np.float32, np.int16, np.uint8)
 
 
 def at_rate(knots: Floats, rate: int) -> Floats:
@@ -93,6 +94,12 @@ class Values(Generic[Kind]):
         out: npt.NDArray[Kind] = self.memory.reshape(-1, self.memory.shape[2])
         return out
 
+    def copied(self, rows: slice, columns: slice) -> Values[Kind]:
+        """A part with memory of its own."""
+        seen = self.inner[rows, columns]
+        memory: npt.NDArray[Kind] = np.pad(seen, ((0, 0), (0, ROOM), (0, 0)))
+        return Values(seen.shape[1], memory)
+
     def part(self, rows: slice, columns: slice) -> Part:
         row, step, _ = self.memory.strides
         address = address_of(self.memory) + rows.start * row + columns.start * step
@@ -125,13 +132,15 @@ def run_layer(
     *,
     every: int = 1,
     residual: Map | None = None,
+    mask: Map | None = None,
 ) -> None:
     """A layer at every so many-th row and column of the source; its outputs are the channels of
-    side x side positions of the target, and of what is added."""
+    side x side positions of the target, and of what is added; or they are masked (`fixed_point.MASKED`)."""
     writes, added = PLAIN, 0
-    if residual is not None:
-        assert (residual.row, residual.step) == (target.row, target.step)
-        writes, added = RESIDUAL, residual.address
+    for how, other in ((RESIDUAL, residual), (MASKED, mask)):
+        if other is not None:
+            assert (other.row, other.step) == (target.row, target.step)
+            writes, added = how, other.address
     at = places(target.channels, side, target.row, target.step)
     strided = target.address, side * target.row, side * target.step
     _run(of, writes, taps, source, every, at, added, strided)
@@ -260,6 +269,10 @@ class Synthesis:
     def __call__(self, coefficients: Part, latents: Part, rate: int) -> Map:
         """Latents [h, w, M] as coefficients in units of pixels, and in bounded units; both in steps. Gives
         blocks of pixels [4 h, 4 w, 48], minus 0.5, in steps of SHOWN_STEP."""
+        return self.seen_through(coefficients, latents, rate)[0]
+
+    def seen_through(self, coefficients: Part, latents: Part, rate: int) -> tuple[Map, Map, Map]:
+        """The same, and what the last leaky ReLUs of the 1/4 and of the 1/8 grid gave."""
         h, w = latents.height, latents.width
         picture = Map(4 * h, 4 * w, QUARTER, 4)
         run_layer(self.klt, HERE, coefficients, picture, 4)
@@ -278,7 +291,7 @@ class Synthesis:
         run_layer(render, _window(picture.finished()), picture, rendered)
         shown = Map(4 * h, 4 * w, QUARTER, 4)
         run_layer(self.leave, _window(rendered.finished()), rendered, shown, residual=picture)
-        return shown
+        return shown, rendered, y
 
 
 class Analysis:
@@ -351,6 +364,61 @@ class Adjoint:
     def __call__(self, missing: Map) -> Floats:
         """Blocks of pixels [4 h, 4 w, 48] in steps -> coefficients float32 [h, w + .., M]."""
         return run_real_layer(self.adjoint, _inside(missing, 4), missing, every=4)
+
+
+class Pull:
+    """What a picture lacks, carried back through the last layers of `Synthesis` to its coefficients: the
+    gradient of half the squared error, but for the blocks of the coarser grids, which count as passing it on
+    as it is, and for the way to them from the latents, which is left out.
+
+    Steps follow from the weights: a quarter of what sums could be at most, which pictures don't come near.
+    """
+
+    def __init__(self, p: Preset, read: Arrays, missing: Floats) -> None:
+        net, m, e = "synthesis.", p.latents, p.eighth
+        self.per_pixel: Floats = np.reciprocal(missing)
+        """Steps in one of what `__call__` takes, float32 [48]."""
+        four = np.tile(missing, 4)
+        self.leave, near = self._back(read.conv(f"{net}leave", QUARTER, QUARTER, 3).weight, missing, SLOPE)
+        render = read.conv(f"{net}render", QUARTER, QUARTER, 3).weight
+        self.render, _ = self._back(render, near, residual=missing)
+        to_quarter = read.conv(f"{net}to_quarter", 4 * QUARTER, e).weight
+        self.to_quarter, stream = self._back(to_quarter, four, SLOPE)
+        self.look, _ = self._back(read.conv(f"{net}look", e, 4 * QUARTER).weight, stream, residual=four)
+        klt = read.conv(f"{net}klt", 16 * QUARTER, m).weight
+        self.klt, _ = self._back(klt, np.tile(missing, 16), outputs=np.ones(m, np.float32))
+        self.film = read.floats(f"{net}film", (KNOTS, QUARTER))
+
+    @staticmethod
+    def _back(
+        weight: Floats,
+        inputs: Floats,
+        slope: float = 1.0,
+        *,
+        residual: Floats | None = None,
+        outputs: Floats | None = None,
+    ) -> tuple[Layer, Floats]:
+        """The transpose of a convolution [out, taps, in], and the steps of what it gives; `residual`: those
+        of what it is added to, which the sum keeps."""
+        back = np.ascontiguousarray(weight.transpose(2, 1, 0)[:, ::-1])
+        if outputs is None:
+            outputs = residual
+        if outputs is None:
+            outputs = (np.abs(back) * inputs).sum((1, 2)) / 4 + np.float32(1e-12)
+        bias = np.zeros(len(back), np.float32)
+        return fixed_point.layer(back, bias, inputs, outputs, residual=residual, slope=slope), outputs
+
+    def __call__(self, missing: Map, rendered: Map, y: Map, rate: int) -> Floats:
+        """Blocks of pixels [4 h, 4 w, 48] in steps, used up, and what `Synthesis.seen_through` gives ->
+        coefficients float32 [h, w + .., M]."""
+        near = Map(rendered.height, rendered.width, QUARTER)
+        leave = self.leave.times(at_rate(self.film, rate))
+        run_layer(leave, _window(missing.bordered()), missing, near, mask=rendered)
+        run_layer(self.render, _window(near.bordered()), near, missing, residual=missing)
+        stream = Map(y.height, y.width, y.channels, y.finer)
+        run_layer(self.to_quarter, _inside(missing, 2), missing, stream, every=2, mask=y)
+        run_layer(self.look, HERE, stream, missing, 2, residual=missing)
+        return run_real_layer(self.klt, _inside(missing, 4), missing, every=4)
 
 
 class HyperAnalysis:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from licodec import object_cache
 from licodec.codecs.checkerboard_layout import QUARTER, magnitude_table
-from licodec.exact.fixed_point import LANES, Floats, Held, Jobs, Strided, address_of
+from licodec.exact.fixed_point import LANES, Floats, Held, Jobs, Strided, address_of, bits_of
 
 Symbols = npt.NDArray[np.int16]
 Indices = npt.NDArray[np.uint8]
@@ -226,6 +226,54 @@ def refined(s: Floats, found: Strided, inverse: Floats, step: Floats, out: Float
         _channels(channels),
     )  # fmt: skip
     _run("refined", given, h, w * channels)
+
+
+def expected(
+    s: Floats,
+    means: Symbols,
+    index: Indices,
+    savings: Floats,
+    prices: tuple[Floats, Floats],
+    outputs: tuple[tuple[Floats, Symbols], tuple[Floats, Symbols]],
+    rise: Floats,
+    slope: Floats,
+) -> None:
+    """Symbols before rounding s [n, M] as their expectation, and how it and its price rise; see
+    `checkerboard_look`.
+
+    Args:
+        means: in steps of MEAN_STEP of a symbol, int16 [n, M]. index: tables [n, M]. savings:
+            `symbol_savings` of the table set, [256, 257]. prices: what a symbol's variance costs, and one
+            over the second derivative of the distortion by it, [M]. outputs: twice steps per symbol [M], and
+            where mean and expectation go in them [n, M]. rise, slope: [n, M].
+    """
+    n, channels = s.shape
+    given = (
+        _address(s, np.float32, n, channels), _address(means, np.int16, n, channels),
+        _address(index, np.uint8, n, channels), _address(savings, np.float32, 256, 257),
+        *(_address(each, np.float32, channels) for each in prices),
+        *(_address(each, np.float32, channels) for each, _ in outputs),
+        *(_address(each, np.int16, n, channels) for _, each in outputs),
+        _address(rise, np.float32, n, channels), _address(slope, np.float32, n, channels),
+        _channels(channels),
+    )  # fmt: skip
+    _run("expected", given, n, channels)
+
+
+def moved(
+    s: Floats, found: Strided, inverse: Floats, rise: Floats, slope: Floats, farthest: float, reach: float
+) -> None:
+    """Symbols before rounding s [h, w, M], moved in place by reach * (rise * found * inverse - slope), which
+    is at most `farthest` before it is multiplied; `found`, `inverse` as of `refined`, `rise` and `slope` as
+    `expected` gives them."""
+    h, w, channels = s.shape
+    at = _address(s, np.float32, h, w, channels)
+    given = (
+        at, *found, _address(inverse, np.float32, channels), _address(rise, np.float32, h * w, channels),
+        _address(slope, np.float32, h * w, channels), bits_of(farthest), bits_of(reach), at, w,
+        _channels(channels),
+    )  # fmt: skip
+    _run("moved", given, h, w * channels)
 
 
 def asinh_in_steps(y: Floats, factors: Floats, out: Symbols) -> None:

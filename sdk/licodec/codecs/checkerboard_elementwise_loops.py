@@ -13,7 +13,14 @@ from typing import Any, Final
 
 from llvmlite import ir
 
-from licodec.codecs.checkerboard_layout import NEARLY_ZERO, QUARTER, SHOWN_STEP, SYMBOL_MAX
+from licodec.codecs.checkerboard_layout import (
+    MEAN_STEP,
+    NEARLY_ZERO,
+    QUARTER,
+    SHOWN_STEP,
+    STEEPNESS,
+    SYMBOL_MAX,
+)
 from licodec.entropy.tables import NOT_CODED
 from licodec.exact.fixed_point import LANES
 from licodec.exact.loop_building import (
@@ -59,6 +66,8 @@ def module_text() -> str:
     _define_kept(module)
     _define_refined(module)
     _define_asinh_in_steps(module)
+    _define_expected(module)
+    _define_moved(module)
     return str(module)
 
 
@@ -506,6 +515,99 @@ def _define_refined(module: Any) -> None:
             wished = build.fadd(_large_enough(build, value), build.fmul(lacking, per))
             moved = build.fadd(value, build.fmul(part, build.fsub(wished, value)))
             _store(build, moved, _along(build, out, place, 4))
+
+        _row(build, channels, some)
+    build.ret_void()
+
+
+def _define_expected(module: Any) -> None:
+    """Rows first..last. Arguments: the addresses of float32 [rows, channels] symbols before rounding and of
+    int16 [rows, channels] means in steps of MEAN_STEP, of uint8 [rows, channels] table indices and of float32
+    [256, 257] what the next smaller magnitude saves; of float32 [channels] what a symbol's variance costs,
+    one over the curvature, and steps per symbol twice; of int16 [rows, channels] twice, of float32
+    [rows, channels] the rise of the expectation and the slope of its price; channels."""
+    build, given, first, last = _job(module, "expected", 13)
+    s, means, index, savings, variance, flat, factors, more_factors, out, more_out, rise, slope, channels = (
+        given
+    )
+    with loop(build, first, last) as row:
+        before = build.mul(row, channels)
+
+        def some(channel: Any, count: int, before: Any = before) -> None:
+            place = build.add(before, channel)
+            real, whole = _lanes(F32, count), _lanes(I32, count)
+            zero, one = every_lane(real, 0.0), every_lane(real, 1.0)
+            mean = _real(build, _load(build, _along(build, means, place, 2), I16, count))
+            mean = build.fmul(mean, every_lane(real, MEAN_STEP))
+            value = build.fsub(_load(build, _along(build, s, place, 4), F32, count), mean)
+            low = each_lane(build, "floor", between(build, value, -float(SYMBOL_MAX), float(SYMBOL_MAX)))
+            table = _load(build, build.add(index, place), I8, count)
+            coded = build.icmp_signed("!=", table, every_lane(table.type, NOT_CODED - 256))
+
+            half = every_lane(real, 0.5)
+            along = build.fsub(build.fsub(value, low), half)
+            along = build.fadd(half, build.fmul(along, every_lane(real, STEEPNESS)))
+            along = between(build, along, 0.0, 1.0)
+            rest = build.fsub(one, along)
+            squared = build.fmul(along, along)
+            p = build.fmul(squared, build.fadd(one, build.fadd(rest, rest)))
+            rising = build.fmul(build.fmul(along, rest), every_lane(real, 6.0 * STEEPNESS))
+            rising = build.select(coded, rising, zero)
+
+            upward = build.fcmp_ordered(">=", low, zero)
+            magnitude = build.select(upward, build.fadd(low, one), build.fsub(zero, low))
+            magnitude = between(build, magnitude, 0.0, float(SAVINGS - 1))
+            at = build.fptosi(magnitude, whole)
+            of_table = build.mul(build.zext(table, whole), every_lane(whole, SAVINGS))
+            at = build.add(at, of_table)
+            saved = []
+            for lane in range(count):
+                which = build.zext(_lane(build, at, lane), I64)
+                saved.append(build.load(pointer(build, _along(build, savings, which, 4), 0, F32), align=4))
+            more = _vector(build, saved)
+            more = build.select(upward, more, build.fsub(zero, more))
+            spread, per_curve, per, more_per = (
+                _load(build, _along(build, each, channel, 4), F32, count)
+                for each in (variance, flat, factors, more_factors)
+            )
+            more = build.fadd(more, build.fmul(spread, build.fsub(one, build.fadd(p, p))))
+            _store(build, rising, _along(build, rise, place, 4))
+            price = build.fmul(build.fmul(more, rising), per_curve)
+            _store(build, price, _along(build, slope, place, 4))
+            value = build.fadd(mean, build.select(coded, build.fadd(low, p), zero))
+            for factor, to in ((per, out), (more_per, more_out)):
+                _store(build, in_steps(build, build.fmul(value, factor)), _along(build, to, place, 2))
+
+        _row(build, channels, some)
+    build.ret_void()
+
+
+def _define_moved(module: Any) -> None:
+    """Rows first..last of positions. Arguments: the address of float32 [rows, width, channels], that of what
+    was found, float32 [.., .., channels], the bytes to its next row and column, the addresses of float32
+    [channels] that it is multiplied by, of float32 [rows, width, channels] rise and slope, the bits of
+    float32 farthest and reach, and the address of float32 [rows, width, channels]; width, channels."""
+    build, given, first, last = _job(module, "moved", 12)
+    s, found, found_row, found_step, inverse, rise, slope, farthest, reach, out, width, channels = given
+    far, part = (build.bitcast(build.trunc(each, I32), F32) for each in (farthest, reach))
+    with loop(build, first, last) as row, loop(build, number(0), width) as column:
+        before = build.mul(build.add(build.mul(row, width), column), channels)
+        found_here = _along(build, _along(build, found, row, found_row), column, found_step)
+
+        def some(channel: Any, count: int, before: Any = before, found_here: Any = found_here) -> None:
+            place = build.add(before, channel)
+            value, rising, price = (
+                _load(build, _along(build, each, place, 4), F32, count) for each in (s, rise, slope)
+            )
+            lacking, per = (
+                _load(build, _along(build, each, channel, 4), F32, count) for each in (found_here, inverse)
+            )
+            most, share = (_vector(build, [each] * count) for each in (far, part))
+            way = build.fsub(build.fmul(rising, build.fmul(lacking, per)), price)
+            least_way = build.fneg(most)
+            way = build.select(build.fcmp_ordered("<", way, most), way, most)
+            way = build.select(build.fcmp_ordered(">", way, least_way), way, least_way)
+            _store(build, build.fadd(value, build.fmul(share, way)), _along(build, out, place, 4))
 
         _row(build, channels, some)
     build.ret_void()

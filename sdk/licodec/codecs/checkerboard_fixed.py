@@ -20,7 +20,7 @@ from lic_format.header import Colour, Head, Order
 from licodec.codecs import checkerboard_compiled as nets
 from licodec.codecs import checkerboard_elementwise as elementwise
 from licodec.codecs.arrays import Arrays, Floats
-from licodec.codecs.channel_skip import first_skipped, read_skipped
+from licodec.codecs.channel_skip import Channels, first_skipped, read_skipped
 from licodec.codecs.checkerboard_compiled import Values, at_rate
 from licodec.codecs.checkerboard_elementwise import Places, Rows
 from licodec.codecs.checkerboard_layout import (
@@ -44,6 +44,7 @@ from licodec.codecs.checkerboard_layout import (
     times,
     written,
 )
+from licodec.codecs.checkerboard_look import CHOICE, REACHES, Known, Look
 from licodec.codecs.checkerboard_means import Goal, Means
 from licodec.codecs.checkerboard_scales import ScaleNets, Scales
 from licodec.codecs.contract import USUALLY, Coded, LossyWish, Shared, Stages, Timer
@@ -63,6 +64,10 @@ from licodec.threads import products_on_one_thread
 
 if TYPE_CHECKING:
     from licodec.codecs.checkerboard import Checkerboard
+
+
+SEARCHED = 2
+"""The effort that looks for better latents here; more is torch's."""
 
 
 def build(weights: Weights) -> FixedCheckerboard | None:
@@ -133,6 +138,10 @@ class FixedCheckerboard:
         return nets.Adjoint(self.preset, self._read, self._steps["refinement"])
 
     @functools.cached_property
+    def pull(self) -> nets.Pull:
+        return nets.Pull(self.preset, self._read, self._steps["refinement"]["missing"])
+
+    @functools.cached_property
     def hyper_analysis(self) -> nets.HyperAnalysis:
         return nets.HyperAnalysis(self.preset, self._read, self._steps["hyper"])
 
@@ -159,20 +168,26 @@ class FixedCheckerboard:
     ) -> Coded:
         """See `contract.LossyModel`."""
         chosen = self.default_order if order is None else order
-        if wish.effort > 1 or chosen not in self.families:
+        if wish.effort > SEARCHED or chosen not in self.families:
             return self.in_torch.encode(
                 picture, rate=rate, order=order, stages=stages, shared=shared, wish=wish
             )
         with fixed_point.helped():
-            return self._encode(picture, rate, Order(chosen), stages, shared)
+            return self._encode(picture, rate, Order(chosen), stages, shared, wish.effort)
 
     def _encode(
-        self, picture: Picture, rate: int, order: Order, stages: Stages | None, shared: Shared | None
+        self,
+        picture: Picture,
+        rate: int,
+        order: Order,
+        stages: Stages | None,
+        shared: Shared | None,
+        effort: int,
     ) -> Coded:
         timer = Timer(stages)
         with timer("pixels"):
             planes = once(shared, "fixed.planes", lambda: _padded(picture.planes))
-        symbols, passes = self._symbols(planes, rate, order, timer, shared)
+        symbols, passes = self._symbols(planes, rate, order, timer, shared, effort)
         return written(symbols, passes, rate, order, self.tables, timer)
 
     def _symbols(
@@ -182,6 +197,7 @@ class FixedCheckerboard:
         order: Order,
         timer: Timer,
         shared: Shared | None = None,
+        effort: int = 1,
     ) -> tuple[Symbols, list[CodedPass]]:
         """Symbols of a picture as `_padded` gives it, and the passes of their stream."""
         gain, inverse = self._gains(rate)
@@ -191,9 +207,60 @@ class FixedCheckerboard:
             z = self._hyper_latents(s, rate)
             skipped = np.zeros(self.preset.latents, np.bool_)
             skipped[first_skipped(s.inner.reshape(-1, len(skipped)), step_value) :] = True
+        per_unit = density(gain)
+        if effort == SEARCHED:
+            known = Known.nothing(s.height, s.width, len(skipped))
+            self._walked(s, z, skipped, per_unit, step_value, rate, order, timer, known)
+            look = Look(self.synthesis, self.pull, rate, inverse, per_unit, symbol_savings(self.tables))
+            with timer("network"):
+                for reach in REACHES:
+                    s = self._moved(look, s, known, planes, reach)
+            step_value = step_value * np.float32(CHOICE)
+        return self._walked(s, z, skipped, per_unit, step_value, rate, order, timer)
+
+    def _moved(
+        self,
+        look: Look,
+        s: Values[np.float32],
+        known: Known,
+        planes: npt.NDArray[np.uint8],
+        reach: float,
+    ) -> Values[np.float32]:
+        """Latents in units of symbols, after a look in tiles."""
+        parts = list(tiles(s.height, s.width, self.preset.halo))
+        if len(parts) == 1:
+            look.move(s, known, planes, reach)
+            return s
+        out = Values(s.width, np.empty_like(s.memory))
+        for tile in parts:
+            seen = tile.outer_rows, tile.outer_columns
+            y = s.copied(*seen)
+            look.move(y, known.part(*seen), _seen_of(planes, tile), reach)
+            out.inner[tile.rows, tile.columns] = y.inner[tile.inner_rows, tile.inner_columns]
+        return out
+
+    def _walked(
+        self,
+        s: Values[np.float32],
+        z: npt.NDArray[np.int16],
+        skipped: Channels,
+        per_unit: Floats,
+        step_value: Floats,
+        rate: int,
+        order: Order,
+        timer: Timer,
+        known: Known | None = None,
+    ) -> tuple[Symbols, list[CodedPass]]:
+        """Symbols of latents, and the passes of their stream.
+
+        Args:
+            s: latents in units of symbols. skipped: channels that are left out, bool [M]. per_unit: symbols
+                per bounded unit, [M]. step_value: bits that the squared error of one symbol is worth, [M].
+            known: what the walk finds out goes there.
+        """
         h, w = s.height, s.width
         scales = Scales(self.scales, self.families[order], z, (h, w), rate, order, timer, skipped)
-        per_unit, savings = density(gain), symbol_savings(self.tables)
+        savings = symbol_savings(self.tables)
         apart = s.memory.strides[:2]
         coded: list[CodedPass] = []
 
@@ -206,6 +273,8 @@ class FixedCheckerboard:
                 values = Places(address_of(s.memory) + 4 * step.first, distances(cells, *apart))
                 elementwise.choose(values, means, per, index, worth, savings, symbols)
                 _settle(step, cells, means, symbols, per, goals)
+                if known:
+                    known.take(step, cells, means, per, index)
             scales.settle(step, symbols)
             coded.append(CodedPass(step, symbols, index))
 
@@ -256,8 +325,7 @@ class FixedCheckerboard:
             )
             first.inner[tile.rows, tile.columns] = y.inner[tile.inner_rows, tile.inner_columns]
         for tile in parts:
-            seen = first.inner[tile.outer_rows, tile.outer_columns]
-            y = Values(seen.shape[1], np.pad(seen, ((0, 0), (0, nets.ROOM), (0, 0))))
+            y = first.copied(tile.outer_rows, tile.outer_columns)
             y = self._refined(y, _seen_of(planes, tile), rate, gain, inverse)
             refined.inner[tile.rows, tile.columns] = y.inner[tile.inner_rows, tile.inner_columns]
         return refined

@@ -39,6 +39,7 @@ from licodec.codecs.checkerboard import (
     rows_of,
 )
 from licodec.codecs.checkerboard_layout import CELL, HYPER, Tile, tiles
+from licodec.codecs.checkerboard_look import FARTHEST, VARIANCE, worth
 from licodec.entropy.schedule import Pass
 from licodec.entropy.tables import NOT_CODED
 
@@ -47,14 +48,6 @@ if TYPE_CHECKING:
 
 NetT = TypeVar("NetT", bound=nn.Module)
 
-LAMBDA_MIN, LAMBDA_RATIO = 0.0009, 400.0
-"""Weights are trained for LAMBDA_MIN LAMBDA_RATIO^(r / 255) bits a pixel for one unit of 255^2 MSE."""
-WORTH = 0.45
-"""Of that, what the descent takes distortion to be worth. At about this rate the codec's own curve trades
-bits for distortion, so that files and PSNR stay near what their quality means; with all of it files grow by
-up to a fifth, and gain less at equal PSNR (docs/effort.md)."""
-VARIANCE = 0.7
-"""What the variance of a symbol adds to the distortion, times what it would with an orthonormal synthesis."""
 CHOICE = 2.5
 """Worth of distortion in the choice of symbols after the descent, times what is usual without one: their
 values lie near whole numbers already."""
@@ -77,8 +70,6 @@ SHARPNESS = (3.0, 8.0)
 """How steeply p rises in the middle, at the first and the last step of a round; 0 would be p = value - n."""
 LEAST_REACH = 0.1
 """The last step's reach, of the first one's."""
-FARTHEST = 0.5
-"""No symbol goes farther than this times the reach in a step."""
 TILE_PIXELS = 1 << 20
 """Pixels of a tile of the synthesis and its backward pass, which take some 250 bytes each."""
 PIECE = 64
@@ -218,7 +209,7 @@ class Price:
 
     def __init__(self, model: Checkerboard, aim: Aim, proposal: Proposal, timer: Timer) -> None:
         self.model, self.aim, self._timer = model, aim, timer
-        self.worth: float = WORTH * LAMBDA_MIN * LAMBDA_RATIO ** (proposal.rate / 255) / aim.channels
+        self.worth: float = worth(proposal.rate) * 3 / aim.channels
         with torch.inference_mode(False), torch.no_grad():
             self.synthesis = _differentiable(model.synthesis)
             self.at = torch.tensor([proposal.rate], device=model.device)
@@ -321,12 +312,11 @@ class Relaxed:
         ]
         widths = [step.last - step.first for step in self._preset.passes]
         self._lengths = [len(cells) * width for cells, width in zip(self._cells, widths, strict=True)]
-        worth = WORTH * LAMBDA_MIN * LAMBDA_RATIO ** (proposal.rate / 255) / 3
         with torch.inference_mode(False), torch.no_grad():
             self._means = _differentiable(model.means)
             self._features = proposal.features.clone()
             self._per_unit = rows_of(proposal.per_unit).clone()
-            error = worth * (255 * proposal.inverse).square()
+            error = worth(proposal.rate) * (255 * proposal.inverse).square()
             self._variance = VARIANCE * rows_of(error)
             self.curvature = self.flat((2 * error).expand(proposal.y.shape))
             self._bits = _bits(model).to(self._device)

@@ -47,11 +47,12 @@ MOST_OF_WEIGHTS: Final = (2**31 - 1) // LARGEST
 """An output's weights without their signs add up to no more: 16,383 times as much stays below 2^31."""
 SUM_OF_WEIGHTS: Final = 131000
 """What they add up to before they are rounded, where no weight is too large."""
-PLAIN, RESIDUAL, REAL, SUMS = range(4)
+PLAIN, RESIDUAL, REAL, SUMS, MASKED = range(5)
 """What a layer writes: integers; integers of the sum with a residual; the same sum as float32; the products'
-sums themselves, in 32 bits."""
+sums themselves, in 32 bits; integers that are times the slope where another map isn't positive, as what goes
+back through a leaky ReLU is."""
 LANES: Final = 8
-NAMES: Final = {PLAIN: "plain", RESIDUAL: "residual", REAL: "real", SUMS: "sums"}
+NAMES: Final = {PLAIN: "plain", RESIDUAL: "residual", REAL: "real", SUMS: "sums", MASKED: "masked"}
 SHARED_BYTES, LEAVE, LET_OTHERS = 9 * 64, 7 * 64, 8 * 64
 """What threads share (`fixed_point_loops`), and where in it stands that they may leave, and what lets others
 run."""

@@ -11,6 +11,7 @@ from llvmlite import binding, ir
 from licodec.exact.fixed_point import (
     LEAVE,
     LET_OTHERS,
+    MASKED,
     NAMES,
     OUTPUTS,
     PLAIN,
@@ -132,6 +133,14 @@ def _emit(build: Any, arguments: Sequence[Any], writes: int, of: Vectors) -> Non
         )
         for position, out in enumerate(outs):
             y = build.fadd(build.fmul(build.sitofp(sums[position * of.count + v], of.real), scale), bias)
+            less = build.fmul(y, slopes)
+            if writes == MASKED:
+                seen = build.load(_pointer(build, residuals[position], of.bytes // 2 * v, of.half), align=2)
+                positive = build.icmp_signed(">", seen, ir.Constant(of.half, [0] * of.lanes))
+                y = build.select(positive, y, less)
+                whole = _steps(build, build.fmul(y, post))
+                build.store(whole, _pointer(build, out, of.bytes // 2 * v, of.half), align=2)
+                continue
             if writes != PLAIN:
                 before = _pointer(build, residuals[position], of.bytes // 2 * v, of.half)
                 known = build.sitofp(build.sext(build.load(before, align=2), of.whole), of.real)
@@ -502,7 +511,7 @@ def module_text(kind: Kind) -> str:
     module = ir.Module("fixed_point")
     for writes, name in NAMES.items():
         _define_layer(module, name, writes, of)
-        if writes != SUMS:
+        if writes not in (SUMS, MASKED):
             _define_layer_at(module, f"{name}_at", writes, of)
     _define_exact_layer_at(module, of)
     _define_around(module, of)
