@@ -217,9 +217,17 @@ class Block:
         self.narrow = _layer(narrow, hidden, outputs, residual=x, slope=slope)
         self.film = read.floats(f"{tensors}.film", (KNOTS, 2 * width))
 
-    def __call__(self, x: Map, rate: int) -> Map:
-        out = Map(x.height, x.width, x.channels, x.finer)
-        fixed_point.block(self.around, self.wide.times(at_rate(self.film, rate)), self.narrow, x, out)
+    def __call__(self, x: Map, rate: int, hidden: list[Map] | None = None) -> Map:
+        """hidden: what its leaky ReLU gave is put there, which takes a little longer."""
+        out, wide = x.like(), self.wide.times(at_rate(self.film, rate))
+        if hidden is None:
+            fixed_point.block(self.around, wide, self.narrow, x, out)
+            return out
+        near, inside = x.like(), Map(x.height, x.width, wide.outputs, x.finer)
+        fixed_point.run_within(self.around, x, near)
+        run_layer(wide, HERE, near, inside)
+        run_layer(self.narrow, HERE, inside, out, residual=x)
+        hidden.append(inside)
         return out
 
 
@@ -269,29 +277,36 @@ class Synthesis:
     def __call__(self, coefficients: Part, latents: Part, rate: int) -> Map:
         """Latents [h, w, M] as coefficients in units of pixels, and in bounded units; both in steps. Gives
         blocks of pixels [4 h, 4 w, 48], minus 0.5, in steps of SHOWN_STEP."""
-        return self.seen_through(coefficients, latents, rate)[0]
+        return self._passed(coefficients, latents, rate, None)[0]
 
-    def seen_through(self, coefficients: Part, latents: Part, rate: int) -> tuple[Map, Map, Map]:
-        """The same, and what the last leaky ReLUs of the 1/4 and of the 1/8 grid gave."""
+    def passed(self, coefficients: Part, latents: Part, rate: int) -> tuple[Map, Passed]:
+        """The same, and what leaky ReLUs gave on the way."""
+        hidden: list[Map] = []
+        shown, *last = self._passed(coefficients, latents, rate, hidden)
+        return shown, Passed(hidden, *last)
+
+    def _passed(
+        self, coefficients: Part, latents: Part, rate: int, hidden: list[Map] | None
+    ) -> tuple[Map, Map, Map, Map]:
         h, w = latents.height, latents.width
         picture = Map(4 * h, 4 * w, QUARTER, 4)
         run_layer(self.klt, HERE, coefficients, picture, 4)
         x = Map(h, w, self.enter.outputs)
         run_layer(self.enter, HERE, latents, x)
         for block in self.sixteenth:
-            x = block(x.finished(), rate)
+            x = block(x.finished(), rate, hidden)
         y = Map(2 * h, 2 * w, self.look.outputs, 2)
         run_layer(self.from_sixteenth, HERE, x, y, 2)
         run_layer(self.look, _inside(picture, 2), picture, y, every=2, residual=y)
         for block in self.eighth:
-            y = block(y.finished(), rate)
+            y = block(y.finished(), rate, hidden)
         run_layer(self.to_quarter, HERE, y, picture, 2, residual=picture)
         rendered = Map(4 * h, 4 * w, QUARTER)
         render = self.render.times(at_rate(self.film, rate))
         run_layer(render, _window(picture.finished()), picture, rendered)
         shown = Map(4 * h, 4 * w, QUARTER, 4)
         run_layer(self.leave, _window(rendered.finished()), rendered, shown, residual=picture)
-        return shown, rendered, y
+        return shown, x, y, rendered
 
 
 class Analysis:
@@ -366,59 +381,110 @@ class Adjoint:
         return run_real_layer(self.adjoint, _inside(missing, 4), missing, every=4)
 
 
-class Pull:
-    """What a picture lacks, carried back through the last layers of `Synthesis` to its coefficients: the
-    gradient of half the squared error, but for the blocks of the coarser grids, which count as passing it on
-    as it is, and for the way to them from the latents, which is left out.
+def _back(
+    weight: Floats,
+    inputs: Floats,
+    slope: float = 1.0,
+    *,
+    residual: Floats | None = None,
+    outputs: Floats | None = None,
+) -> tuple[Layer, Floats]:
+    """The transpose of a convolution [out, taps, in], and the steps of what it gives: those of what it is
+    added to (`residual`), or `outputs`, or a quarter of what sums could be at most, which pictures don't come
+    near."""
+    back = np.ascontiguousarray(weight.transpose(2, 1, 0)[:, ::-1])
+    if outputs is None:
+        outputs = (np.abs(back) * inputs).sum((1, 2)) / 4 if residual is None else residual
+    steps = np.maximum(outputs, np.float32(1e-12))
+    bias = np.zeros(len(back), np.float32)
+    return fixed_point.layer(back, bias, inputs, steps, residual=residual, slope=slope), steps
 
-    Steps follow from the weights: a quarter of what sums could be at most, which pictures don't come near.
+
+class BlockBack:
+    """What comes back through a `Block`; steps of what goes in and comes out: `stream`."""
+
+    def __init__(self, read: Arrays, name: str, stream: Floats) -> None:
+        width = len(stream)
+        narrow = read.conv(f"{name}.narrow", width, 2 * width).weight
+        self.narrow, hidden = _back(narrow, stream, SLOPE)
+        self.wide, near = _back(read.conv(f"{name}.wide", 2 * width, width).weight, hidden)
+        around = read.conv(f"{name}.around", width, 1, 3).weight[:, ::-1, 0]
+        bias = np.zeros(width, np.float32)
+        self.around = fixed_point.layer_within(around, bias, near, stream, residual=stream)
+        self.film = read.floats(f"{name}.film", (KNOTS, 2 * width))
+
+    def __call__(self, stream: Map, hidden: Map, rate: int) -> None:
+        """The map of what came to its output becomes that of what comes to its input; `hidden`: what its
+        leaky ReLU gave."""
+        back, near = hidden.like(), stream.like()
+        run_layer(self.narrow.times(at_rate(self.film, rate)), HERE, stream, back, mask=hidden)
+        run_layer(self.wide, HERE, back, near)
+        fixed_point.run_within(self.around, near.bordered(), stream, added=True)
+
+
+@dataclass(frozen=True)
+class Passed:
+    """What leaky ReLUs gave on a way through `Synthesis`.
+
+    Attributes:
+        hidden: those inside of blocks, on the 1/16 and then on the 1/8 grid. sixteenth, eighth, quarter:
+            those before the next finer grid, and before the last layer.
     """
 
+    hidden: list[Map]
+    sixteenth: Map
+    eighth: Map
+    quarter: Map
+
+
+class Pull:
+    """What a picture lacks, carried back through `Synthesis` to its latents: the gradient of half the squared
+    error, as if nothing lay beyond the border."""
+
     def __init__(self, p: Preset, read: Arrays, missing: Floats) -> None:
-        net, m, e = "synthesis.", p.latents, p.eighth
+        net, m, e, wide = "synthesis.", p.latents, p.eighth, p.decoder_sixteenth
         self.per_pixel: Floats = np.reciprocal(missing)
         """Steps in one of what `__call__` takes, float32 [48]."""
         four = np.tile(missing, 4)
-        self.leave, near = self._back(read.conv(f"{net}leave", QUARTER, QUARTER, 3).weight, missing, SLOPE)
+        self.leave, near = _back(read.conv(f"{net}leave", QUARTER, QUARTER, 3).weight, missing, SLOPE)
         render = read.conv(f"{net}render", QUARTER, QUARTER, 3).weight
-        self.render, _ = self._back(render, near, residual=missing)
+        self.render, _ = _back(render, near, residual=missing)
         to_quarter = read.conv(f"{net}to_quarter", 4 * QUARTER, e).weight
-        self.to_quarter, stream = self._back(to_quarter, four, SLOPE)
-        self.look, _ = self._back(read.conv(f"{net}look", e, 4 * QUARTER).weight, stream, residual=four)
+        self.to_quarter, stream = _back(to_quarter, four, SLOPE)
+        eighth = _names("eighth", p.decoder_eighth_blocks)
+        self.eighth = [BlockBack(read, f"{net}{name}", stream) for name in eighth]
+        self.look, _ = _back(read.conv(f"{net}look", e, 4 * QUARTER).weight, stream, residual=four)
+        from_sixteenth = read.conv(f"{net}from_sixteenth", 4 * e, wide).weight
+        self.from_sixteenth, coarse = _back(from_sixteenth, np.tile(stream, 4), SLOPE)
+        sixteenth = _names("sixteenth", p.decoder_sixteenth_blocks)
+        self.sixteenth = [BlockBack(read, f"{net}{name}", coarse) for name in sixteenth]
+        self.enter, entered = _back(read.conv(f"{net}enter", wide, m).weight, coarse)
         klt = read.conv(f"{net}klt", 16 * QUARTER, m).weight
-        self.klt, _ = self._back(klt, np.tile(missing, 16), outputs=np.ones(m, np.float32))
+        ones = np.ones(m, np.float32)
+        self.klt, _ = _back(klt, np.tile(missing, 16), outputs=ones, residual=entered)
         self.film = read.floats(f"{net}film", (KNOTS, QUARTER))
 
-    @staticmethod
-    def _back(
-        weight: Floats,
-        inputs: Floats,
-        slope: float = 1.0,
-        *,
-        residual: Floats | None = None,
-        outputs: Floats | None = None,
-    ) -> tuple[Layer, Floats]:
-        """The transpose of a convolution [out, taps, in], and the steps of what it gives; `residual`: those
-        of what it is added to, which the sum keeps."""
-        back = np.ascontiguousarray(weight.transpose(2, 1, 0)[:, ::-1])
-        if outputs is None:
-            outputs = residual
-        if outputs is None:
-            outputs = (np.abs(back) * inputs).sum((1, 2)) / 4 + np.float32(1e-12)
-        bias = np.zeros(len(back), np.float32)
-        return fixed_point.layer(back, bias, inputs, outputs, residual=residual, slope=slope), outputs
-
-    def __call__(self, missing: Map, rendered: Map, y: Map, rate: int) -> Floats:
-        """Blocks of pixels [4 h, 4 w, 48] in steps, used up, and what `Synthesis.seen_through` gives ->
-        coefficients float32 [h, w + .., M]."""
-        near = Map(rendered.height, rendered.width, QUARTER)
+    def __call__(self, missing: Map, passed: Passed, rate: int, scale: Floats) -> Floats:
+        """Blocks of pixels [4 h, 4 w, 48] in steps, used up -> what coefficients float32 [h, w + .., M]
+        should be moved by; scale: coefficients per bounded unit, [M]."""
+        near = passed.quarter.like()
         leave = self.leave.times(at_rate(self.film, rate))
-        run_layer(leave, _window(missing.bordered()), missing, near, mask=rendered)
+        run_layer(leave, _window(missing.bordered()), missing, near, mask=passed.quarter)
         run_layer(self.render, _window(near.bordered()), near, missing, residual=missing)
-        stream = Map(y.height, y.width, y.channels, y.finer)
-        run_layer(self.to_quarter, _inside(missing, 2), missing, stream, every=2, mask=y)
+        stream = passed.eighth.like()
+        run_layer(self.to_quarter, _inside(missing, 2), missing, stream, every=2, mask=passed.eighth)
+        coarser = len(self.sixteenth)
+        for block, hidden in zip(self.eighth[::-1], passed.hidden[: coarser - 1 : -1], strict=True):
+            block(stream, hidden, rate)
         run_layer(self.look, HERE, stream, missing, 2, residual=missing)
-        return run_real_layer(self.klt, _inside(missing, 4), missing, every=4)
+        coarse = passed.sixteenth.like()
+        run_layer(self.from_sixteenth, _inside(stream, 2), stream, coarse, every=2, mask=passed.sixteenth)
+        for block, hidden in zip(self.sixteenth[::-1], passed.hidden[coarser - 1 :: -1], strict=True):
+            block(coarse, hidden, rate)
+        entered = Map(coarse.height, coarse.width, self.enter.outputs)
+        run_layer(self.enter, HERE, coarse, entered)
+        klt = self.klt.added_times(np.reciprocal(scale))
+        return run_real_layer(klt, _inside(missing, 4), missing, every=4, residual=entered)
 
 
 class HyperAnalysis:

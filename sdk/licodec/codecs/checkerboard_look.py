@@ -122,11 +122,11 @@ class Look:
             rise,
             slope,
         )
-        shown, rendered, y = self.synthesis.seen_through(coefficients.whole, latents.whole, self.rate)
+        shown, passed = self.synthesis.passed(coefficients.whole, latents.whole, self.rate)
         missing = Map(4 * h, 4 * w, QUARTER, 4)
         to = missing.address, missing.row, missing.step
         elementwise.missing(planes, (shown.address, shown.row, shown.step), self.pull.per_pixel, to)
-        found = self.pull(missing, rendered, y, self.rate)
+        found = self.pull(missing, passed, self.rate, self.inverse * self.per_unit)
         elementwise.moved(
             s.memory, nets.strided(found), np.reciprocal(self.inverse), rise, slope, FARTHEST, reach
         )

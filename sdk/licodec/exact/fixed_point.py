@@ -264,6 +264,10 @@ class Map:
         self.row, self.step, _ = self.memory.strides
         self.address = address_of(self.memory) + self.row + self.step
 
+    def like(self) -> Map:
+        """Another one of its size."""
+        return Map(self.height, self.width, self.channels, self.finer)
+
     def finished(self) -> Map:
         """Itself, when the border is repeated beyond it."""
         of, width = self.memory, self.width
@@ -496,6 +500,12 @@ class Layer:
         constants[:, 2] *= factors.reshape(-1, OUTPUTS)
         return replace(self, constants=constants)
 
+    def added_times(self, factors: Floats) -> Layer:
+        """The same with what is added times factors [outputs]."""
+        constants = self.constants.copy()
+        constants[:, 3] *= factors.reshape(-1, OUTPUTS)
+        return replace(self, constants=constants)
+
     def scaled(self, factors: Floats) -> Layer:
         """The same with all that comes out times factors [outputs], where there is no leaky ReLU."""
         assert self.slope == 1
@@ -506,6 +516,22 @@ class Layer:
 
 Within = tuple[Integers, Floats]
 """Weights int32 [9, channels] and constants float32 [3, channels] of a 3x3 convolution within channels."""
+
+
+def run_within(of: Within, x: Map, out: Map, *, added: bool = False) -> None:
+    """A 3x3 convolution within each channel; `added`: to what stands in the output, constants [4, channels]
+    having its steps."""
+    assert x.step == out.step
+    compiled_loops().run(
+        "around_added_rows" if added else "around_rows",
+        (
+            x.address, x.row, x.step, address_of(of[0]), address_of(of[1]), x.channels, out.address, out.row,
+            x.width,
+        ),
+        x.height,
+        4,
+        of,
+    )  # fmt: skip
 
 
 def block(around: Within, wide: Layer, narrow: Layer, x: Map, out: Map) -> None:
@@ -557,11 +583,15 @@ def layer(
     )
 
 
-def layer_within(weight: Floats, bias: Floats, inputs: Floats, outputs: Floats) -> tuple[Integers, Floats]:
-    """A 3x3 convolution within each channel, real weights [C, 9]: what `_around` takes."""
+def layer_within(
+    weight: Floats, bias: Floats, inputs: Floats, outputs: Floats, *, residual: Floats | None = None
+) -> Within:
+    """A 3x3 convolution within each channel, real weights [C, 9]; see `layer`."""
     real = weight.astype(np.float64) * inputs[:, None]
     unit = _units(np.abs(real))
-    constants = np.stack([unit, bias, 1 / outputs]).astype(np.float32)
+    rows: list[npt.NDArray[Any]] = [unit, bias, 1 / outputs]
+    rows += [] if residual is None else [residual]
+    constants = np.stack(rows).astype(np.float32)
     return np.ascontiguousarray(np.rint(real / unit[:, None]).T.astype(np.int32)), constants
 
 

@@ -303,14 +303,15 @@ def _define_exact_layer_at(module: Any, of: Vectors) -> None:
     build.ret_void()
 
 
-def _define_around(module: Any, of: Vectors) -> None:
+def _define_around(module: Any, name: str, added: bool, of: Vectors) -> None:
     """A row of a 3x3 convolution within each channel.
 
     Arguments: the address of the position above and left of the first, the bytes to its next row and column
     (as many as channels take), the addresses of weights int32 [9, channels] and of constants float32
-    [3, channels], channels, the address of the output, whose columns are as far apart, and width.
+    [3, channels], channels, the address of the output, whose columns are as far apart, and width. added: the
+    output is added to what stands there; constants have its steps as a fourth row.
     """
-    build, arguments = _function(module, "around", [_I64] * 8)
+    build, arguments = _function(module, name, [_I64] * 8)
     x, row, step, weights, constants, channels, out, width = arguments
     beside = build.mul(channels, _number(4))
     with _loop(build, _number(0), channels, of.lanes) as channel:
@@ -323,9 +324,9 @@ def _define_around(module: Any, of: Vectors) -> None:
             low = ir.Constant(of.whole, [65535] * of.lanes)
             of_taps = [build.and_(each, low) for each in of_taps]
         at = build.add(constants, build.mul(channel, _number(4)))
-        scale, bias, post = (
+        scale, bias, post, *unit = (
             build.load(_pointer(build, build.add(at, build.mul(beside, _number(n))), 0, of.real), align=4)
-            for n in range(3)
+            for n in range(4 if added else 3)
         )
         of_channel = build.mul(channel, _number(2))
         with _loop(build, _number(0), width) as column:
@@ -343,8 +344,29 @@ def _define_around(module: Any, of: Vectors) -> None:
                         product = build.mul(seen, weight)
                     total = build.add(total, product)
             y = build.fadd(build.fmul(build.sitofp(total, of.real), scale), bias)
-            steps = _steps(build, build.fmul(y, post))
-            build.store(steps, _pointer(build, build.add(out, distance), 0, of.half), align=2)
+            there = _pointer(build, build.add(out, distance), 0, of.half)
+            if added:
+                before = build.sitofp(build.sext(build.load(there, align=2), of.whole), of.real)
+                y = build.fadd(y, build.fmul(before, unit[0]))
+            build.store(_steps(build, build.fmul(y, post)), there, align=2)
+    build.ret_void()
+
+
+def _define_around_rows(module: Any, name: str, of_row: str) -> None:
+    """Rows first..last of a 3x3 convolution within each channel from map to map.
+
+    Arguments: the address of the input's position (0, 0), bytes to the next row and column, weights and
+    constants as of `_define_around`, channels, the address of the output and the bytes to its next row;
+    first, last, width.
+    """
+    build, arguments = _function(module, name, [_I64] * 11)
+    x, row_bytes, step, weights, constants, channels, out, out_row, first, last, width = arguments
+    corner = build.sub(build.sub(x, row_bytes), step)
+    with _loop(build, first, last) as row:
+        seen = build.add(corner, build.mul(row, row_bytes))
+        to = build.add(out, build.mul(row, out_row))
+        given = [seen, row_bytes, step, weights, constants, channels, to, width]
+        build.call(module.get_global(of_row), given)
     build.ret_void()
 
 
@@ -514,10 +536,12 @@ def module_text(kind: Kind) -> str:
         if writes not in (SUMS, MASKED):
             _define_layer_at(module, f"{name}_at", writes, of)
     _define_exact_layer_at(module, of)
-    _define_around(module, of)
+    for name, added in (("around", False), ("around_added", True)):
+        _define_around(module, name, added, of)
+        _define_around_rows(module, f"{name}_rows", name)
     _define_block(module, of)
     for each in list(module.functions):
-        if not (each.is_declaration or each.name == "around"):
+        if not (each.is_declaration or each.name in ("around", "around_added")):
             _define_job(module, each.name)
     _define_threads(module)
     return str(module)
