@@ -244,6 +244,7 @@ with Image.open(io.BytesIO(data)) as image:
     image.draft("RGB", (12, 16))
     image.load()
 licodec.encode(picture, target_size=600)
+licodec.encode(picture, effort=2)
 print("torch" in sys.modules)
 """
 

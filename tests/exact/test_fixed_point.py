@@ -161,6 +161,49 @@ def test_a_block_is_its_three_layers(loops: Compiled, width: int) -> None:
     assert np.array_equal(out.memory[1:-1, 1 : 1 + width], in_steps(narrow, real))
 
 
+@pytest.mark.parametrize("width", [1, 7, 61])
+def test_what_goes_back_through_a_leaky_relu_is_less_where_it_was_not_positive(
+    loops: Compiled, width: int
+) -> None:
+    rng = np.random.default_rng(width)
+    of, _ = some_layer(rng, 32, 1, 16, 0.1)
+    x, mask, out = Map(3, width, 16), Map(3, width, 32), Map(3, width, 32)
+    for each in (x, mask):
+        each.memory[...] = rng.integers(-2, 3, each.memory.shape) * 700
+    target = out.address, out.row, out.step
+    places = fixed_point.blocks_of(32)
+    of.run(fixed_point.MASKED, HERE, places, (x.address, x.row, x.step), mask.address, target, 3, width)
+    seen, gave = (each.memory[1:-1, 1 : 1 + width].astype(np.int64) for each in (x, mask))
+    scale, bias, _, _ = (of.constants[:, row].reshape(-1) for row in range(4))
+    y = (seen @ unpacked(of, 1)[:, 0].T).astype(np.float32) * scale + bias
+    real = np.where(gave > 0, y, y * np.float32(0.1))
+    assert np.array_equal(out.memory[1:-1, 1 : 1 + width], in_steps(of, real))
+
+
+@pytest.mark.parametrize("added", [False, True])
+@pytest.mark.parametrize("width", [1, 7, 61])
+def test_a_convolution_within_channels_from_map_to_map(loops: Compiled, width: int, added: bool) -> None:
+    rng = np.random.default_rng(width)
+    height, channels = 6, 32
+    weight = rng.normal(size=(channels, 9)).astype(np.float32)
+    ones = np.ones(channels, np.float32)
+    steps = np.exp2(rng.integers(-3, 1, channels)).astype(np.float32)
+    of = fixed_point.layer_within(weight, ones * 3, ones, steps, residual=steps if added else None)
+    x, out = Map(height, width, channels), Map(height, width, channels)
+    for each in (x, out):
+        each.memory[...] = rng.integers(-900, 900, each.memory.shape)
+    before = out.memory[1:-1, 1 : 1 + width].astype(np.float32)
+    fixed_point.run_within(of, x, out, added=added)
+    taps = [
+        x.memory[dy : dy + height, dx : dx + width].astype(np.int64) for dy in range(3) for dx in range(3)
+    ]
+    total = sum(tap * each for tap, each in zip(taps, of[0], strict=True)).astype(np.float32)
+    real = total * of[1][0] + of[1][1]
+    real = real + before * steps if added else real
+    wanted = np.rint(np.clip(real * of[1][2], -LARGEST, LARGEST))
+    assert np.array_equal(out.memory[1:-1, 1 : 1 + width], wanted)
+
+
 def test_the_border_is_repeated_or_zeros() -> None:
     x = Map(2, 3, 2)
     x.memory[...] = 9
