@@ -206,7 +206,7 @@ def test_what_is_rare_is_left_to_torch(
     fixed: FixedCheckerboard, model: cb.Checkerboard, weights: store.Weights
 ) -> None:
     picture = pixels(64, 80)
-    wish = LossyWish(effort=3)
+    wish = LossyWish(effort=4)
     small, same = (encoded(of, weights.ref, picture, rate=120, wish=wish) for of in (fixed, model))
     assert 0.95 < len(small.units[0].body) / len(same.units[0].body) < 1.05
     assert psnr(fixed.decode(small).planes, model.decode(small).planes) > 52

@@ -44,7 +44,7 @@ from licodec.codecs.checkerboard_layout import (
     times,
     written,
 )
-from licodec.codecs.checkerboard_look import CHOICE, REACHES, Known, Look
+from licodec.codecs.checkerboard_look import CHOICE, SEARCHES, Known, Look
 from licodec.codecs.checkerboard_means import Goal, Means
 from licodec.codecs.checkerboard_scales import ScaleNets, Scales
 from licodec.codecs.contract import USUALLY, Coded, LossyWish, Shared, Stages, Timer
@@ -64,10 +64,6 @@ from licodec.threads import products_on_one_thread
 
 if TYPE_CHECKING:
     from licodec.codecs.checkerboard import Checkerboard
-
-
-SEARCHED = 2
-"""The effort that looks for better latents here; more is torch's."""
 
 
 def build(weights: Weights) -> FixedCheckerboard | None:
@@ -168,7 +164,7 @@ class FixedCheckerboard:
     ) -> Coded:
         """See `contract.LossyModel`."""
         chosen = self.default_order if order is None else order
-        if wish.effort > SEARCHED or chosen not in self.families:
+        if wish.effort not in SEARCHES or chosen not in self.families:
             return self.in_torch.encode(
                 picture, rate=rate, order=order, stages=stages, shared=shared, wish=wish
             )
@@ -208,14 +204,14 @@ class FixedCheckerboard:
             skipped = np.zeros(self.preset.latents, np.bool_)
             skipped[first_skipped(s.inner.reshape(-1, len(skipped)), step_value) :] = True
         per_unit = density(gain)
-        if effort == SEARCHED:
+        for number, reaches in enumerate(SEARCHES[effort]):
+            look = Look(self.synthesis, self.pull, rate, inverse, per_unit, symbol_savings(self.tables))
             known = Known.nothing(s.height, s.width, len(skipped))
             self._walked(s, z, skipped, per_unit, step_value, rate, order, timer, known)
-            look = Look(self.synthesis, self.pull, rate, inverse, per_unit, symbol_savings(self.tables))
             with timer("network"):
-                for reach in REACHES:
+                for reach in reaches:
                     s = self._moved(look, s, known, planes, reach)
-            step_value = step_value * np.float32(CHOICE)
+            step_value = step_value * np.float32(1 if number else CHOICE)
         return self._walked(s, z, skipped, per_unit, step_value, rate, order, timer)
 
     def _moved(

@@ -1,10 +1,10 @@
-"""Better latents of one picture by looks at what they would decode to, in compiled integers; effort 2.
+"""Better latents of one picture by looks at what they would decode to, in compiled integers: efforts 2, 3.
 
 `latent_descent` has the idea: a symbol whose value lies between n and n + 1 is taken for n + 1 with a
 probability p that rises with the value, and latents go down the slope of bits + worth * squared error of
-these expectations. What a look leaves out of it: means and tables are those of one walk, p is a polynomial,
-and the error comes back through the last layers alone (`checkerboard_compiled.Pull`). So it takes a tenth of
-the time (docs/effort.md). Needs no torch.
+these expectations. What a look leaves out of it: means and tables are those of the last walk, and nothing is
+known of how means follow from symbols; p is a polynomial; and nobody looks whether the result is better. So
+it takes a tenth of the time (docs/effort.md). Needs no torch.
 """
 
 from __future__ import annotations
@@ -36,9 +36,13 @@ VARIANCE: Final = 0.7
 """What the variance of a symbol adds to the distortion, times what it would with an orthonormal synthesis."""
 FARTHEST: Final = 0.5
 """No symbol goes farther than this times the reach at once."""
-REACHES: Final = (0.3, 0.18)
-"""How far each look goes, 1 being where the distortion would have its minimum with an orthonormal synthesis
-and nothing else to pay for."""
+SEARCHES: Final[dict[int, tuple[tuple[float, ...], ...]]] = {
+    1: (),
+    2: ((0.3,), (0.25,)),
+    3: ((0.3, 0.3), (0.3, 0.3), (0.3, 0.2)),
+}
+"""By effort, the looks after each walk: how far they go, 1 being where the distortion would have its minimum
+with an orthonormal synthesis and nothing else to pay for."""
 CHOICE: Final = 2.0
 """Worth of distortion in the choice of symbols after looks, times what is usual without: their values lie
 near whole numbers already."""
