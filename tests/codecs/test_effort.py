@@ -23,10 +23,11 @@ from licodec import store
 from licodec.cli.program import run
 from licodec.codecs import checkerboard as cb
 from licodec.codecs import checkerboard_layout as layout
-from licodec.codecs import fhic
+from licodec.codecs import checkerboard_look, fhic
 from licodec.codecs import latent_descent as ld
 from licodec.codecs.checkerboard_look import worth
 from licodec.codecs.contract import LossyWish, Timer
+from licodec.exact import fixed_point
 from tests.codecs.fixtures import Pixels, encoded, pixels
 
 PHOTO = Path(__file__).parents[2] / "examples" / "photo.png"
@@ -226,18 +227,28 @@ def test_other_values_are_refused_before_anything_is_written(
     assert not target.exists()
 
 
+@pytest.mark.parametrize(
+    ("search", "part", "effort"), [(ld.Descent, "_gradient", 4), (checkerboard_look.Look, "move", 2)]
+)
 def test_an_interrupted_search_leaves_nothing(
-    photo: Pixels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photo: Pixels,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    search: type,
+    part: str,
+    effort: int,
 ) -> None:
+    if effort == 2 and not fixed_point.has_pairs():
+        pytest.skip("processor without products of pairs")
     usual = licodec.encode(photo)
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(ld.Descent, "_gradient", interrupted)
+        patched.setattr(search, part, interrupted)
         with pytest.raises(KeyboardInterrupt):
-            licodec.save(photo, tmp_path / "a.lic", effort=2)
+            licodec.save(photo, tmp_path / "a.lic", effort=effort)
     assert not list(tmp_path.iterdir())
     assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
     assert licodec.encode(photo) == usual

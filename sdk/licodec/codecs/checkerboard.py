@@ -75,6 +75,7 @@ from licodec.codecs.checkerboard_layout import (
     precision_asked_for,
     read_known_answers,
     read_preset,
+    refuse_search,
     symbol_savings,
     taps_kernel,
     tiles,
@@ -758,7 +759,7 @@ class Checkerboard:
         self.halo = self.preset.halo
         """Latent positions that it sees around one."""
         self._name = f"{weights.ref.codec}/{weights.ref.tag}"
-        self._distortion = weights.metadata.get(layout.DISTORTION)
+        self._weights = weights
 
     @property
     def orders(self) -> tuple[Order, ...]:
@@ -813,12 +814,7 @@ class Checkerboard:
                 f"effort: {wish.effort} with order 2 (serial), expected 1; leave one of the two out",
                 argument="effort",
             )
-        if wish.effort > 1 and self._distortion is not None:
-            raise UsageValueError(
-                f"effort: {wish.effort} with {self._name}, expected 1: the search lowers squared errors, and "
-                f"these weights are trained for {self._distortion}",
-                argument="effort",
-            )
+        refuse_search(wish.effort, self._weights)
         timer = Timer(stages)
         with timer("pixels"):
             blocks = once(shared, "blocks", lambda: self._to_input(picture.planes))

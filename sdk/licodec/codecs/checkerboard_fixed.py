@@ -39,6 +39,7 @@ from licodec.codecs.checkerboard_layout import (
     once,
     read_known_answers,
     read_preset,
+    refuse_search,
     symbol_savings,
     tiles,
     times,
@@ -168,6 +169,7 @@ class FixedCheckerboard:
             return self.in_torch.encode(
                 picture, rate=rate, order=order, stages=stages, shared=shared, wish=wish
             )
+        refuse_search(wish.effort, self._weights)
         with fixed_point.helped():
             return self._encode(picture, rate, Order(chosen), stages, shared, wish.effort)
 

@@ -476,6 +476,17 @@ def read_preset(weights: Weights) -> Preset:
         ) from error
 
 
+def refuse_search(effort: int, weights: Weights) -> None:
+    """UsageValueError where an effort looks for less squared error than weights have learnt to care for."""
+    distortion = weights.metadata.get(DISTORTION)
+    if effort > 1 and distortion is not None:
+        raise UsageValueError(
+            f"effort: {effort} with the weights {weights.ref.codec}/{weights.ref.tag}, expected 1: a search "
+            f"lowers squared errors, and they are trained for {distortion}",
+            argument="effort",
+        )
+
+
 def read_known_answers(weights: Weights) -> dict[str, int]:
     try:
         return {str(name): int(crc) for name, crc in json.loads(weights.metadata["known_answers"]).items()}
