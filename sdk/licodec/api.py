@@ -72,7 +72,7 @@ class Encoder:
     Args:
         codec: token of the codec.
         quality: 0..100, for calls that name none.
-        order: as in `encode`; it says which weights are loaded.
+        order, tune: as in `encode`; they say which weights are loaded.
         device, threads, download: as in `encode`; what is not given is settled here, once for all calls.
         weights: a weights file or folder to use instead of the installed ones.
 
@@ -88,14 +88,15 @@ class Encoder:
         *,
         quality: float | None = None,
         order: str | None = None,
+        tune: str | None = None,
         device: str | None = None,
         threads: int | None = None,
         weights: str | os.PathLike[str] | None = None,
         download: str | None = None,
     ) -> None:
-        self._order = options.check("order", order)
-        self._request = _encode_request(codec, weights, download, order)
-        refuse_unfit(codec, {"quality": quality, "order": order})
+        self._order, self._tune = options.check("order", order), options.check("tune", tune)
+        self._request = _encode_request(codec, weights, download, order, tune)
+        refuse_unfit(codec, {"quality": quality, "order": order, "tune": tune})
         self._quality: float = targets.chosen({"quality": quality}).quality
         self._given = (device, threads, download)
         self._place = _Place.chosen(device, threads).resolved()
@@ -133,6 +134,11 @@ class Encoder:
                 argument="lossless",
             )
         refuse_unfit(codec, {"quality": quality, **more})
+        if (tune := options.check("tune", more.get("tune"))) not in (None, self._tune or "psnr"):
+            raise UsageValueError(
+                f"tune: this encoder is one for {self._tune or 'psnr'}; make an Encoder(tune={tune!r})",
+                argument="tune",
+            )
         wanted = options.metadata(more)
         wish = _wish(codec, more)
         order = _header_order(self._order if more.get("order") is None else more.get("order"))
@@ -160,6 +166,7 @@ class Encoder:
             self._request.codec,
             self._quality,
             self._order,
+            self._tune,
             *self._given,
             self._request.path,
             self._loaded.ref.decode_digest,
@@ -170,6 +177,7 @@ def _restored_encoder(
     codec: str,
     quality: float,
     order: str | None,
+    tune: str | None,
     device: str | None,
     threads: int | None,
     download: str | None,
@@ -180,6 +188,7 @@ def _restored_encoder(
         codec,
         quality=quality,
         order=order,
+        tune=tune,
         device=device,
         threads=threads,
         weights=weights,
@@ -233,6 +242,8 @@ def encode(
         order: with fhic, "one-step", "checkerboard" or "serial": the order in which latents are coded. None
             is checkerboard. serial takes some five times as long, both ways, and its weights are a tag of
             their own.
+        tune: with fhic, "psnr" or "ms-ssim": what the file is made good by. ms-ssim takes weights of a tag of
+            their own, trained for that measure, at effort 1 alone; None is psnr.
         effort: 1..9: how long to look for a better file, which decodes as fast. With a lossy codec each step
             above 1 adds steps of descent on the picture's latents (docs/effort.md); None is 1. With a
             lossless one up to 3 without networks, which is fast; from 4 on with them; 9 codes in every way
@@ -252,7 +263,7 @@ def encode(
     goal = targets.chosen({"quality": quality, **more})
     codec = codec_for(codec, lossless=options.check("lossless", more.get("lossless")))
     order = options.check("order", more.get("order"))
-    request = _encode_request(codec, weights, download, order)
+    request = _encode_request(codec, weights, download, order, more.get("tune"))
     refuse_unfit(codec, {"quality": quality, **more})
     place = _Place.chosen(device, threads)
     picture = _picture(image, codec, options.metadata(more), stages)
@@ -297,15 +308,24 @@ def _encode_request(
     weights: str | os.PathLike[str] | None,
     download: str | None,
     order: str | None = None,
+    tune: str | None = None,
 ) -> Request:
     token = options.check("codec", codec)
     entry = CODECS.get(token)
     if entry is None:
         raise UsageValueError(f"codec: expected one of {', '.join(CODECS)}, got {token!r}", argument="codec")
-    wanted = _header_order(order)
+    wanted, tune = _header_order(order), options.check("tune", tune)
+    tag = entry.default_tag if wanted is None else entry.order_tags.get(wanted, entry.default_tag)
+    if tune is not None and entry.tune_tags:
+        if tag != entry.default_tag and entry.tune_tags[tune] != entry.default_tag:
+            raise UsageValueError(
+                f"tune: there are no weights for {tune} in decode order {order}; leave one of the two out",
+                argument="tune",
+            )
+        tag = tag if entry.tune_tags[tune] == entry.default_tag else entry.tune_tags[tune]
     return Request(
         token,
-        entry.default_tag if wanted is None else entry.order_tags.get(wanted, entry.default_tag),
+        tag,
         path=options.check("weights", weights),
         download=options.setting("download", download).value,
     )
@@ -340,6 +360,8 @@ def refuse_unfit(codec: str, given: Mapping[str, Any]) -> None:
         )
     if options.check("order", given.get("order")) is not None and not entry.order_tags:
         raise UsageValueError(f"order: {codec} has one decode order; leave the option out", argument="order")
+    if options.check("tune", given.get("tune")) is not None and not entry.tune_tags:
+        raise UsageValueError(f"tune: {codec} has nothing to tune; leave the option out", argument="tune")
     options.check("effort", given.get("effort"))
     if options.check("tile_modes", given.get("tile_modes")) is not None and not lossless:
         raise UsageValueError(

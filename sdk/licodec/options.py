@@ -65,6 +65,7 @@ class EncodeOptions(TargetOptions, MetadataOptions, total=False):
 
     digest: bool
     order: str | None
+    tune: str | None
     effort: int | None
     tile_modes: str | None
 
@@ -274,6 +275,7 @@ _TILE_MODES = "names of tile modes, separated by commas: lattice, lattice0, thre
 _DOWNLOAD = "auto or never, or None"
 ORDERS = {order.name.lower().replace("_", "-"): order for order in Order}
 _ORDER = f"{', '.join(list(ORDERS)[:-1])} or {list(ORDERS)[-1]}, or None"
+_TUNE = "psnr or ms-ssim, or None"
 
 OPTIONS: Mapping[str, Option] = {
     option.name: option
@@ -336,6 +338,14 @@ OPTIONS: Mapping[str, Option] = {
             check=_pattern_or_none(_ORDER, "|".join(ORDERS)),
             doc="With fhic: in which order latents are coded. serial takes some five times as long "
             "as checkerboard, both ways, and its weights are a tag of their own. None is checkerboard.",
+        ),
+        Option(
+            name="tune",
+            expects=_TUNE,
+            default=None,
+            check=_pattern_or_none(_TUNE, "psnr|ms-ssim"),
+            doc="With fhic: what files are made good by. ms-ssim takes weights of a tag of their own, which "
+            "are trained for that measure of likeness. None is psnr.",
         ),
         Option(
             name="effort",

@@ -29,6 +29,11 @@ _NEEDS = ("matplotlib", "pytorch_msssim", "scipy")
     "--qualities", type=CommaList(Declared(OPTIONS["quality"])), help="For learned codecs; 0,5,...,100."
 )
 @click.option(
+    "--tunes",
+    type=CommaList(Declared(OPTIONS["tune"])),
+    help="For learned codecs: each of these as a codec of its own; psnr,ms-ssim.",
+)
+@click.option(
     "--efforts",
     type=CommaList(Declared(OPTIONS["effort"])),
     help="For learned codecs: each of these efforts as a codec of its own; 1,3,9.",
@@ -54,6 +59,7 @@ def bench(
     images: str,
     codecs: tuple[str, ...] | None,
     qualities: tuple[float, ...] | None,
+    tunes: tuple[str, ...] | None,
     efforts: tuple[int, ...] | None,
     out: Path | None,
     html: bool,
@@ -78,6 +84,7 @@ def bench(
         _refuse_with_lossless(
             codecs=codecs,
             qualities=qualities,
+            tunes=tunes,
             efforts=efforts,
             out=out,
             html=html,
@@ -95,6 +102,7 @@ def bench(
         images=images,
         codecs=codecs or room.DEFAULT_CODECS,
         qualities=qualities,
+        tunes=tunes or (),
         efforts=efforts or (),
         device=device,
         weights=weights,

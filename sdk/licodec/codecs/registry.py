@@ -25,7 +25,8 @@ class CodecEntry:
     `digest` in the side info is that of `Picture.digest`. `reductions`: to which parts of its size it decodes
     a picture in less time. `regions`: how parts of a picture are decoded without the rest, where they can be.
     `depths`: bits a sample of its pictures. `layouts`: further tables of side info, with the layout id that
-    begins them. `order_tags`: tags that encode in the decode orders among which its pictures have a choice.
+    begins them. `order_tags`: tags that encode in the decode orders among which its pictures have a choice;
+    `tune_tags`: those for what files are made good by.
     `alternates`: decoders beside "fast" whose synthesis a caller may ask for, with the modules that know
     them.
     """
@@ -42,6 +43,7 @@ class CodecEntry:
     depths: tuple[int, ...] = (8,)
     layouts: tuple[tuple[int, Table], ...] = ()
     order_tags: Mapping[Order, str] = field(default_factory=dict)
+    tune_tags: Mapping[str, str] = field(default_factory=dict)
     alternates: Mapping[str, str] = field(default_factory=dict)
 
     def read_side_info(self, payload: bytes) -> dict[str, Any]:
@@ -326,6 +328,7 @@ CODECS: dict[str, CodecEntry] = {
         precheck=_precheck_fhic,
         reductions=(4, 8, 16),
         order_tags={Order.ONE_STEP: "s-1", Order.CHECKERBOARD: "s-1", Order.SERIAL: "s-serial-1"},
+        tune_tags={"psnr": "s-1", "ms-ssim": "s-msssim-1"},
         alternates={"best": "licodec.codecs.wide_synthesis"},
     ),
     "pilc": CodecEntry(

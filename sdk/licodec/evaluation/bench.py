@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import itertools
 import math
 import os
 import platform
@@ -40,8 +41,9 @@ from .rate_distortion import Curve
 STAGES = ("pixels", "network", "exact", "entropy", "container")
 """What a learned codec's time is spent on, in the order of encoding."""
 
+TUNED = ", tune "
 AT_EFFORT = ", effort "
-"""Between a codec's name and its effort, where one is named."""
+"""Between a codec's name and what it is tuned to and its effort, where they are named."""
 MIN_TIMES = 8
 DEFAULT_CODECS = ("fhic", "jpeg", "webp", "avif", "avif444", "jxl")
 DEFAULT_QUALITIES = tuple(float(quality) for quality in range(0, 101, 5))
@@ -58,16 +60,18 @@ class BenchOptions:
     """What to run.
 
     `images` is a folder, a zip archive or a file. `codecs` are tokens of learned codecs and names of peers.
-    `qualities` (0..100) and `efforts` (1..9; each is measured as a codec of its own, none is the usual one)
-    are for the learned codecs; peers keep their own settings. `threads` sets the threads
-    of this process, None is LICODEC_THREADS, or leaves them. `quick` takes two pictures, five qualities and a
-    third of the peers' settings: enough to see that everything works, not for figures. `environments` also
-    codes and decodes in differently set up processes (see `environments`), which takes longer than the rest.
+    `qualities` (0..100), `tunes` (psnr, ms-ssim) and `efforts` (1..9; each is measured as a codec of its own,
+    none is the usual one) are for the learned codecs; peers keep their own settings. `threads` sets the
+    threads of this process, None is LICODEC_THREADS, or leaves them. `quick` takes two pictures, five
+    qualities and a third of the peers' settings: enough to see that everything works, not for figures.
+    `environments` also codes and decodes in differently set up processes (see `environments`), which takes
+    longer than the rest.
     """
 
     images: str | Path
     codecs: tuple[str, ...] = DEFAULT_CODECS
     qualities: tuple[float, ...] | None = None
+    tunes: tuple[str, ...] = ()
     efforts: tuple[int, ...] = ()
     device: str | None = None
     weights: str | None = None
@@ -107,19 +111,21 @@ class Learned:
         device: str | None = None,
         threads: int | None = None,
         weights: str | None = None,
+        tune: str | None = None,
         effort: int | None = None,
     ) -> None:
         from licodec import Decoder, Encoder
         from licodec.codecs.registry import CODECS
 
-        self.name = codec
+        entry = CODECS[codec]
+        self.name = codec if tune is None else f"{codec}{TUNED}{tune}"
         # Files and figures belong to one set of weights, so the tag is part of the name in tables.
-        self.title = f"{codec} {CODECS[codec].default_tag}"
+        self.title = f"{codec} {entry.default_tag if tune is None else entry.tune_tags[tune]}"
         if effort is not None:
-            self.name, self.title = f"{codec}{AT_EFFORT}{effort}", f"{self.title}{AT_EFFORT}{effort}"
+            self.name, self.title = f"{self.name}{AT_EFFORT}{effort}", f"{self.title}{AT_EFFORT}{effort}"
         self.settings = settings
         self._effort = effort
-        self._encoder = Encoder(codec=codec, device=device, threads=threads, weights=weights)
+        self._encoder = Encoder(codec=codec, tune=tune, device=device, threads=threads, weights=weights)
         self._decoder = Decoder(device=device, threads=threads, weights=weights)
 
     def encode(self, pixels: Pixels, setting: float, stages: dict[str, float]) -> bytes:
@@ -384,13 +390,17 @@ def _subjects(name: str, options: BenchOptions, threads: int) -> Iterator[Subjec
         return
     qualities = options.qualities or (QUICK_QUALITIES if options.quick else DEFAULT_QUALITIES)
     qualities = tuple(sorted(qualities))
-    for effort in options.efforts or (None,):
+    from licodec.codecs.registry import CODECS
+
+    tunes: tuple[str | None, ...] = (options.tunes if CODECS[name].tune_tags else ()) or (None,)
+    for tune, effort in itertools.product(tunes, options.efforts or (None,)):
         yield Learned(
             name,
             qualities,
             device=options.device,
             threads=threads,
             weights=options.weights,
+            tune=tune,
             effort=effort,
         )
 

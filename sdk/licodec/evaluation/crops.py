@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from .bench import AT_EFFORT, BenchOptions, BenchResult, CodecResult, Learned, Subject
+from .bench import AT_EFFORT, TUNED, BenchOptions, BenchResult, CodecResult, Learned, Subject
 from .metrics import Pixels, bits_per_pixel, psnr
 from .peers import PEERS
 from .pictures import Source, open_pictures
@@ -74,12 +74,14 @@ def write_sheet(result: BenchResult, options: BenchOptions, path: Path) -> bool:
         return False
     codec = learned[0]
     token, _, effort = codec.name.partition(AT_EFFORT)
+    token, _, tune = token.partition(TUNED)
     subject = Learned(
         token,
         codec.settings,
         device=options.device,
         threads=options.threads,
         weights=options.weights,
+        tune=tune or None,
         effort=int(effort) if effort else None,
     )
     setting = setting_near(learned[0], TARGET_BPP)
