@@ -178,3 +178,10 @@ def test_options_of_the_command_reach_the_loop(monkeypatch: pytest.MonkeyPatch, 
         tmp_path,
         True,
     )
+
+
+def test_a_run_goes_on_by_the_error_it_began_with(start: Start) -> None:
+    trainer = start()
+    trainer.save()
+    with pytest.raises(UsageValueError, match=r"distortion: .* was trained for mse, asked for ms-ssim"):
+        start(resume=True, distortion="ms-ssim")

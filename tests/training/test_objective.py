@@ -11,6 +11,7 @@ from licodec.codecs import checkerboard as cb
 from licodec.codecs import checkerboard_layout as layout
 from licodec.codecs.contract import Timer
 from licodec.entropy.tables import NOT_CODED, load_set
+from licodec.evaluation import metrics
 from licodec.exact.paths import ExactNet, exact_section
 from licodec.exact.trainable import convert
 from licodec.store import load
@@ -19,10 +20,12 @@ from licodec.training.export import restore
 from licodec.training.klt import block_klt
 from licodec.training.objective import (
     LAMBDA_MIN,
+    MS_SSIM_UNIT,
     TrainingModel,
     context_indices,
     index_bits,
     logistic_bits,
+    ms_ssim,
     rate_lambda,
     round_log,
     scale_features,
@@ -190,3 +193,27 @@ def test_zero_symbols_hold_the_gains_down(start: Start) -> None:
     terms.context.sum().backward()
     assert trainer.model.gain.grad is not None
     assert float(trainer.model.gain.grad[:2, 300:].sum()) > 0
+
+
+def test_ms_ssim_is_what_the_loss_goes_by_where_asked() -> None:
+    model = TrainingModel(layout.PRESETS["s"], "ms-ssim")
+    restore(model, "fhic", "s-1")
+    x = to_input(pixels(176, 192)[None], "cpu")
+    rate = torch.tensor([120])
+    by_squares = TrainingModel(layout.PRESETS["s"])
+    by_squares.load_state_dict(model.state_dict())
+    found, other = (each(x, rate) for each in (model, by_squares))
+    assert torch.equal(found.mse, other.mse) and torch.equal(found.context, other.context)
+    assert torch.equal(other.error.detach(), other.mse)
+    assert 0 < float(found.error.detach()) < 0.2 * MS_SSIM_UNIT
+    found.loss(rate).backward()
+    for part in (model.gain, model.analysis.klt.weight, model.synthesis.leave.weight):
+        assert part.grad is not None and bool(part.grad.abs().sum() > 0) and bool(part.grad.isfinite().all())
+
+
+def test_ms_ssim_of_blocks_is_that_of_pictures() -> None:
+    planes = pixels(176, 192)
+    worse = np.clip(planes.astype(int) + np.random.default_rng(0).integers(-9, 10, planes.shape), 0, 255)
+    pair = [to_input(each[None].astype(np.uint8), "cpu") for each in (worse, planes)]
+    wanted = metrics.ms_ssim(planes, worse.astype(np.uint8))
+    assert float(ms_ssim(*pair)) == pytest.approx(wanted, abs=1e-5)
