@@ -157,7 +157,7 @@ def test_the_klt_is_orthonormal_and_a_started_model_passes_pictures_through_it(s
     with torch.inference_mode():
         x, _ = trainer.draw(trainer.schedule)
         rate = torch.tensor([255, 255])
-        deviation = trainer.model.analysis.deviation.view(1, -1, 1, 1)
+        deviation = klt.deviation.view(1, -1, 1, 1)
         back = trainer.model.synthesis(trainer.model.analysis(x, rate), deviation, rate)
     assert -10 * float(torch.log10((back - x).square().mean())) > 25
 
