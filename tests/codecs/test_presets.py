@@ -53,7 +53,7 @@ def thousands_a_pixel(net: Callable[[], Tensor], pictures: int, side: int) -> fl
     """Multiplications of convolutions for a pixel, in thousands."""
     with FlopCounterMode(display=False) as counter:
         net()
-    return counter.get_total_flops() / 2 / pictures / side**2 / 1000
+    return float(counter.get_total_flops() / 2 / pictures / side**2 / 1000)
 
 
 # --- what they are made of
@@ -302,8 +302,7 @@ def test_weights_of_other_transforms_miss_tensors_by_name(small: Model) -> None:
 def test_compiled_loops_leave_them_to_torch(small: Model) -> None:
     """Even where weights say what steps their channels have."""
     weights, _ = small
-    suited = dict(eighth=16, encoder_sixteenth=16, decoder_sixteenth=16, hyper=16, exact=16, mean=32)
-    preset = dataclasses.replace(tiny.TINY, groups=(16,), depths=(1,), **suited)
+    preset = layout.PRESETS["s"]
     assert compiled.suit(preset)
     assert not compiled.suit(dataclasses.replace(preset, transforms=layout.read_preset(weights).transforms))
     assert not compiled.suit(dataclasses.replace(preset, mean_heads=(32,)))
