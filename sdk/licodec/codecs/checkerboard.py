@@ -218,7 +218,7 @@ def coefficients(klt: Conv, blocks: Tensor, fast: torch.dtype) -> Tensor:
     """Straight path of an analysis: blocks [B, 48, 4h, 4w] -> coefficients [B, M, h, w], float32. `fast`: the
     type in which the branches compute."""
     blocks = unshuffle(blocks, 4)
-    if klt.weight.dtype == fast:
+    if klt.weight.dtype == fast or klt.out_channels <= STRONG:
         return whole(klt, blocks)
     strong = F.conv2d(blocks, klt.weight[:STRONG], klt.bias[:STRONG])
     weak = F.conv2d(blocks.to(fast), klt.weight[STRONG:].to(fast), klt.bias[STRONG:].to(fast))
@@ -227,7 +227,7 @@ def coefficients(klt: Conv, blocks: Tensor, fast: torch.dtype) -> Tensor:
 
 def straight_blocks(klt: Conv, coefficients: Tensor, fast: torch.dtype) -> Tensor:
     """Straight path of a synthesis: coefficients [B, M, h, w] -> blocks [B, 48, 4h, 4w], float32."""
-    if klt.weight.dtype == fast:
+    if klt.weight.dtype == fast or klt.in_channels <= STRONG:
         return shuffle(whole(klt, coefficients), 4)
     strong, weak = coefficients[:, :STRONG], coefficients[:, STRONG:].to(fast)
     out = F.conv2d(strong, klt.weight[:, :STRONG], klt.bias)
