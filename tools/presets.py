@@ -67,7 +67,7 @@ def parameters(*nets: nn.Module) -> int:
 @torch.no_grad()
 def sizes(p: Preset) -> dict[str, str]:
     """The rows of the table for a preset."""
-    h, rate = SIDE // CELL, torch.tensor([128])
+    h = SIDE // CELL
     with torch.device("meta"):
         model = TrainingModel(p).eval()
         blocks = torch.empty(1, QUARTER, 4 * h, 4 * h)
