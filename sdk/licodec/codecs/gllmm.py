@@ -57,11 +57,16 @@ class DivisiveNormalisation(nn.Module):
 
 class ConcatenatedResidual(nn.Module):
     """Two residual blocks one behind the other, and their input once more: t + b with a = conv, conv(t) + t
-    and b = conv, conv(a) + a."""
+    and b = conv, conv(a) + a. What they add starts small."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.layers = nn.ModuleList(around(width, width) for _ in range(4))
+        with torch.no_grad():
+            for layer in (self.layers[1], self.layers[3]):
+                assert isinstance(layer, Conv)
+                layer.weight.mul_(0.1)
+                layer.bias.zero_()
 
     def forward(self, x: Tensor) -> Tensor:
         first, second, third, fourth = self.layers
