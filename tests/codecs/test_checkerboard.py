@@ -73,12 +73,12 @@ def test_the_straight_path_keeps_strong_components_in_float32() -> None:
         torch.randn(1, 320, 6, 5) * torch.where(torch.arange(320) < cb.STRONG, 4.0, 0.02)[None, :, None, None]
     )
     with torch.inference_mode():
-        exact = net.straight(coefficients)
+        exact = cb.straight_blocks(net.klt, coefficients, net.look.weight.dtype)
         for name, child in net.named_children():
             if name != "klt":
                 child.to(torch.bfloat16)
-        mixed = net.straight(coefficients)
-        coarse = net.klt(coefficients.bfloat16().float()).bfloat16().float()
+        mixed = cb.straight_blocks(net.klt, coefficients, net.look.weight.dtype)
+        coarse = cb.shuffle(net.klt(coefficients.bfloat16().float()).bfloat16().float(), 4)
     assert mixed.dtype == torch.float32
     assert 0 < (mixed - exact).abs().max() < 1e-3 < (coarse - exact).abs().max() / 4
 
@@ -99,7 +99,7 @@ def test_codings_of_a_picture_share_what_the_rate_does_not_touch(
     picture = licodec.images.Picture(pixels(50, 70))
     if in_tiles:
         whole = layout.tiles
-        monkeypatch.setattr(cb, "tiles", lambda h, w, halo: [*whole(h, w, halo), *whole(h, w, halo)])
+        monkeypatch.setattr(cb, "tiles", lambda h, w, halo, _: [*whole(h, w, halo), *whole(h, w, halo)])
     alone = [model.encode(picture, rate=rate) for rate in (200, 40, 120)]
     blocks, begun = Mock(wraps=model._to_input), Mock(wraps=model.analysis.begun)
     monkeypatch.setattr(model, "_to_input", blocks)

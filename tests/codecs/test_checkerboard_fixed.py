@@ -272,10 +272,9 @@ SMALL = layout.Preset(
 )
 
 
-def small_weights(folder: Path, preset: layout.Preset, monkeypatch: pytest.MonkeyPatch) -> store.Weights:
+def small_weights(folder: Path, preset: layout.Preset) -> store.Weights:
     """Random numbers in every net, and steps."""
-    monkeypatch.setattr(tiny, "TINY", preset)
-    made, _ = tiny.without_serial(folder)
+    made, _ = tiny.without_serial(folder, preset)
     rng = np.random.default_rng(1)
     steps = {
         net: {name: rng.integers(-9, -4, count).tolist() for name, count in maps.items()}
@@ -295,11 +294,9 @@ def small_weights(folder: Path, preset: layout.Preset, monkeypatch: pytest.Monke
         {"groups": (4,) * 16, "depths": (0, 1, 2, 3, 4, 4, 3, 2, 1, 0, 1, 1, 1, 1, 1, 1)},
     ],
 )
-def test_nets_of_other_sizes_read_what_torch_reads(
-    sizes: dict[str, tuple[int, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nets_of_other_sizes_read_what_torch_reads(sizes: dict[str, tuple[int, ...]], tmp_path: Path) -> None:
     preset = replace(SMALL, **sizes)  # type: ignore[arg-type]
-    made = small_weights(tmp_path, preset, monkeypatch)
+    made = small_weights(tmp_path, preset)
     fixed, model = checkerboard_fixed.build(made), built(made)
     assert fixed is not None
     rng, m = np.random.default_rng(3), preset.latents
@@ -321,10 +318,8 @@ def test_nets_of_other_sizes_read_what_torch_reads(
 
 
 @pytest.mark.parametrize("sizes", [{"mean": 33}, {"mean": 48}, {"eighth": 24}, {"groups": (3, 13, 80)}])
-def test_nets_of_sizes_that_do_not_suit_run_in_torch(
-    sizes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made = small_weights(tmp_path, replace(SMALL, **sizes), monkeypatch)
+def test_nets_of_sizes_that_do_not_suit_run_in_torch(sizes: dict[str, Any], tmp_path: Path) -> None:
+    made = small_weights(tmp_path, replace(SMALL, **sizes))
     assert isinstance(fhic.build(made, "cpu"), cb.Checkerboard)
 
 

@@ -125,22 +125,27 @@ def test_large_pictures_are_searched_in_pieces(
     _, first = file_of(model, weights, photo, 1, rate=120)
     _, whole = file_of(model, weights, photo, 2, rate=120)
     monkeypatch.setattr(ld, "PIECE", 4)
-    monkeypatch.setattr(ld, "OVERLAP", 4)
     _, second = file_of(model, weights, photo, 2, rate=120)
     _, third = file_of(model, weights, photo, 3, rate=120)
     assert third <= second < first
     assert first - third > 0.6 * (first - whole)
 
 
-def test_pieces_cover_a_grid_once_and_begin_with_hyper_latents() -> None:
+def test_pieces_see_as_far_as_the_synthesis() -> None:
+    found = {name: ld.overlap_of(preset) for name, preset in layout.PRESETS.items()}
+    assert found == {"s": 4, "m": 8, "paper": 20}
+
+
+@pytest.mark.parametrize("overlap", [4, 8])
+def test_pieces_cover_a_grid_once_and_begin_with_hyper_latents(overlap: int) -> None:
     for h, w in ((1, 1), (96, 97), (250, 188), (4, 2300), (700, 100)):
         seen = np.zeros((h, w), np.int8)
-        for area in ld.pieces(h, w):
+        for area in ld.pieces(h, w, overlap):
             seen[area.rows, area.columns] += 1
             for own, outer, side in ((area.rows, area.outer_rows, h), (area.columns, area.outer_columns, w)):
                 assert own.stop - own.start <= ld.PIECE
                 assert own.start % layout.HYPER == outer.start % layout.HYPER == 0
-                assert outer == slice(max(0, own.start - ld.OVERLAP), min(side, own.stop + ld.OVERLAP))
+                assert outer == slice(max(0, own.start - overlap), min(side, own.stop + overlap))
         assert (seen == 1).all()
 
 

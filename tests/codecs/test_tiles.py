@@ -99,7 +99,7 @@ def test_decoding_in_tiles_is_seamless(
 ) -> None:
     file = encoded(model, weights.ref, picture(grid), rate=200)
     whole = model.decode(file).planes
-    monkeypatch.setattr(cb, "tiles", lambda h, w, halo: cut(h, w, *grid[2:], halo))
+    monkeypatch.setattr(cb, "tiles", lambda h, w, halo, _: cut(h, w, *grid[2:], halo))
     tiled = model.decode(file).planes
     assert np.abs(whole.astype(int) - tiled).max() <= 1
     assert psnr(whole, tiled) >= 60
@@ -111,7 +111,7 @@ def test_without_a_halo_the_seams_would_show(
     grid = (1, 40, 2, 4)
     file = encoded(model, weights.ref, picture(grid), rate=200)
     whole = model.decode(file).planes
-    monkeypatch.setattr(cb, "tiles", lambda h, w, halo: cut(h, w, *grid[2:], 0))
+    monkeypatch.setattr(cb, "tiles", lambda h, w, halo, _: cut(h, w, *grid[2:], 0))
     assert np.abs(whole.astype(int) - model.decode(file).planes).max() > 1
 
 
@@ -121,7 +121,7 @@ def test_analysis_in_tiles_finds_the_same_symbols(
     planes = picture(grid)
     x = model._to_input(planes)
     whole, _ = model._symbols(x, 200, Order.CHECKERBOARD, Timer(None))
-    monkeypatch.setattr(cb, "tiles", lambda h, w, halo: cut(h, w, *grid[2:], halo))
+    monkeypatch.setattr(cb, "tiles", lambda h, w, halo, _: cut(h, w, *grid[2:], halo))
     tiled, _ = model._symbols(x, 200, Order.CHECKERBOARD, Timer(None))
     for a, b in ((whole.z, tiled.z), (whole.q, tiled.q)):
         assert (a != b).mean() < 0.001  # a last bit may push a value over the edge of rounding

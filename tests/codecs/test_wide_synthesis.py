@@ -37,10 +37,10 @@ def alternate_of(weights: store.Weights, widths: Widths = TINY, **changed: Any) 
 @torch.no_grad()
 def test_a_grown_synthesis_gives_what_it_grew_from(model: cb.Checkerboard) -> None:
     torch.manual_seed(2)
-    wide = grown(model.synthesis, Widths(features=5, quarter_layers=2, sixteenth=130, eighth=97))
+    wide = grown(model.lapped, Widths(features=5, quarter_layers=2, sixteenth=130, eighth=97))
     latents, scale = torch.randn(3, 320, 5, 6), torch.rand(3, 320, 1, 1)
     rate = torch.tensor([0, 101, 255])
-    expected, found = (net(latents, scale, rate) for net in (model.synthesis, wide))
+    expected, found = (net(latents, scale, rate) for net in (model.lapped, wide))
     assert float((found - expected).abs().max()) < 1e-5 < float(expected.abs().max())
     for layer in wide.again:
         assert isinstance(layer, cb.Conv)
@@ -52,7 +52,7 @@ def test_every_weight_of_a_grown_synthesis_learns(model: cb.Checkerboard) -> Non
     """What adds nothing at first does so after a step, and what feeds it follows."""
     torch.manual_seed(3)
     widths = Widths(sixteenth=130, eighth=98, features=4, quarter=50)
-    wide = grown(model.synthesis, widths).requires_grad_(True)
+    wide = grown(model.lapped, widths).requires_grad_(True)
     optimiser = torch.optim.Adam(wide.parameters(), lr=1e-3)
     latents, scale, rate = torch.randn(2, 320, 2, 2), torch.rand(2, 320, 1, 1), torch.tensor([9, 200])
     for _ in range(3):
@@ -67,7 +67,7 @@ def test_every_weight_of_a_grown_synthesis_learns(model: cb.Checkerboard) -> Non
 def test_a_synthesis_does_not_grow_smaller(name: str, model: cb.Checkerboard) -> None:
     size = {"sixteenth": 127, "sixteenth_blocks": 0, "eighth": 95, "eighth_blocks": 2, "quarter": 47}[name]
     with pytest.raises(ValueError, match=f"{name} is {size}, the synthesis has {size + 1}"):
-        grown(model.synthesis, dataclasses.replace(Widths(), **{name: size}))
+        grown(model.lapped, dataclasses.replace(Widths(), **{name: size}))
 
 
 @pytest.mark.parametrize("widths", [TINY, dataclasses.replace(TINY, eighth_blocks=4, quarter_layers=3)])
@@ -101,7 +101,7 @@ def test_tiles_of_a_large_picture_have_no_seam(
     whole = best.decode(file).planes
     halos = []
 
-    def tiles(h: int, w: int, halo: int) -> Any:
+    def tiles(h: int, w: int, halo: int, _: int) -> Any:
         halos.append(halo)
         return cut(h, w, 5, 4, halo)
 

@@ -40,7 +40,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     codec = cb.build(whole, "cpu")
     widths = Widths(sixteenth=129, sixteenth_blocks=1, eighth=97, eighth_blocks=3, features=1, quarter=49)
     torch.manual_seed(0)
-    net = grown(codec.synthesis, widths).requires_grad_(False)
+    net = grown(codec.lapped, widths).requires_grad_(False)
     net.leave.bias.add_(0.05)
     export_alternate(whole, net, widths, folder / "fhic" / "s-1-best")
     return folder

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from licodec.codecs.deformable import GROUPS, SAMPLES, DeformableBlock, bilinear
 from licodec.training import deformable
 from licodec.training.data import Crops
-from licodec.training.deformable import DeformableBlock, bilinear
 from tests.codecs.fixtures import pixels
 from tests.codecs.tiny import without_serial
 
@@ -78,7 +78,7 @@ def test_a_block_starts_as_nothing_and_learns_where_to_look() -> None:
         optimiser.step()
         losses.append(float(loss.detach()))
     moved = block.place(block.around(x)).detach()
-    assert moved[:, : 2 * deformable.GROUPS * deformable.SAMPLES].abs().max() > 0.5
+    assert moved[:, : 2 * GROUPS * SAMPLES].abs().max() > 0.5
     assert losses[-1] < 0.5 * losses[0]
 
 

@@ -66,7 +66,7 @@ def test_crops_are_decoded_once_and_their_errors_are_those_of_the_codec(
         decoded_crops(codec, refuse, folder, count=4, side=64, seed=1)
     batch = first.batch(np.arange(3))
     with torch.no_grad():
-        shown = codec.synthesis(batch.latents, coefficient_scale(codec, batch.rate), batch.rate)
+        shown = codec.lapped(batch.latents, coefficient_scale(codec, batch.rate), batch.rate)
     assert torch.allclose((shown - batch.blocks).square().mean((1, 2, 3)), batch.error, rtol=1e-3)
     latents = decoded_latents(codec, first.pixels[1], int(first.rate[1]))
     assert torch.equal(latents.half().float(), batch.latents[1:2])
@@ -83,7 +83,7 @@ def test_batches_see_all_rates(decoded: Decoded) -> None:
 
 def run_of(codec: cb.Checkerboard, folder: Path, **more: Any) -> distil.Run:
     torch.manual_seed(1)
-    net = more.pop("net", None) or grown(codec.synthesis, WIDTHS)
+    net = more.pop("net", None) or grown(codec.lapped, WIDTHS)
     return distil.Run(codec, net, folder, **{"minutes": 0.1, "learning_rate": 1e-3} | more)
 
 
@@ -91,7 +91,7 @@ def test_a_teacher_learns_stops_and_goes_on(
     codec: cb.Checkerboard, decoded: Decoded, tmp_path: Path, clock: None
 ) -> None:
     held = distil.held_pictures(codec, [pixels(64, 64, seed=80)])
-    before = distil.quality(codec, codec.synthesis, held)
+    before = distil.quality(codec, codec.lapped, held)
     run = run_of(codec, tmp_path)
 
     def validate(net: distil.Synthesis) -> dict[str, Any]:
@@ -126,11 +126,11 @@ def test_a_loss_that_is_no_number_stops_a_run(
 def test_a_student_follows_its_teacher_less_and_less(
     codec: cb.Checkerboard, decoded: Decoded, tmp_path: Path
 ) -> None:
-    teacher = grown(codec.synthesis, WIDTHS).requires_grad_(False)
+    teacher = grown(codec.lapped, WIDTHS).requires_grad_(False)
     assert isinstance(teacher, WideSynthesis)
     batch = decoded.batch(np.arange(2))
     alone, taught = (
-        run_of(codec, tmp_path, net=copy.deepcopy(codec.synthesis), teacher=each) for each in (None, teacher)
+        run_of(codec, tmp_path, net=copy.deepcopy(codec.lapped), teacher=each) for each in (None, teacher)
     )
     expected = float(alone.loss(batch))
     # A teacher that is what the student is teaches nothing.
@@ -166,7 +166,7 @@ def test_what_is_exported_is_what_the_store_finds(
         each = held[3]
         arguments = each.latents.float(), coefficient_scale(codec, torch.tensor([136])), torch.tensor([136])
         expected, exact = run.average(*arguments), alternate(codec, found).shown_by(*arguments)
-    moved = float((expected - codec.synthesis(*arguments)).std())
+    moved = float((expected - codec.lapped(*arguments)).std())
     assert float((expected - exact).std()) < 0.1 * moved
     (tmp_path / "index.jsonl").write_text('{"source": "cameras"}\n')
     card = alternate_card(folder, "s-1", tmp_path)
@@ -178,7 +178,7 @@ def test_an_exported_student_is_its_tag_with_another_synthesis(
     codec: cb.Checkerboard, tmp_path: Path
 ) -> None:
     whole = store.load("fhic", "s-1")
-    run = run_of(codec, tmp_path / "run", net=copy.deepcopy(codec.synthesis))
+    run = run_of(codec, tmp_path / "run", net=copy.deepcopy(codec.lapped))
     with torch.no_grad():
         run.average.leave.bias.add_(0.25)
     run.save()

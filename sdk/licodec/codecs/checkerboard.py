@@ -32,6 +32,7 @@ import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, cast
 
 import numpy as np
@@ -97,7 +98,7 @@ from licodec.exact.layers import StoredLayer, interpolate_knots
 from licodec.exact.paths import PATHS, SAFE_PATH, ExactNet, exact_section
 from licodec.exact.specs import KNOTS
 from licodec.exact.tensor_neighbours import TensorNeighbours, by_position
-from licodec.images import Picture
+from licodec.images import Picture, reduced
 from licodec.store import Weights
 from licodec.threads import torch_as_wanted
 
@@ -130,14 +131,18 @@ Edge = Literal["zeros", "replicate"]
 
 
 class Conv(nn.Conv2d):
-    """Convolution with a bias that keeps the size. `edge` says what lies beyond the border: zeros, which are
-    what nothing is known of, or in the transforms what lies on it: zero is a colour there, and pictures of
-    another one would get a frame."""
+    """Convolution with a bias that keeps the size, or divides it by `stride`. `edge` says what lies beyond
+    the border: zeros, which are what nothing is known of, or in the transforms what lies on it: zero is a
+    colour there, and pictures of another one would get a frame."""
 
     bias: nn.Parameter
 
-    def __init__(self, inp: int, out: int, kernel: int, edge: Edge = "zeros", groups: int = 1) -> None:
-        super().__init__(inp, out, kernel, padding=kernel // 2, padding_mode=edge, groups=groups)
+    def __init__(
+        self, inp: int, out: int, kernel: int, edge: Edge = "zeros", groups: int = 1, stride: int = 1
+    ) -> None:
+        super().__init__(
+            inp, out, kernel, stride=stride, padding=kernel // 2, padding_mode=edge, groups=groups
+        )
 
     def reset_parameters(self) -> None:
         if not self.weight.is_meta:  # else only the shapes are asked for, and this takes as long as all else
@@ -210,9 +215,44 @@ def whole(layer: Conv, x: Tensor) -> Tensor:
     return out
 
 
-class Analysis(nn.Module):
+def coefficients(klt: Conv, blocks: Tensor, fast: torch.dtype) -> Tensor:
+    """Straight path of an analysis: blocks [B, 48, 4h, 4w] -> coefficients [B, M, h, w], float32. `fast`: the
+    type in which the branches compute."""
+    blocks = unshuffle(blocks, 4)
+    if klt.weight.dtype == fast or klt.out_channels <= STRONG:
+        return whole(klt, blocks)
+    strong = F.conv2d(blocks, klt.weight[:STRONG], klt.bias[:STRONG])
+    weak = F.conv2d(blocks.to(fast), klt.weight[STRONG:].to(fast), klt.bias[STRONG:].to(fast))
+    return torch.cat([strong, weak.float()], 1)
+
+
+def straight_blocks(klt: Conv, coefficients: Tensor, fast: torch.dtype) -> Tensor:
+    """Straight path of a synthesis: coefficients [B, M, h, w] -> blocks [B, 48, 4h, 4w], float32."""
+    if klt.weight.dtype == fast or klt.in_channels <= STRONG:
+        return shuffle(whole(klt, coefficients), 4)
+    strong, weak = coefficients[:, :STRONG], coefficients[:, STRONG:].to(fast)
+    out = F.conv2d(strong, klt.weight[:, :STRONG], klt.bias)
+    return shuffle(out.add_(F.conv2d(weak, klt.weight[:, STRONG:].to(fast)).float()), 4)
+
+
+class AnalysisNet(nn.Module):
     """Blocks as `to_blocks` gives them [B, 48, 4h, 4w] -> latents of about unit variance [B, M, h, w],
-    float32.
+    float32."""
+
+    def forward(self, blocks: Tensor, rate: Tensor) -> Tensor:
+        return self.finished(self.begun(blocks), rate)
+
+    def begun(self, blocks: Tensor) -> tuple[Tensor, ...]:
+        """What is the same at every rate."""
+        raise NotImplementedError
+
+    def finished(self, begun: tuple[Tensor, ...], rate: Tensor) -> Tensor:
+        """Latents of what `begun` gives, which stays as it is."""
+        raise NotImplementedError
+
+
+class Analysis(AnalysisNet):
+    """The lapped analysis.
 
     `klt` starts as the principal components of 16x16 blocks of photographs. Before it, convolutions on the
     1/4 and 1/8 grids correct the pixels (as the filter of a lapped transform does, among others); blocks on
@@ -236,34 +276,22 @@ class Analysis(nn.Module):
         self.deviation: Tensor
         self.register_buffer("deviation", torch.ones(p.latents))
 
-    def forward(self, blocks: Tensor, rate: Tensor) -> Tensor:
-        return self.finished(*self.begun(blocks), rate)
-
-    def begun(self, blocks: Tensor) -> tuple[Tensor, Tensor]:
-        """What is the same at every rate: corrected blocks, and features of the 1/8 grid."""
+    def begun(self, blocks: Tensor) -> tuple[Tensor, ...]:
+        """Corrected blocks, and features of the 1/8 grid."""
         h = leaky(self.first(fit(blocks, self.first)))
         return blocks + self.to_quarter(h).float(), self.to_eighth(unshuffle(h, 2))
 
-    def finished(self, blocks: Tensor, h: Tensor, rate: Tensor) -> Tensor:
-        """Latents of what `begun` gives, which stays as it is."""
+    def finished(self, begun: tuple[Tensor, ...], rate: Tensor) -> Tensor:
+        blocks, h = begun
         for block in self.eighth_blocks:
             h = block(h, rate)
         h = leaky(h)
-        y = self.straight(unshuffle(blocks + shuffle(self.from_eighth(h), 2).float(), 4))
+        y = coefficients(self.klt, blocks + shuffle(self.from_eighth(h), 2).float(), self.first.weight.dtype)
         h = self.to_sixteenth(unshuffle(h, 2))
         for block in self.sixteenth_blocks:
             h = block(h, rate)
         out: Tensor = y / self.deviation.view(1, -1, 1, 1) + self.to_latents(leaky(h)).float()
         return out
-
-    def straight(self, blocks: Tensor) -> Tensor:
-        """Coefficients of blocks of 16x16 pixels, float32."""
-        klt, fast = self.klt, self.first.weight.dtype
-        if klt.weight.dtype == fast:
-            return whole(klt, blocks)
-        strong = F.conv2d(blocks, klt.weight[:STRONG], klt.bias[:STRONG])
-        weak = F.conv2d(blocks.to(fast), klt.weight[STRONG:].to(fast), klt.bias[STRONG:].to(fast))
-        return torch.cat([strong, weak.float()], 1)
 
 
 class Synthesis(nn.Module):
@@ -292,7 +320,7 @@ class Synthesis(nn.Module):
             v: latents in bounded units (see `MeanNets`), which suit the branch at every rate.
             scale: what makes them coefficients in units of pixels, [B, M, 1, 1].
         """
-        picture = shuffle(self.straight(v * scale), 4)
+        picture = straight_blocks(self.klt, v * scale, self.look.weight.dtype)
         h = self.enter(fit(v, self.enter))
         for block in self.sixteenth_blocks:
             h = block(h, rate)
@@ -302,15 +330,6 @@ class Synthesis(nn.Module):
         picture += shuffle(self.to_quarter(leaky(h)), 2).float()  # a sum of two types is four times slower
         h = leaky(self.render(fit(picture, self.render)))
         return modulated(self.leave, h, interpolate_knots(self.film, rate)).float().add_(picture)
-
-    def straight(self, coefficients: Tensor) -> Tensor:
-        """Pixels of coefficients, float32."""
-        klt, fast = self.klt, self.look.weight.dtype
-        if klt.weight.dtype == fast:
-            return whole(klt, coefficients)
-        strong, weak = coefficients[:, :STRONG], coefficients[:, STRONG:].to(fast)
-        out = F.conv2d(strong, klt.weight[:, :STRONG], klt.bias)
-        return out.add_(F.conv2d(weak, klt.weight[:, STRONG:].to(fast)).float())
 
 
 class Preview(nn.Module):
@@ -330,6 +349,19 @@ class Preview(nn.Module):
         out = whole(self.klt, v * scale)
         h = self.block(self.enter(fit(v, self.enter)), rate)
         return out.add_(self.leave(leaky(h)).float())
+
+
+def transforms(p: Preset) -> tuple[Callable[[Preset], AnalysisNet], Callable[[Preset], nn.Module]]:
+    """What makes the analysis and the synthesis of a preset. A synthesis is called as `Synthesis` is."""
+    if p.transforms == "unshuffled":
+        from licodec.codecs import unshuffled  # which, as the next, is made of this module's parts
+
+        return unshuffled.Analysis, unshuffled.Synthesis
+    if p.transforms == "gllmm":
+        from licodec.codecs import gllmm
+
+        return gllmm.Analysis, gllmm.Synthesis
+    return Analysis, Synthesis
 
 
 Shown = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -514,8 +546,9 @@ class MeanNets(Contexts):
             if step.number:
                 self.taps[self._name(step)] = Conv(min(m, SEEN), 96, taps_kernel(step))
                 base += 96
-            head = nn.Sequential(Conv(base, hidden, 1), nn.LeakyReLU(0.2), last := Conv(hidden, m, 1))
-            self.heads[self._name(step)] = head
+            widths = [base, *(p.mean_heads or (hidden,))]
+            head = [part for a, b in pairwise(widths) for part in (Conv(a, b, 1), nn.LeakyReLU(0.2))]
+            self.heads[self._name(step)] = nn.Sequential(*head, last := Conv(widths[-1], m, 1))
             with torch.no_grad():
                 last.weight.mul_(0.1)
                 last.bias.zero_()
@@ -557,8 +590,10 @@ class MeanNets(Contexts):
         return torch.cat(decoded, 1)
 
     def head(self, step: Pass, seen: Tensor) -> Tensor:
-        first, _, last = cast("tuple[Conv, nn.Module, Conv]", self.heads[self._name(step)])
-        return pointwise(last, F.leaky_relu(pointwise(first, seen), 0.2))
+        *hidden, last = cast("list[Conv]", list(self.heads[self._name(step)].children())[::2])
+        for layer in hidden:
+            seen = F.leaky_relu(pointwise(layer, seen), 0.2)
+        return pointwise(last, seen)
 
     def look(self, step: Pass, parts: list[Tensor], place: Place) -> Tensor:
         """What a pass sees around its cells, rows [B, n, out], of the rows [B, n_i, C] of the group's passes
@@ -743,10 +778,13 @@ class Checkerboard:
         self.exact = ExactNet(layers, read_known_answers(weights), paths)
         self.precision = torch.bfloat16 if precision == "bfloat16" else torch.float32
         self._tensors = read
-        self.synthesis = self._net("synthesis.", Synthesis)
+        self._analysis, synthesis = transforms(self.preset)
+        self.synthesis = self._net("synthesis.", synthesis)
         self.means = self._net("means.", MeanNets)
         if not weights.known:  # then nobody has looked at what is not needed for every file
-            _ = self.analysis, self.refinement, self.hyper_analysis, self.preview
+            _ = self.analysis, self.hyper_analysis
+            _ = self.refinement if self.preset.refined else None
+            _ = self.preview if self.preset.straight else None
         self._serial: Serial | None = None
         if serial:
             from licodec.codecs.serial import Serial, SerialMeans
@@ -766,16 +804,28 @@ class Checkerboard:
         """The decode orders that these weights know."""
         return FHIC_ORDERS if self._serial is not None else FHIC_ORDERS[:2]
 
+    @property
+    def lapped(self) -> Synthesis:
+        """The synthesis of weights with lapped transforms.
+
+        Raises:
+            WeightsError: the weights have others.
+        """
+        if not isinstance(self.synthesis, Synthesis):
+            raise WeightsError(f"{self._name} has {self.preset.transforms} transforms, expected lapped ones")
+        return self.synthesis
+
     def _net(self, prefix: str, kind: Callable[[Preset], NetT]) -> NetT:
         net = _mixed(self._tensors.module(prefix, kind, self.preset), self.precision)
         return net if self.device == "cpu" else net.to(self.device)
 
     @functools.cached_property
-    def analysis(self) -> Analysis:
-        return self._net("encoder.analysis.", Analysis)
+    def analysis(self) -> AnalysisNet:
+        return self._net("encoder.analysis.", self._analysis)
 
     @functools.cached_property
     def refinement(self) -> Refinement:
+        """Where the preset is `refined`."""
         return self._net("encoder.refine.", Refinement)
 
     @functools.cached_property
@@ -784,7 +834,7 @@ class Checkerboard:
 
     @functools.cached_property
     def preview(self) -> Preview:
-        """Of reduced pictures."""
+        """Of reduced pictures, where the preset is `straight`."""
         return self._net("synthesis.preview.", Preview)
 
     # Encoder
@@ -969,21 +1019,27 @@ class Checkerboard:
     def _latents(
         self, blocks: Tensor, gain: Tensor, inverse: Tensor, at: Tensor, shared: Shared | None
     ) -> Tensor:
-        """Latents in units of symbols float32 [1, M, h, w], refined once; computed in tiles."""
+        """Latents in units of symbols float32 [1, M, h, w], refined once where the preset is; computed in
+        tiles."""
         size = (1, self.preset.latents, blocks.shape[2] // 4, blocks.shape[3] // 4)
-        first, refined = (
-            torch.empty(  # dtype said: the caller's default may be another one
-                size, dtype=torch.float32, device=self.device, memory_format=torch.channels_last
-            )
-            for _ in range(2)
+        empty = functools.partial(
+            torch.empty,  # dtype said: the caller's default may be another one
+            size,
+            dtype=torch.float32,
+            device=self.device,
+            memory_format=torch.channels_last,
         )
-        parts = list(tiles(*size[2:], self.preset.halo))
+        first = empty()
+        parts = list(tiles(*size[2:], self.preset.halo, self.preset.tile_pixels))
         kept = shared if len(parts) == 1 else None  # of a large picture it would be hundreds of megabytes
         for tile in parts:
             seen = blocks[:, :, tile.outer_block_rows, tile.outer_block_columns]
             begun = once(kept, "analysis", functools.partial(self.analysis.begun, seen))
-            y = self.analysis.finished(*begun, at) * gain
+            y = self.analysis.finished(begun, at) * gain
             first[:, :, tile.rows, tile.columns] = y[:, :, tile.inner_rows, tile.inner_columns]
+        if not self.preset.refined:
+            return first
+        refined = empty()
         for tile in parts:
             y = first[:, :, tile.outer_rows, tile.outer_columns]
             seen = blocks[:, :, tile.outer_block_rows, tile.outer_block_columns]
@@ -1011,14 +1067,15 @@ class Checkerboard:
         """See `contract.Model`. All symbols first (integers), then the float nets once."""
         torch_as_wanted()
         head, timer = file.head, Timer(stages)
-        symbols = self._read(file, timer, None if reduce == 1 else self.preset.preview_groups)
+        preview = reduce != 1 and self.preset.straight
+        symbols = self._read(file, timer, self.preset.preview_groups if preview else None)
         with torch.inference_mode(), _no_autocast(self.device):
             with timer("network"):
                 v, scale = self._decoded(symbols, head.rate, Order(head.order))
-            if reduce == 1:
-                planes = self._pixels(v, scale, head, timer)
-            else:
+            if preview:
                 planes = self._reduced_pixels(v, scale, head, reduce, timer)
+            else:
+                planes = reduced(self._pixels(v, scale, head, timer), reduce)
         with timer("pixels"):
             if head.colour == Colour.GREY:
                 planes = ((planes.astype(np.uint16).sum(axis=2, keepdims=True) + 1) // 3).astype(np.uint8)
@@ -1156,7 +1213,7 @@ class Checkerboard:
         """Synthesis in overlapping tiles, rounded to uint8 [H, W, 3]."""
         planes = np.empty((head.height, head.width, 3), np.uint8)
         at = torch.tensor([head.rate], device=self.device)
-        for tile in tiles(v.shape[2], v.shape[3], self.halo):
+        for tile in tiles(v.shape[2], v.shape[3], self.halo, self.preset.tile_pixels):
             with timer("network"):
                 blocks = self.shown_by(v[:, :, tile.outer_rows, tile.outer_columns], scale, at)
             with timer("pixels"):

@@ -631,10 +631,11 @@ WIDEST = 512
 
 
 def suit(p: Preset) -> bool:
-    """Whether loops can be had for nets of these widths: blocks of 16 outputs, vectors of 4."""
+    """Whether loops can be had for these nets: the lapped transforms, blocks of 16 outputs, vectors of 4."""
     widths = (p.latents, p.eighth, p.encoder_sixteenth, p.decoder_sixteenth, p.hyper, p.exact)
     return (
-        not any(width % fixed_point.OUTPUTS or width > WIDEST for width in widths)
+        (p.transforms, p.mean_heads) == ("lapped", ())
+        and not any(width % fixed_point.OUTPUTS or width > WIDEST for width in widths)
         and p.mean % (2 * fixed_point.OUTPUTS) == 0
         and not any(group % 4 for group in p.groups)
     )

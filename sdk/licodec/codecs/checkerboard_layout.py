@@ -10,7 +10,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import TypeVar
 
 import numpy as np
@@ -43,12 +43,19 @@ HYPER = 4
 SCALE_MIN, SCALE_MAX, SCALES = 0.11, 64.0, 64
 
 
+TRANSFORMS = ("lapped", "unshuffled", "gllmm")
+"""The transforms of a member of the family: `checkerboard`'s own, `unshuffled`'s, `gllmm`'s."""
+
+
 @dataclass(frozen=True)
 class Preset:
-    """Sizes of one member of the family."""
+    """Sizes of one member of the family. Which of the sizes from `eighth` to `decoder_sixteenth_blocks` count
+    is for its transforms to say."""
 
     groups: tuple[int, ...]
     depths: tuple[int, ...]
+    transforms: str = TRANSFORMS[0]
+    """One of `TRANSFORMS`."""
     eighth: int = 96
     encoder_eighth_blocks: int = 3
     decoder_eighth_blocks: int = 3
@@ -58,6 +65,8 @@ class Preset:
     decoder_sixteenth_blocks: int = 1
     hyper: int = 96
     mean: int = 128
+    mean_heads: tuple[int, ...] = ()
+    """Hidden layers of the heads of the mean nets; where there are none, one that follows from `mean`."""
     exact: int = 96
     preview_groups: int = 3
     """Of which previews are made."""
@@ -72,19 +81,74 @@ class Preset:
         return checkerboard(self.groups, self.depths)
 
     @property
+    def straight(self) -> bool:
+        """Whether the transforms have a linear path beside their nets, which starts as a KLT: then latents
+        are coefficients in units of pixels, and few of them make a preview."""
+        return self.transforms != "gllmm"
+
+    @property
+    def refined(self) -> bool:
+        """Whether the encoder looks at what it would decode (`checkerboard.Refinement`). That takes a
+        synthesis, which only the lapped transforms have for little."""
+        return self.transforms == "lapped"
+
+    @property
     def halo(self) -> int:
-        """Latent positions that analysis or synthesis see around one: their 3x3 convolutions are two on 4x4
-        blocks (a quarter of a position each) and one in every block on the coarser grids."""
+        """Latent positions that analysis or synthesis see around one: of every layer that looks around, its
+        reach in positions of the grid on which it works, in parts of a latent position."""
+        if self.transforms == "gllmm":
+            return GLLMM_HALO
+        if self.transforms == "unshuffled":  # a 3x3 in every block, one more block at the ends of either
+            return math.ceil(max(self.encoder_eighth_blocks + 1 + 1, self.decoder_eighth_blocks + 2) / 2)
+        # 3x3 convolutions: two on 4x4 blocks, one in every block on the coarser grids
         analysis = 0.5 * self.encoder_eighth_blocks + self.encoder_sixteenth_blocks
         synthesis = 0.5 * self.decoder_eighth_blocks + self.decoder_sixteenth_blocks
         return math.ceil(2 * 0.25 + max(analysis, synthesis))
 
+    @property
+    def tile_pixels(self) -> int:
+        """Pixels of a tile of a large picture: bounds memory, changes no value. Activations of most of
+        gllmm's layers are on the 1/2 grid, a kilobyte a pixel, and so are those of what a tile sees beyond
+        itself."""
+        return TILE_PIXELS // 2 if self.transforms == "gllmm" else TILE_PIXELS
 
+
+GLLMM_HALO = 19
+"""Latent positions that the analysis of `gllmm` sees on either side (the synthesis: 14), by grid:
+
+| grid | layers that look around, in order from the picture | positions |
+|---|---|---|
+| 1 | a strided 3x3 | 1 |
+| 1/2 | a 3x3, four of a residual block, a strided 3x3 | 6 |
+| 1/4 | a 3x3, three of an attention, four of a residual block, a strided 3x3 | 9 |
+| 1/8 | a 3x3, a deformable block, four of a residual block, a strided 3x3 | 12 |
+| 1/16 | three of an attention, a deformable block | 9 |
+
+1/16 + 6/8 + 9/4 + 12/2 + 9 is a little more than 18.
+"""
 SIZE_MAX = 4096
 """No width of a net is larger; a weights file that says so is damaged."""
+HEADS_MAX = 4
+"""Hidden layers of a head."""
+GLLMM_MULTIPLE = 4
+"""Deformable blocks look in as many groups of channels."""
 DEPTH_MAX = 4
 """The deepest lattice that leaves no pass of a 4 x 4 grid empty."""
-PRESETS = {"s": Preset(groups=(4, 12, 48, 96, 160), depths=(3, 3, 2, 1, 1))}
+PRESETS = {
+    "s": Preset(groups=(4, 12, 48, 96, 160), depths=(3, 3, 2, 1, 1)),
+    "m": Preset(
+        groups=(4, 12, 48, 96, 160),
+        depths=(3, 3, 2, 1, 1),
+        transforms="unshuffled",
+        eighth=256,
+        encoder_eighth_blocks=6,
+        decoder_eighth_blocks=12,
+        mean=320,
+    ),
+    "paper": Preset(groups=(192,), depths=(1,), transforms="gllmm", mean=384, mean_heads=(640, 1280)),
+}
+"""What can be trained: `s` for processors, `m` for GPUs, `paper` for comparison with what was published
+(docs/presets.md)."""
 QUARTER = 48
 """Channels of the picture as blocks of 4x4 RGB pixels."""
 SHOWN_STEP = 2.0**-14
@@ -215,7 +279,7 @@ Z_OFFSET_MAX = 1024
 Z_MAX = SYMBOL_MAX - Z_OFFSET_MAX
 """Hyper-latents are coded with an offset taken off, which must not leave 16 bits."""
 TILE_PIXELS = 1 << 21
-"""Pixels of a tile of a large picture: bounds memory, changes no value."""
+"""Of a tile of a large picture, unless `Preset.tile_pixels` says less."""
 
 
 def magnitude_table() -> npt.NDArray[np.int8]:
@@ -456,12 +520,24 @@ def symbol_savings(tables: TableSet) -> npt.NDArray[np.float32]:
     return saved
 
 
+LATER = ("transforms", "mean_heads")
+"""Fields that presets had not from the beginning: files that don't need them don't have them, so that earlier
+versions read these files too."""
+
+
+def write_preset(p: Preset) -> str:
+    """What a weights file says of its preset, in the metadata "architecture"."""
+    usual = {each.name: each.default for each in fields(p) if each.name in LATER}
+    sizes = {name: value for name, value in asdict(p).items() if value != usual.get(name, MISSING)}
+    return json.dumps(sizes, sort_keys=True, separators=(",", ":"))
+
+
 def read_preset(weights: Weights) -> Preset:
     try:
         values = json.loads(weights.metadata["architecture"])
-        groups, depths = (tuple(values[name]) for name in ("groups", "depths"))
-        values = {name: size for name, size in values.items() if name not in ("groups", "depths")}
-        for size in (*groups, *values.values()):
+        groups, depths = (tuple(values.pop(name)) for name in ("groups", "depths"))
+        heads, transforms = tuple(values.pop("mean_heads", ())), values.pop("transforms", TRANSFORMS[0])
+        for size in (*groups, *heads, *values.values()):
             if type(size) is not int or not 1 <= size <= SIZE_MAX:
                 raise ValueError(f"{size!r} is no size")
         for depth in depths:
@@ -469,8 +545,14 @@ def read_preset(weights: Weights) -> Preset:
                 raise ValueError(f"{depth!r} is no depth")
         if len(depths) != len(groups):
             raise ValueError(f"{len(groups)} groups, {len(depths)} depths")
-        return Preset(groups=groups, depths=depths, **values)
-    except (KeyError, TypeError, ValueError) as error:
+        if len(heads) > HEADS_MAX:
+            raise ValueError(f"{len(heads)} hidden layers of mean_heads, expected {HEADS_MAX} at most")
+        if transforms not in TRANSFORMS:
+            raise ValueError(f"transforms {transforms!r}, expected one of {', '.join(TRANSFORMS)}")
+        if transforms == "gllmm" and sum(groups) % GLLMM_MULTIPLE:
+            raise ValueError(f"{sum(groups)} latents of gllmm, expected a multiple of {GLLMM_MULTIPLE}")
+        return Preset(groups=groups, depths=depths, transforms=transforms, mean_heads=heads, **values)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise WeightsError(
             f"{weights.path}: its metadata 'architecture' does not describe a preset of fhic ({error})"
         ) from error

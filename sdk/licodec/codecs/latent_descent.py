@@ -38,7 +38,7 @@ from licodec.codecs.checkerboard import (
     places,
     rows_of,
 )
-from licodec.codecs.checkerboard_layout import CELL, HYPER, Tile, tiles
+from licodec.codecs.checkerboard_layout import CELL, HYPER, Preset, Tile, tiles
 from licodec.codecs.checkerboard_look import FARTHEST, VARIANCE, worth
 from licodec.entropy.schedule import Pass
 from licodec.entropy.tables import NOT_CODED
@@ -70,13 +70,12 @@ SHARPNESS = (3.0, 8.0)
 """How steeply p rises in the middle, at the first and the last step of a round; 0 would be p = value - n."""
 LEAST_REACH = 0.1
 """The last step's reach, of the first one's."""
-TILE_PIXELS = 1 << 20
-"""Pixels of a tile of the synthesis and its backward pass, which take some 250 bytes each."""
+TILE_PIXELS, TILE_PIXELS_OF_DEEP = 1 << 20, 1 << 18
+"""Pixels of a tile of the synthesis and its backward pass, which take some 250 bytes each; with other
+transforms than the lapped ones, some thousands."""
 PIECE = 64
 """Rows and columns of latents that are searched at once. Larger pictures are searched in pieces, so that
 memory does not grow with them but for their latents."""
-OVERLAP = 4
-"""Rows and columns that a piece sees beyond its own, as far as the synthesis looks; a multiple of HYPER."""
 LARGEST = 255
 """Magnitudes from here on are priced alike."""
 
@@ -99,7 +98,8 @@ def improved(
     Neither torch's random state nor its gradient mode is touched, and no weight gets a gradient.
     """
     aim = Aim.of(shape, blocks)
-    areas = list(pieces(*proposal.y.shape[2:]))
+    height, width = proposal.y.shape[2:]
+    areas = list(pieces(height, width, overlap_of(model.preset)))
     if len(areas) == 1:
         descent = Descent(model, aim, proposal, first, timer)
         for each in ROUNDS[: effort - 1]:
@@ -123,20 +123,26 @@ def improved(
     return best
 
 
-def pieces(height: int, width: int) -> Iterator[Tile]:
+def overlap_of(p: Preset) -> int:
+    """Rows and columns that a piece sees beyond its own, as far as the synthesis looks; a multiple of
+    HYPER."""
+    return -(-p.halo // HYPER) * HYPER
+
+
+def pieces(height: int, width: int, overlap: int) -> Iterator[Tile]:
     """Areas of at most PIECE rows and columns that cover a grid of latents, in raster order, each seeing
-    OVERLAP more on all sides; they begin with a row and a column of hyper-latents."""
-    for rows, outer_rows in _cut(height):
-        for columns, outer_columns in _cut(width):
+    `overlap` more on all sides; they begin with a row and a column of hyper-latents."""
+    for rows, outer_rows in _cut(height, overlap):
+        for columns, outer_columns in _cut(width, overlap):
             yield Tile(rows, columns, outer_rows, outer_columns)
 
 
-def _cut(side: int) -> Iterator[tuple[slice, slice]]:
+def _cut(side: int, overlap: int) -> Iterator[tuple[slice, slice]]:
     length = -(-side // -(-side // PIECE))
     length += -length % HYPER
     for start in range(0, side, length):
         stop = min(start + length, side)
-        yield slice(start, stop), slice(max(0, start - OVERLAP), min(side, stop + OVERLAP))
+        yield slice(start, stop), slice(max(0, start - overlap), min(side, stop + overlap))
 
 
 def _part(proposal: Proposal, area: Tile) -> Proposal:
@@ -215,7 +221,8 @@ class Price:
             self.at = torch.tensor([proposal.rate], device=model.device)
             self.scale = (proposal.per_unit * proposal.inverse).clone()
         height, width = proposal.y.shape[2:]
-        self.tiles = list(tiles(height, width, model.preset.halo, TILE_PIXELS))
+        pixels = TILE_PIXELS if model.preset.transforms == "lapped" else TILE_PIXELS_OF_DEEP
+        self.tiles = list(tiles(height, width, model.preset.halo, pixels))
 
     def __call__(self, walked: Walked) -> float:
         error = 0.0

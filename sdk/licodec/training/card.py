@@ -37,7 +37,9 @@ def card(folder: Path, benches: Sequence[Path], data: Path | None = None) -> str
     sources = _sources(data) if data else Counter()
     parts = [_front_matter(folder, reports, sources), f"# fhic / {folder.name}\n"]
     parts.append(
-        INTRODUCTION.format(codec="fhic", title="checkerboard context, exact scale nets", preset="s")
+        INTRODUCTION.format(
+            codec="fhic", title="checkerboard context, exact scale nets", preset=facts.get("preset", "s")
+        )
     )
     parts.append(_facts(facts))
     parts += [_bench(report) for report in reports]

@@ -357,7 +357,7 @@ def learn(codec: cb.Checkerboard, weights: Weights, wish: argparse.Namespace) ->
         seed=51,
     )
     held = held_crops(codec, wish.data, kept / "held.pt")[: HELD * len(RATES)]
-    fast = codec.synthesis
+    fast = codec.lapped
     before = quality(codec, fast, held)
 
     def validate(net: Synthesis) -> dict[str, Any]:
@@ -401,12 +401,12 @@ def export(
     student: bool = False,
 ) -> dict[str, Any]:
     """Write a weights folder of a run's average; returns what was measured of what the store reads back."""
-    fast = codec.synthesis
+    fast = codec.lapped
     if student:
         net = copy.deepcopy(fast)
         net.load_state_dict(torch.load(run / "last.pt", weights_only=True)["average"])
         made = export_student(weights, net, folder)
-        shown: Synthesis = cb.build(made, "cpu").synthesis
+        shown: Synthesis = cb.build(made, "cpu").lapped
     else:
         widths = Widths(latents=codec.preset.latents)
         made = export_alternate(weights, trained(fast, run / "last.pt"), widths, folder)

@@ -1,7 +1,7 @@
 """From a training folder to weights/<codec>/<tag>/: integer nets, table choices, storage types, model card;
 and back.
 
-    python -m licodec.training.export checkpoints/fhic-s weights/fhic/s-1
+    python -m licodec.training.export checkpoints/fhic-s weights/fhic/s-1 DATA/train
 
 What only measuring can decide is measured here on training crops, with the exported nets themselves: the
 table of every hyper-latent channel at each rate knot, and the table family of every latent channel (with the
@@ -10,11 +10,10 @@ shift of the scale index that suits that family best, folded into the last layer
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
-import sys
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from torch import Tensor
 from lic_format.header import Order
 from licodec.codecs import checkerboard as cb
 from licodec.codecs import checkerboard_layout as layout
-from licodec.codecs.contract import Timer
+from licodec.codecs.contract import Shared, Timer
 from licodec.entropy.tables import NOT_CODED, load_set
 from licodec.exact.layers import StoredLayer
 from licodec.exact.paths import ExactNet
@@ -65,15 +64,7 @@ def float_tensors(model: TrainingModel) -> dict[str, Tensor]:
     """Float nets in storage types: bfloat16, but int8 with a step per output channel for the 1x1 convolutions
     of blocks and of the refinement, which only add corrections, and float32 for small vectors."""
     out: dict[str, Tensor] = {}
-    nets = {
-        "encoder.analysis.": model.analysis,
-        "encoder.refine.": model.refinement,
-        "encoder.hyper.": model.hyper_analysis,
-        "synthesis.": model.synthesis,
-        "synthesis.preview.": model.preview,
-        "means.": model.means,
-    }
-    for prefix, net in nets.items():
+    for prefix, net in model.nets.items():
         for name, tensor in net.state_dict().items():
             corrects = "_blocks." in name or prefix == "encoder.refine."
             out |= stored_tensor(prefix + name, tensor, corrects)
@@ -110,7 +101,7 @@ def weights_metadata(
     return ({} if by_squares else {layout.DISTORTION: distortion}) | {
         "codec": "fhic",
         "tag": tag,
-        "architecture": json.dumps(asdict(preset), sort_keys=True, separators=(",", ":")),
+        "architecture": layout.write_preset(preset),
         "tables": load_set(1).digest.hex(),
         "known_answers": json.dumps(answers, sort_keys=True, separators=(",", ":")),
         "format": "pt",
@@ -165,11 +156,12 @@ def measure(weights: Weights, crops: Crops, seed: int) -> Counts:
         for i in _some([k for k, crop in enumerate(pool) if min(crop.shape[:2]) >= side], rng)
     ]
     timer = Timer(None)
-    for knot, rate in enumerate(KNOT_RATES):
-        for picture in pictures:
-            x = model._to_input(picture)
+    for picture in pictures:
+        x = model._to_input(picture)
+        shared: Shared = {}
+        for knot, rate in enumerate(KNOT_RATES):
             for order, table in counts.q.items():
-                symbols, passes = model._symbols(x, rate, order, timer)
+                symbols, passes = model._symbols(x, rate, order, timer, shared)
                 for part in passes[1:]:
                     count(table[knot], part)
             value = np.clip(symbols.z.astype(np.int64), -Z_SPAN, Z_SPAN) + Z_SPAN
@@ -293,15 +285,7 @@ def restore(model: TrainingModel, codec: str, tag: str, path: Path | None = None
     """
     weights = load(codec, tag, path=path)
     read = cb._Tensors(weights)
-    nets = {
-        "encoder.analysis.": model.analysis,
-        "encoder.refine.": model.refinement,
-        "encoder.hyper.": model.hyper_analysis,
-        "synthesis.": model.synthesis,
-        "synthesis.preview.": model.preview,
-        "means.": model.means,
-    }
-    for prefix, net in nets.items():
+    for prefix, net in model.nets.items():
         net.load_state_dict({k: read.floats(prefix + k, tuple(t.shape)) for k, t in net.state_dict().items()})
     model.gain.copy_(read.floats("gain", tuple(model.gain.shape)))
     model.inverse_gain.copy_(read.floats("synthesis.inverse_gain", tuple(model.gain.shape)))
@@ -333,19 +317,26 @@ def export_run(run: Path, folder: Path, crops: Crops, preset: str, order: Order)
     """Export a training folder's averaged weights into `folder` (.../CODEC/TAG), with log, facts and card."""
     from licodec.training.card import card
 
-    facts = export(load_average(run / "last.pt", preset), crops, folder, folder.name, order)
+    facts = {"preset": preset}
+    facts |= export(load_average(run / "last.pt", preset), crops, folder, folder.name, order)
     (folder / "export.json").write_text(json.dumps(facts, indent=1) + "\n")
     (folder / "training.jsonl").write_text((run / "log.jsonl").read_text())
     (folder / "card.md").write_text(card(folder, ()))
     return facts
 
 
-def main(arguments: list[str]) -> None:
-    """`RUN FOLDER DATA`: export RUN/last.pt into FOLDER (weights/fhic/TAG), measuring on crops of DATA."""
-    run, folder, data = (Path(argument) for argument in arguments)
-    crops = Crops.load(data, Path("checkpoints/cache"))
-    print(json.dumps(export_run(run, folder, crops, "s", DEFAULT_ORDER), indent=1))
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Export a training folder's averaged weights.")
+    parser.add_argument("run", type=Path, help="folder of the run: RUN/last.pt")
+    parser.add_argument("folder", type=Path, help="weights/fhic/TAG")
+    parser.add_argument("data", type=Path, help="training crops, on which tables are measured")
+    parser.add_argument("--preset", choices=tuple(layout.PRESETS), default="s")
+    parser.add_argument("--cache", type=Path, default=Path("checkpoints/cache"))
+    wish = parser.parse_args(arguments)
+    crops = Crops.load(wish.data, wish.cache)
+    facts = export_run(wish.run, wish.folder, crops, wish.preset, DEFAULT_ORDER)
+    print(json.dumps(facts, indent=1))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

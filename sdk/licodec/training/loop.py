@@ -31,6 +31,8 @@ from licodec.training.objective import CORRECTION_UNIT, INPUT_SCALE, MS_SSIM_UNI
 from licodec.training.soap import Soap
 
 CHECKPOINT_MINUTES = 5.0
+START_CROPS, START_SIDE = 8, 128
+"""Number and pixels of crops on which transforms that start as noise are brought to a scale."""
 VALIDATION_RATES = (32, 96, 160, 224)
 SHORTER = (0, 0, 16, 32)
 """What is taken off a crop's side, by chance: of 208, three in four end inside a cell of hyper-latents, as
@@ -102,12 +104,15 @@ def take_half(rng: np.random.Generator, rate: npt.NDArray[np.int64]) -> npt.NDAr
 
 
 KLT_FACTOR = 0.01
+MANY_INPUTS = 0.1
+"""Of the layer of unshuffled transforms that takes 2304 numbers and adds to the strongest latents too."""
 
 
 def parameter_groups(model: TrainingModel) -> list[dict[str, Any]]:
     """Learning-rate factors: straight paths hold the KLT and move slowly, other layers in units of their
     own."""
     factors: dict[float, list[nn.Parameter]] = {}
+    unshuffled = model.preset.transforms == "unshuffled"
     indices = {id(p) for p in model.twins.parameters()}
     last_weights, last_biases = set(), set()
     for module in model.twins.values():
@@ -121,7 +126,9 @@ def parameter_groups(model: TrainingModel) -> list[dict[str, Any]]:
             factor = KLT_FACTOR
         elif any(part in name for part in (".leave.", ".to_quarter.", ".from_eighth.", ".adjoint.")):
             factor = CORRECTION_UNIT
-        elif name.endswith(("synthesis.look.weight", "synthesis.render.weight")):
+        elif name.startswith("analysis.to_latents.") and unshuffled:
+            factor = MANY_INPUTS
+        elif name.endswith((".look.weight", "synthesis.render.weight")):
             factor = INPUT_SCALE
         elif id(parameter) in last_biases:
             factor = 10.0
@@ -146,6 +153,10 @@ class Trainer:
         torch.manual_seed(options.seed)
         self.rng = np.random.default_rng(options.seed)
         self.crops = Crops.load(options.data, options.cache, options.limit)
+        if options.preset not in PRESETS:
+            raise UsageValueError(
+                f"preset: {options.preset!r}, expected one of {', '.join(PRESETS)}", argument="preset"
+            )
         self.model = TrainingModel(PRESETS[options.preset], options.distortion)
         self.step, self.elapsed, self.pixels = 0, 0.0, 0
         options.out.mkdir(parents=True, exist_ok=True)
@@ -157,7 +168,11 @@ class Trainer:
             restore(self.model, options.codec, options.init)
         elif not resuming:
             preset = self.model.preset
-            self.model.start_from_klt(block_klt(self.crops, preset.latents))
+            klt = block_klt(self.crops, preset.latents)
+            some = self.crops.draw(
+                np.random.default_rng(options.seed), START_SIDE, np.zeros(START_CROPS, np.bool_)
+            )
+            self.model.start_from_klt(klt, to_input(some, "cpu"))
         self.model.to(device=options.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.model).requires_grad_(False)
         self.optimiser = Soap(parameter_groups(self.model), lr=options.learning_rate)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from licodec.codecs import checkerboard as cb
 from licodec.codecs import checkerboard_layout as layout
+from licodec.codecs import gllmm, unshuffled
 from licodec.entropy.schedule import Pass
 from licodec.exact.layers import interpolate_knots
 from licodec.exact.specs import KNOTS
@@ -126,10 +127,12 @@ class TrainingModel(nn.Module):
         self.preset, self.distortion = preset, distortion
         self.prices = Prices()
         self.mixed = True
-        self.analysis = cb.Analysis(preset)
-        self.synthesis = cb.Synthesis(preset)
-        self.preview = cb.Preview(preset)
-        self.refinement = cb.Refinement(preset)
+        analysis, synthesis = cb.transforms(preset)
+        self.analysis, self.synthesis = analysis(preset), synthesis(preset)
+        if preset.straight:
+            self.preview = cb.Preview(preset)
+        if preset.refined:
+            self.refinement = cb.Refinement(preset)
         self.hyper_analysis = cb.HyperAnalysis(preset)
         self.means = cb.MeanNets(preset)
         self.twins = nn.ModuleDict(
@@ -141,26 +144,39 @@ class TrainingModel(nn.Module):
         self.prior_mean = nn.Parameter(torch.zeros(KNOTS, preset.hyper))
         self.prior_scale = nn.Parameter(torch.full((KNOTS, preset.hyper), -1.4))
 
+    @property
+    def nets(self) -> dict[str, nn.Module]:
+        """The float nets that the preset has, by what their tensors' names begin with in a weights file."""
+        named = {
+            "encoder.analysis.": self.analysis,
+            "encoder.hyper.": self.hyper_analysis,
+            "synthesis.": self.synthesis,
+            "means.": self.means,
+        }
+        if self.preset.refined:
+            named["encoder.refine."] = self.refinement
+        if self.preset.straight:
+            named["synthesis.preview."] = self.preview
+        return named
+
     @torch.no_grad()
-    def start_from_klt(self, klt: BlockKLT) -> None:
+    def start_from_klt(self, klt: BlockKLT, blocks: Tensor) -> None:
         """Straight paths from the KLT, gains at the step of high-rate theory, scale biases at the components'
-        spread."""
-        a, s = self.analysis, self.synthesis
-        a.deviation.copy_(klt.deviation)
-        for layer in (a.klt, self.refinement.adjoint):
-            layer.weight.copy_(klt.components[:, :, None, None])
-            layer.bias.zero_()
-        s.klt.weight.copy_(klt.components.T[:, :, None, None])
-        s.klt.bias.zero_()
-        self.preview_from_synthesis()
-        for layer in (a.to_quarter, a.from_eighth, s.leave, s.to_quarter):
-            layer.weight.mul_(0.1 * CORRECTION_UNIT)
-            layer.bias.zero_()
-        for layer in (a.to_latents, s.from_sixteenth):
-            layer.weight.mul_(0.1)
-            layer.bias.zero_()
-        for layer in (s.look, s.render):
-            layer.weight.mul_(INPUT_SCALE)
+        spread.
+
+        Transforms without a straight path start as noise, whose channels are brought to mean 0 and variance 1
+        on `blocks` [B, 48, 4h, 4w]. They get the gains of the components: so the first of them have most to
+        say, and rates are what they are elsewhere.
+        """
+        if isinstance(self.synthesis, gllmm.Synthesis):
+            assert isinstance(self.analysis, gllmm.Analysis)
+            self.analysis.standardise(blocks)
+            self.synthesis.deviation.copy_(klt.deviation)
+            self.synthesis.leave.weight.mul_(0.1 * CORRECTION_UNIT)
+            self.synthesis.leave.bias.zero_()
+        else:
+            self._start_straight(klt)
+            self.preview_from_synthesis()
         weight = rate_lambda(torch.arange(KNOTS) * 16)
         step = torch.sqrt(
             18 / (math.log(2) * 65025 * weight)
@@ -181,10 +197,38 @@ class TrainingModel(nn.Module):
             if spec.last:
                 self.twin(spec.name).weight.mul_(0.5)
 
+    def _start_straight(self, klt: BlockKLT) -> None:
+        """Straight paths from the KLT; what is added to them starts small, and sees pixels in a unit that
+        suits it."""
+        a, s = self.analysis, self.synthesis
+        pixels: tuple[cb.Conv, ...] = ()
+        latents: tuple[cb.Conv, ...]
+        looks: tuple[cb.Conv, ...]
+        if isinstance(a, cb.Analysis) and isinstance(s, cb.Synthesis):
+            pixels = (a.to_quarter, a.from_eighth, s.leave, s.to_quarter)
+            latents, looks = (a.to_latents, s.from_sixteenth), (s.look, s.render)
+        else:
+            assert isinstance(a, unshuffled.Analysis) and isinstance(s, unshuffled.Synthesis)
+            latents, looks = (a.to_latents,), (a.look, s.look)
+        a.deviation.copy_(klt.deviation)
+        adjoint = (self.refinement.adjoint,) if self.preset.refined else ()
+        for layer in (a.klt, *adjoint):
+            layer.weight.copy_(klt.components[:, :, None, None])
+            layer.bias.zero_()
+        s.klt.weight.copy_(klt.components.T[:, :, None, None])
+        s.klt.bias.zero_()
+        for layers, unit in ((pixels, 0.1 * CORRECTION_UNIT), (latents, 0.1)):
+            for layer in layers:
+                layer.weight.mul_(unit)
+                layer.bias.zero_()
+        for layer in looks:
+            layer.weight.mul_(INPUT_SCALE)
+
     @torch.no_grad()
     def preview_from_synthesis(self) -> None:
         """The preview's straight path: averages of what the synthesis' one decodes to."""
         straight, layer = self.synthesis.klt, self.preview.klt
+        assert isinstance(straight, cb.Conv)
         pixels = straight.weight[:, : layer.in_channels, 0, 0].view(4, 4, 4, 4, 3, -1)
         layer.weight.copy_(pixels.mean((2, 3)).reshape(layout.QUARTER, -1, 1, 1))
         layer.bias.copy_(straight.bias.view(4, 4, 4, 4, 3).mean((2, 3)).flatten())
@@ -223,20 +267,20 @@ class TrainingModel(nn.Module):
             decoded = self.synthesis(y_hat / per_unit, per_unit * inverse, rate)
         area = 16 * blocks.shape[2] * blocks.shape[3]
         mse = F.mse_loss(decoded, blocks, reduction="none").mean((1, 2, 3))
-        # The straight-through gradient at y is that at y^, which holds the rounding error itself: it would
-        # have symbols that round to zero grow. Taken off, as an orthonormal synthesis would pass it back.
-        rounding = (inverse * inverse * (y_hat - y)).detach()
-        pull = 2 * (rounding * y).sum((1, 2, 3)) / (3 * area)
-        error = mse
-        if self.distortion == "ms-ssim":
-            error = MS_SSIM_UNIT * (1 - ms_ssim(decoded, blocks))
-            pull = pull * (error / mse).detach()
+        error = mse if self.distortion == "mse" else MS_SSIM_UNIT * (1 - ms_ssim(decoded, blocks))
+        if self.preset.straight:
+            # The straight-through gradient at y is that at y^, which holds the rounding error itself: it
+            # would have symbols that round to zero grow. Taken off, as an orthonormal synthesis would pass it
+            # back.
+            rounding = (inverse * inverse * (y_hat - y)).detach()
+            pull = 2 * (rounding * y).sum((1, 2, 3)) / (3 * area)
+            error = value_of(error, -pull * (error / mse).detach())
         return Terms(
             direct=direct / area,
             context=context / area,
             hyper=z_bits.sum((1, 2, 3)) / area,
             mse=mse.detach(),
-            error=value_of(error, -pull),
+            error=error,
         )
 
     def autocast(self, x: Tensor) -> torch.autocast:
@@ -254,8 +298,9 @@ class TrainingModel(nn.Module):
         with bf16:
             y = self.analysis(blocks, rate)
         y = y * gain
-        with bf16:  # left before the synthesis is used again: autocast keeps weights cast without a graph
-            y = self.refinement(y, blocks, gain.detach(), inverse.detach(), rate, self.synthesis)
+        if self.preset.refined:
+            with bf16:  # left before the synthesis is used again: autocast keeps weights cast without a graph
+                y = self.refinement(y, blocks, gain.detach(), inverse.detach(), rate, self.synthesis)
         missing = (0, -y.shape[3] % layout.HYPER, 0, -y.shape[2] % layout.HYPER)
         with bf16:
             z = self.hyper_analysis(F.pad(y, missing, mode="replicate") if any(missing) else y)

@@ -237,6 +237,8 @@ def main() -> None:
     wish = parser.parse_args()
     model = load_average(wish.run / "last.pt", wish.preset).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     model.prices.compile("cpu")
+    if wish.part == "preview" and not model.preset.straight:
+        parser.error(f"preset {wish.preset} has no preview: its reduced pictures are averages of whole ones")
     trained: tuple[str, ...]
     if wish.part == "order0":
         trained, keep, loss = ORDER0, keep_symbols(model), order0_loss(model)

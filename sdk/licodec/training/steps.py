@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from lic_format.header import Order
 from licodec.codecs import checkerboard as cb
 from licodec.codecs import checkerboard_layout as layout
-from licodec.codecs.checkerboard_compiled import step_counts
+from licodec.codecs.checkerboard_compiled import step_counts, suit
 from licodec.codecs.contract import Timer
 from licodec.entropy.schedule import Pass
 from licodec.exact.fixed_point import LARGEST
@@ -210,6 +210,8 @@ def main(arguments: list[str] | None = None) -> None:
 
     tag = wish.weights.name
     weights = load_file(wish.weights / TAG_FILE, "fhic", tag, as_named=True)
+    if not suit(layout.read_preset(weights)):
+        parser.error(f"there are no compiled loops for the nets of {wish.weights}")
     crops = read_crops(wish.data, "index.jsonl", wish.pictures)
     powers = measured(cb.build(weights, "cpu"), [*crops, *extremes(192)])
     write_weights(weights.tensors, with_steps(weights.metadata, powers), wish.weights)
