@@ -134,14 +134,15 @@ def _widths(weights: Weights) -> Widths:
 
 
 def grown(fast: Synthesis, p: Widths) -> WideSynthesis:
-    """A wide synthesis that gives what `fast` gives: new channels read the old ones, which don't read them
+    """A wide synthesis in float32 that gives what `fast` gives: new channels read the old ones, which don't read them
     yet, and new blocks add nothing yet.
 
     Raises:
         ValueError: a size is below that of `fast`.
     """
     wide = WideSynthesis(p)
-    old, new = dict(fast.state_dict()), wide.state_dict()
+    old = {name: value.float() for name, value in fast.state_dict().items()}
+    new = wide.state_dict()
     sizes = dataclasses.replace(
         p,
         sixteenth=fast.enter.out_channels,
