@@ -134,8 +134,8 @@ def _widths(weights: Weights) -> Widths:
 
 
 def grown(fast: Synthesis, p: Widths) -> WideSynthesis:
-    """A wide synthesis in float32 that gives what `fast` gives: new channels read the old ones, which don't read them
-    yet, and new blocks add nothing yet.
+    """A wide synthesis in float32 that gives what `fast` gives: new channels read the old ones, which don't
+    read them yet, and new blocks add nothing yet.
 
     Raises:
         ValueError: a size is below that of `fast`.
