@@ -33,12 +33,12 @@ def test_options_reach_the_sdk(
     licodec_command: Command, photo: Path, fake_sdk: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     status, _, err = licodec_command(
-        *("encode", photo, "-q", "12.5", "-c", "fhic", "--order", "checkerboard"),
+        *("encode", photo, "-q", "12.5", "-c", "fhic", "--order", "checkerboard", "--tune", "psnr"),
         *("--device", "cpu", "--threads", "2", "--weights", tmp_path, "--download", "never"),
     )
     assert (status, err) == (0, "")
     place = {"device": "cpu", "threads": 2, "weights": str(tmp_path), "download": "never"}
-    assert fake_sdk == [{"codec": "fhic", "quality": 12.5, "order": "checkerboard", **place}]
+    assert fake_sdk == [{"codec": "fhic", "quality": 12.5, "order": "checkerboard", "tune": "psnr", **place}]
 
 
 @pytest.mark.parametrize(
