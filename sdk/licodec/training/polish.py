@@ -249,6 +249,10 @@ def main() -> None:
             parser.error(f"{wish.part} needs --weights, the folder of RUN's export")
         keep = keep_decoded(cb.build(load("fhic", wish.weights.name, path=wish.weights / TAG_FILE), "cpu"))
         if wish.part == "synthesis":
+            if model.distortion != "mse":
+                parser.error(
+                    f"synthesis: it would learn squared errors, {wish.run} is for {model.distortion}"
+                )
             trained, loss = ("synthesis.", "inverse_gain"), synthesis_loss(model)
         else:
             trained, loss = ("preview.",), preview_loss(model)
@@ -269,7 +273,7 @@ def main() -> None:
     with (wish.out / "log.jsonl").open("a") as stream:
         stream.write(json.dumps({"polish": wish.part, "minutes": wish.minutes, **found}) + "\n")
     partial = wish.out / "last.partial"
-    torch.save({"average": model.state_dict()}, partial)
+    torch.save({"average": model.state_dict(), "distortion": model.distortion}, partial)
     partial.replace(wish.out / "last.pt")
     print(json.dumps(found))
 
