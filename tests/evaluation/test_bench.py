@@ -163,4 +163,4 @@ def test_each_effort_is_measured_as_a_codec_of_its_own(make_source: Make, tmp_pa
     usual, more = bench(options).codecs
     assert (usual.name, more.name) == ("fhic, effort 1", "fhic, effort 2")
     assert usual.title == "fhic s-1, effort 1"
-    assert all(a.bytes != b.bytes for a, b in zip(usual.trials, more.trials, strict=True))
+    assert any(a.bytes != b.bytes for a, b in zip(usual.trials, more.trials, strict=True))
