@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,9 +29,12 @@ WIDTHS = Widths(sixteenth=129, sixteenth_blocks=1, eighth=97, eighth_blocks=3, f
 
 
 @pytest.fixture(scope="module")
-def codec() -> cb.Checkerboard:
+def codec() -> Iterator[cb.Checkerboard]:
+    """In float32 everywhere, as the commands ask for."""
     torch.manual_seed(5)
-    return cb.build(store.load("fhic", "s-1"), "cpu")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LICODEC_PRECISION", "float32")
+        yield cb.build(store.load("fhic", "s-1"), "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +51,7 @@ def _crops(shards: Path, folders: pytest.TempPathFactory) -> tuple[Any, Path]:
 def clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """A clock that a busy machine doesn't slow down: a second a look."""
     seconds = itertools.count()
-    monkeypatch.setattr(distil, "time", SimpleNamespace(monotonic=lambda: float(next(seconds))))
+    monkeypatch.setattr(distil, "time", SimpleNamespace(process_time=lambda: float(next(seconds))))
 
 
 def test_crops_are_decoded_once_and_their_errors_are_those_of_the_codec(

@@ -15,9 +15,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,8 +34,7 @@ from licodec.exact.specs import KNOTS
 from licodec.exact.trainable import TrainableConv
 from licodec.store import Weights, load
 from licodec.training.data import Crops, Pixels, read_crops
-from licodec.training.deformable import trained_model
-from licodec.training.export import INDEX_SHIFTS, KNOT_RATES, MAGNITUDES, TAG_FILE, count
+from licodec.training.export import INDEX_SHIFTS, KNOT_RATES, MAGNITUDES, TAG_FILE, count, trained_model
 from licodec.training.loop import VALIDATION_RATES, parameter_groups, validation_pictures
 from licodec.training.objective import (
     TrainingModel,
@@ -47,7 +45,7 @@ from licodec.training.objective import (
     scale_features,
 )
 from licodec.training.serial import SIDE, Kept, collect, collected, kept
-from licodec.training.turns import by_turns
+from licodec.training.turns import by_turns, log
 
 BATCH = 8
 WARM_STEPS = 100
@@ -257,11 +255,6 @@ def learn(
     for name, learner in learners.items():
         facts = {"way": name, "steps": spent[name].steps, "parameters": learner.parameters}
         log(out, {**facts, "bpp": learner.validate(held)})
-
-
-def log(out: Path, row: Mapping[str, object]) -> None:
-    with (out / "log.jsonl").open("a") as stream:
-        stream.write(json.dumps(row) + "\n")
 
 
 # --- Families -----------------------------------------------------------------------------------------------

@@ -11,9 +11,10 @@ student      The tag's own synthesis, trained on: alone, or with a teacher's pic
 export       The averaged net of RUN into a weights folder: of a teacher the alternate synthesis that decoder
              "best" takes, with its card; of a student (--student) the tag's weights with it in them.
 
-Crops are coded once with the tag's encoder and kept below --cache. RUN/last.pt holds what it
-takes to go on (--resume, with more --minutes if wanted), RUN/log.jsonl an object a line: validation crops at
-seven rates, in dB over the tag's synthesis.
+Crops are coded once with the tag's encoder and kept below --cache. Minutes are of processor time, so that
+runs on a machine with other work compare. RUN/last.pt holds what it takes to go on (--resume, with more
+--minutes if wanted), RUN/log.jsonl an object a line: validation crops at seven rates, in dB over the tag's
+synthesis.
 """
 
 from __future__ import annotations
@@ -224,20 +225,20 @@ class Run:
 
     def train(self, batches: Iterator[Batch], validate: Callable[[Synthesis], dict[str, Any]]) -> None:
         """Until the minutes are used up; the average is what counts. Every second checkpoint is validated."""
-        saved = clock = time.monotonic()
+        saved = clock = time.process_time()
         losses: list[float] = []
         checked = True
         try:
             while self.elapsed < 60 * self.minutes:
                 losses.append(self.train_step(next(batches)))
-                now = time.monotonic()
+                now = time.process_time()
                 self.elapsed, clock = self.elapsed + now - clock, now
                 if now - saved > 60 * CHECKPOINT_MINUTES:
                     self.save()
                     checked = not checked
                     found = validate(self.average) if checked else {}
                     self.log(loss=round(float(np.mean(losses)), 5), **found)
-                    saved = clock = time.monotonic()
+                    saved = clock = time.process_time()
                     losses = []
         finally:
             self.save()
@@ -312,7 +313,7 @@ def main() -> None:
     parser.add_argument("tag", help="of fhic, whose latents are learnt from")
     parser.add_argument("run", type=Path)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--minutes", type=float, default=80.0)
+    parser.add_argument("--minutes", type=float, default=80.0, help="of processor time")
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--crops", type=int, default=4800, help=f"of {SIDE} pixels to learn from")
     parser.add_argument("--teacher", type=Path, help="run of the teacher (for student)")

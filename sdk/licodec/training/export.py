@@ -304,6 +304,15 @@ def restore(model: TrainingModel, codec: str, tag: str, path: Path | None = None
     model.prior_mean.copy_(weights.tensors["prior.offset"].float())
 
 
+def trained_model(base: Weights) -> TrainingModel:
+    """The training model of exported weights, integer nets rounded as they code."""
+    model = TrainingModel(cb.build(base, "cpu").preset)
+    restore(model, "fhic", base.ref.tag, base.path)
+    model.quantise_twins(True)
+    model.mixed = cb.precision_of("cpu") == "bfloat16"
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
 def load_average(checkpoint: Path, preset: str) -> TrainingModel:
     """The averaged weights of a training folder's `last.pt`."""
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)

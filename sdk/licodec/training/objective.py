@@ -252,7 +252,10 @@ class TrainingModel(nn.Module):
         (transforms, gains, means) has its gradient from symbols with uniform noise, priced by the same
         predictions: a straight-through gradient is blind where symbols are zero, and gains drift up with it.
         """
-        y, z = self.latents(blocks, rate)
+        return self.priced(blocks, *self.latents(blocks, rate), rate)
+
+    def priced(self, blocks: Tensor, y: Tensor, z: Tensor, rate: Tensor) -> Terms:
+        """`forward` from its `latents` on."""
         gain, inverse = self.gains(rate)
         mean = interpolate_knots(self.prior_mean, rate)[:, :, None, None]
         scale = torch.exp(interpolate_knots(self.prior_scale, rate))[:, :, None, None]

@@ -6,9 +6,11 @@ a pause counts for none.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 TURN_SECONDS = 20.0
 
@@ -45,3 +47,9 @@ def by_turns(
                 had.seconds = before + time.process_time() - began
         told(spent)
     return spent
+
+
+def log(run: Path, row: Mapping[str, object]) -> None:
+    """Append a row to RUN/log.jsonl."""
+    with (run / "log.jsonl").open("a") as stream:
+        stream.write(json.dumps(row) + "\n")
