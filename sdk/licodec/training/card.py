@@ -24,9 +24,12 @@ decode digest.
 """
 
 LIMITS = """\
-Trained for PSNR on photographs. Screenshots, text and drawings cost more bits than they should. Not lossless
-at any quality.
+Trained for {measure} on photographs. Screenshots, text and drawings cost more bits than they should. Not
+lossless at any quality.
 """
+
+
+MEASURES = {"mse": "PSNR", "ms-ssim": "MS-SSIM"}
 
 
 def card(folder: Path, benches: Sequence[Path], data: Path | None = None) -> str:
@@ -42,11 +45,12 @@ def card(folder: Path, benches: Sequence[Path], data: Path | None = None) -> str
         )
     )
     parts.append(_facts(facts))
-    parts += [_bench(report) for report in reports]
+    parts += [_bench(report, folder.name) for report in reports]
     parts += ["## Training\n", _training(rows)]
     if sources:
         parts.append(_crops(sources))
-    parts += ["## Limits\n", LIMITS]
+    measure = MEASURES[facts.get("distortion", "mse")]
+    parts += ["## Limits\n", LIMITS.format(measure=measure)]
     return "\n".join(parts)
 
 
@@ -89,7 +93,7 @@ def alternate_card(folder: Path, tag: str, data: Path) -> str:
             table(("minutes", "steps", "mean gain dB on every eighth validation crop"), trained),
             _crops(sources),
             "## Limits\n",
-            LIMITS,
+            LIMITS.format(measure="PSNR"),
         ]
     )
 
@@ -139,7 +143,7 @@ def serial_card(folder: Path, tag: str, data: Path) -> str:
             table(("steps", "loss", f"bpp at rate index {before['rates'][1]}"), curve),
             _crops(sources),
             "## Limits\n",
-            LIMITS,
+            LIMITS.format(measure="PSNR"),
         ]
     )
 
@@ -156,7 +160,7 @@ def _crops(sources: Counter[str]) -> str:
 
 def _front_matter(folder: Path, reports: Sequence[dict[str, Any]], sources: Counter[str]) -> str:
     """What a hub shows and finds a model by, with every point of the evaluations; JSON is YAML."""
-    learned = [_learned(report) for report in reports]
+    learned = [_learned(report, folder.name) for report in reports]
     metrics = ["psnr", "ms-ssim"] if any(codec["msssim"] for codec in learned) else ["psnr"]
     results = [_result(report, codec) for report, codec in zip(reports, learned, strict=True)]
     said: dict[str, Any] = {
@@ -176,9 +180,10 @@ def _front_matter(folder: Path, reports: Sequence[dict[str, Any]], sources: Coun
     return "\n".join(["---", *lines, "---\n"])
 
 
-def _learned(report: dict[str, Any]) -> dict[str, Any]:
-    learned: dict[str, Any] = next(c for c in report["codecs"].values() if c["kind"] == "learned")
-    return learned
+def _learned(report: dict[str, Any], tag: str) -> dict[str, Any]:
+    """The tag's own codec in a report, or else the first learned one."""
+    every: list[dict[str, Any]] = [c for c in report["codecs"].values() if c["kind"] == "learned"]
+    return next((c for c in every if tag in c["title"].split()), every[0])
 
 
 def _result(report: dict[str, Any], codec: dict[str, Any]) -> dict[str, Any]:
@@ -214,23 +219,30 @@ def _families(row: dict[str, Any]) -> str:
     return f"{row['gauss_t8_laplace']} channels, {100 * row['bits_saved']:.1f} % smaller than Gauss alone"
 
 
-def _bench(report: dict[str, Any]) -> str:
-    """Points of the learned codec, and the deltas of all codecs of the run against its first reference."""
-    codecs, learned = report["codecs"], _learned(report)
+def _bench(report: dict[str, Any], tag: str) -> str:
+    """Points of the learned codec, and the deltas of all codecs of the run against its first references."""
+    codecs, learned = report["codecs"], _learned(report, tag)
     rows = []
     reference = next(iter(learned["bd_rate"]), "")  # VTM-18.0 on Kodak, a peer elsewhere
+    likest = next((name for name, found in learned["bd_rate"].items() if found.get("msssim")), "")
     for codec in codecs.values():
         if (deltas := codec["bd_rate"].get(reference)) is not None:
-            rows.append((codec["title"], reference, _percent(deltas["psnr"]), _percent(deltas["psnr_30_38"])))
+            scores = codec["bd_rate"].get(likest, {}).get("msssim")
+            row = (codec["title"], reference, _percent(deltas["psnr"]), _percent(deltas["psnr_30_38"]))
+            rows.append((*row, _percent(scores)) if likest else row)
+    head = ("codec", "BD-rate against", "whole overlap", "30-38 dB")
+    scored = learned["msssim"] or [None] * len(learned["bpp"])
     points = [
-        (f"{setting:g}", f"{bpp:.3f}", f"{psnr:.2f}")
-        for setting, bpp, psnr in zip(learned["settings"], learned["bpp"], learned["psnr"], strict=True)
+        (f"{setting:g}", f"{bpp:.3f}", f"{psnr:.2f}", "" if score is None else f"{score:.5f}")
+        for setting, bpp, psnr, score in zip(
+            learned["settings"], learned["bpp"], learned["psnr"], scored, strict=True
+        )
     ]
     return "\n".join(
         [
             f"## Whole files: {report['images']['source']}, {len(report['images']['pictures'])} pictures\n",
-            table(("codec", "BD-rate against", "whole overlap", "30-38 dB"), rows),
-            table(("quality", "bpp", "PSNR dB"), points[:: max(1, len(points) // 10)]),
+            table((*head, f"MS-SSIM, against {likest}") if likest else head, rows),
+            table(("quality", "bpp", "PSNR dB", "MS-SSIM"), points[:: max(1, len(points) // 10)]),
         ]
     )
 

@@ -269,6 +269,7 @@ def export(model: TrainingModel, crops: Crops, folder: Path, tag: str, order: Or
                 last = f"scale.{step.group}.{step.number}.1"
                 layers[last] = shift_index(layers[last], shifts[:, step.first : step.last])
     weights = write()
+    facts["distortion"] = model.distortion
     facts["parameters"] = sum(p.numel() for p in model.parameters())
     facts["exact_parameters"] = sum(p.numel() for p in model.twins.parameters())
     facts["decode_digest"] = weights.decode_digest.hex()
