@@ -35,8 +35,10 @@ lint: $(READY)
 typecheck: $(READY)
 	$(BIN)/mypy --strict
 
+# One thread where a test says nothing: on two cores torch's threads wait for each other in small nets, and the codecs'
+# tests took up to fourteen times as long. What depends on their number is tested with several.
 test: lint typecheck
-	$(PY) -m pytest -m "not slow and not browser" $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m "not slow and not browser" $(PYTEST_ARGS)
 
 test-all: lint typecheck
 	$(PY) -m pytest $(PYTEST_ARGS)
