@@ -108,7 +108,7 @@ USUAL: Final = LosslessWish()
 class LossyWish:
     """How a lossy codec is to code.
 
-    effort: 1..9; more takes the encoder longer, and never gives a worse file.
+    effort: 1..9; more takes the encoder longer, for a file that is hardly ever worse (docs/effort.md).
     """
 
     effort: int = 1
