@@ -8,8 +8,8 @@ of 32 bits hold whatever inputs there are. What follows a sum (bias, residual, l
 comes out) is float32, one rounded operation after the other.
 
 A `Map` has one more row and column on each side, for what lies beyond the border, and more columns at the
-end, which layers overwrite: the inner loop, `products`, takes 6 or 12 positions at a time. `fixed_point_loops`
-holds the loops themselves; here is what runs them.
+end, which layers overwrite: the inner loop takes 6 or 12 positions at a time. `fixed_point_loops` holds the
+loops themselves; here is what runs them.
 """
 
 from __future__ import annotations
