@@ -149,6 +149,67 @@ def test_choose(channels: int, n: int) -> None:
     assert np.array_equal(out, layout.choose_symbols(value, index, worth, savings))
 
 
+@pytest.mark.parametrize(("channels", "n"), SIZES)
+def test_expected(channels: int, n: int) -> None:
+    rng = np.random.default_rng(n)
+    s = floats(rng, 2 * n, channels, spread=4.0)
+    s[rng.random(s.shape) < 0.1] = 1.0
+    s[:1, :1], s[-1:, -1:] = 1e6, -1e6
+    offsets, per = scattered(rng, n, s.strides[0]), factors(rng, channels)
+    rows = offsets // s.strides[0]
+    means, savings = within(rng, floats(rng, n, channels)), floats(rng, 256, 257)
+    variance, flat, per_step = (factors(rng, channels) for _ in range(3))
+    index = rng.integers(0, 256, s.shape).astype(np.uint8)
+    index[rng.random(s.shape) < 0.3] = 255
+    rise, slope, memory = np.full_like(s, 7), np.full_like(s, 7), np.full(s.shape, 99, np.int16)
+    elementwise.expected(
+        Places(s.ctypes.data, Held(offsets)), rows_of(means), index.ctypes.data, savings, per,
+        (variance, flat), [Target(Places(memory.ctypes.data, Held(offsets // 2)), per_step)],
+        rise.ctypes.data, slope.ctypes.data, 2.5, n,
+    )  # fmt: skip
+    value = s[rows] - means * per
+    low = np.floor(np.clip(value, -layout.SYMBOL_MAX, layout.SYMBOL_MAX))
+    coded = index[rows] != 255
+    along = np.clip(np.float32(0.5) + (value - low - np.float32(0.5)) * np.float32(2.5), 0, 1)
+    p = np.where(coded, along * along * (3 - 2 * along), 0)
+    rising = np.where(coded, 6 * 2.5 * along * (1 - along), 0)
+    larger = np.clip(np.where(low >= 0, low + 1, -low), 0, 256).astype(int)
+    more = np.where(low >= 0, 1, -1) * savings[index[rows], larger] + variance * (
+        1 - 2 * along**2 * (3 - 2 * along)
+    )
+    np.testing.assert_allclose(rise[rows], rising, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(slope[rows], rising * more * flat, rtol=1e-3, atol=1e-4)
+    wanted = (means + np.where(coded, low + p, 0) / per) * per_step
+    assert (np.abs(memory[rows] - np.clip(np.rint(wanted), -16383, 16383)) <= 1).all()
+    others = np.setdiff1d(np.arange(2 * n), rows)
+    assert (rise[others] == 7).all() and (slope[others] == 7).all() and (memory[others] == 99).all()
+
+
+@pytest.mark.parametrize(("channels", "n"), SIZES)
+def test_returned(channels: int, n: int) -> None:
+    rng = np.random.default_rng(n)
+    lacking, rise, slope = (floats(rng, 2 * n, channels) for _ in range(3))
+    back, own = (rng.integers(-16383, 16384, (3 * n, channels), np.int16) for _ in range(2))
+    offsets = scattered(rng, n, lacking.strides[0])
+    more_at = [scattered(rng, n, back.strides[0]) for _ in range(2)]
+    given = np.stack([factors(rng, channels) * 1e-3, *(factors(rng, channels) * 100 for _ in range(2))])
+    given = given.astype(np.float32)
+    before, out = lacking.copy(), np.full((n, channels), 99, np.int16)
+    more = (Places(back.ctypes.data, Held(more_at[0])), Places(own.ctypes.data, Held(more_at[1])))
+    elementwise.returned(
+        Places(lacking.ctypes.data, Held(offsets)), rise.ctypes.data, slope.ctypes.data, more, given, out
+    )
+    rows = offsets // lacking.strides[0]
+    a, b = (
+        each[at // each.strides[0]].astype(np.float32) for each, at in zip((back, own), more_at, strict=True)
+    )
+    whole = before.copy()
+    whole[rows] += (a + b) * given[0]
+    assert np.array_equal(lacking, whole)
+    wanted = whole[rows] * (1 - rise[rows]) * given[1] + slope[rows] * given[2]
+    assert np.array_equal(out, in_steps(wanted))
+
+
 # --- Pixels and blocks of 4x4 -------------------------------------------------------------------------------
 
 

@@ -1,10 +1,14 @@
-"""Efforts 2 and 3 in compiled integers: what comes back is torch's gradient, and files get better."""
+"""Efforts 2 to 5 in compiled integers: what comes back is torch's gradient, and files get better."""
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import PIL.Image
 import pytest
 import torch
@@ -14,13 +18,17 @@ from licodec import store, threads
 from licodec.codecs import checkerboard as cb
 from licodec.codecs import checkerboard_compiled as nets
 from licodec.codecs import checkerboard_elementwise as elementwise
-from licodec.codecs import checkerboard_fixed, fhic
+from licodec.codecs import checkerboard_fixed, checkerboard_look, fhic
 from licodec.codecs import checkerboard_layout as layout
 from licodec.codecs.checkerboard_compiled import Values
+from licodec.codecs.checkerboard_elementwise import Rows
 from licodec.codecs.checkerboard_fixed import FixedCheckerboard
 from licodec.codecs.checkerboard_look import worth
-from licodec.codecs.contract import LossyWish
+from licodec.codecs.checkerboard_means import Goal, Trail
+from licodec.codecs.contract import LossyWish, Timer
+from licodec.entropy.schedule import Pass
 from licodec.exact import fixed_point
+from licodec.exact.neighbours import Positions
 from tests.codecs.fixtures import Pixels, encoded, pixels
 
 pytestmark = pytest.mark.skipif(not fixed_point.has_pairs(), reason="processor without products of pairs")
@@ -88,10 +96,69 @@ def test_what_comes_back_is_the_gradient(
         assert 0.95 < float(a @ b) / float(b @ b) < 1.05
 
 
+@pytest.mark.parametrize("rate", [30, 200])
+@pytest.mark.parametrize("size", [(12, 11), (4, 9), (4, 4)])
+def test_what_comes_back_through_means_is_the_gradient(
+    fixed: FixedCheckerboard, model: cb.Checkerboard, photo: Pixels, rate: int, size: tuple[int, int]
+) -> None:
+    """Values are those of random symbols; a mean moves the rest of a value (1 - rise), and its price."""
+    (h, w), rng, p = size, np.random.default_rng(rate), fixed.preset
+    gain, inverse = fixed._gains(rate)
+    per = checkerboard_fixed.density(gain)
+    z = fixed._hyper_latents(
+        fixed._latents(checkerboard_fixed._padded(photo), rate, gain, inverse, None), rate
+    )[:, : -(-h // 4), : -(-w // 4)]
+    lacking, rise, slope = (
+        Values(w, rng.normal(size=(h, w + nets.ROOM, p.latents)).astype(np.float32) * spread)
+        for spread in (0.3 * inverse, 0.2, 0.2)
+    )
+    latents, trail, before = nets.empty_steps(h, w, p.latents), Trail(), lacking.memory.copy()
+    symbols = {step: rng.integers(-1, 2, (step.last - step.first, h * w), np.int16) for step in p.passes}
+
+    def settle(step: Pass, cells: Positions, means: Rows, goals: Sequence[Goal]) -> None:
+        part, q = per[step.first : step.last], np.ascontiguousarray(symbols[step][:, : len(cells)])
+        elementwise.settle(means, q, part, [goal.of(step, cells) for goal in goals], len(cells))
+
+    goal = Goal(*nets.strided(latents.memory), fixed.synthesis.per_latent)
+    seen = fixed.means.hyper(np.ascontiguousarray(z))
+    fixed.means.walk(seen, (h, w), settle, p.passes, Timer(None), [goal], trail)
+    fixed.means_back(lacking, rise.memory, slope.memory, trail, rate, per)
+
+    def torch_of(values: npt.NDArray[Any]) -> torch.Tensor:
+        return torch.from_numpy(values.transpose(2, 0, 1)[None].astype(np.float32).copy())
+
+    leaf = torch_of(latents.inner / fixed.synthesis.per_latent).requires_grad_(True)
+    rest, push = torch_of(1 - rise.inner), torch_of(slope.inner * inverse * inverse * per)
+    cost = (leaf * torch_of(before[:, :w] * inverse * per)).sum()
+    costs = [cost]
+
+    def settled(step: Pass, mean: torch.Tensor) -> torch.Tensor:
+        cells = cb.places(h, w, p.depths[step.group], "cpu")[step.number].cells
+        own, share, price = (
+            cb.rows_of(each)[:, :, step.first : step.last].index_select(1, cells)
+            for each in (leaf, rest, push)
+        )
+        added = share * (mean - mean.detach())
+        lacks = cb.rows_of(torch_of(before[:, :w] * inverse * per))[:, :, step.first : step.last]
+        costs.append((lacks.index_select(1, cells) * added).sum() + (price * mean).sum())
+        return own + added
+
+    features = model.means.hyper(torch.from_numpy(z[None].astype(np.float32)))[:, :, :h, :w]
+    model.means.walk(features, settled)
+    torch.stack(costs).sum().backward()  # type: ignore[no-untyped-call]
+    assert leaf.grad is not None
+    wanted = leaf.grad[0].permute(1, 2, 0).numpy() / (inverse * per)
+    added, wanted = lacking.inner - before[:, :w], wanted - before[:, :w]
+    for first, last in ((0, 4), (4, 16), (16, 64), (64, 160), (160, 320)):
+        a, b = added[..., first:last].ravel(), wanted[..., first:last].ravel()
+        assert np.square(a - b).mean() <= 0.02 * np.square(b).mean() + (1e-3 * inverse.mean()) ** 2
+
+
 @pytest.mark.parametrize("rate", [60, 130, 200])
 def test_looks_pay(fixed: FixedCheckerboard, weights: store.Weights, photo: Pixels, rate: int) -> None:
-    costs = [price(fixed, searched(fixed, weights, photo, rate, e), photo, rate) for e in (1, 2, 3)]
-    assert costs[1] < 0.985 * costs[0] and costs[2] < 0.99 * costs[1]
+    costs = [price(fixed, searched(fixed, weights, photo, rate, e), photo, rate) for e in range(1, 6)]
+    shares = [after / before for before, after in itertools.pairwise(costs)]
+    assert all(share < least for share, least in zip(shares, (0.98, 0.995, 1, 1.003), strict=True)), shares
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (17, 23), (70, 5), (3, 300)])
@@ -132,7 +199,8 @@ def test_pictures_in_tiles_get_what_whole_ones_do(
         counts.append(len(parts))
         return parts
 
-    monkeypatch.setattr(checkerboard_fixed, "tiles", small)
+    for module in (checkerboard_fixed, checkerboard_look):
+        monkeypatch.setattr(module, "tiles", small)
     parted = searched(fixed, weights, large, 130, 2)
     assert min(counts) > 1
     assert abs(price(fixed, parted, large, 130) / price(fixed, whole, large, 130) - 1) < 0.003

@@ -233,7 +233,7 @@ def test_other_values_are_refused_before_anything_is_written(
 
 
 @pytest.mark.parametrize(
-    ("search", "part", "effort"), [(ld.Descent, "_gradient", 4), (checkerboard_look.Look, "move", 2)]
+    ("search", "part", "effort"), [(ld.Descent, "_gradient", 6), (checkerboard_look.Looks, "_move", 2)]
 )
 def test_an_interrupted_search_leaves_nothing(
     photo: Pixels,

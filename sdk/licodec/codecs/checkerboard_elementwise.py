@@ -127,22 +127,21 @@ def settle(means: Rows, symbols: Symbols | None, per: Floats, targets: Sequence[
         of_symbols = address_of(_ZEROS), 0, 0
     else:
         of_symbols = _address(symbols, np.int16, channels, n), 2 * n, 2
-    listed = np.array(
-        [
-            (
-                each.places.address,
-                each.places.offsets.address,
-                _address(each.factors, np.float32, channels),
-            )
-            for each in targets
-        ],
-        np.int64,
-    )
+    listed = _listed(targets, channels)
     given = (
         *means, *of_symbols, _address(per, np.float32, channels), address_of(listed), len(targets),
         _channels(channels),
     )  # fmt: skip
     _run("settle", given, n, channels * len(targets), POSITIONS_WORTH_SHARING)
+
+
+def _listed(targets: Sequence[Target], channels: int) -> npt.NDArray[np.int64]:
+    """Of each target its address, that of its offsets and that of its factors."""
+    rows = [
+        (of.places.address, of.places.offsets.address, _address(of.factors, np.float32, channels))
+        for of in targets
+    ]
+    return np.array(rows, np.int64)
 
 
 def choose(
@@ -229,35 +228,64 @@ def refined(s: Floats, found: Strided, inverse: Floats, step: Floats, out: Float
 
 
 def expected(
-    s: Floats,
-    means: Symbols,
-    index: Indices,
+    s: Places,
+    means: Rows,
+    index: int,
     savings: Floats,
+    per: Floats,
     prices: tuple[Floats, Floats],
-    outputs: tuple[tuple[Floats, Symbols], tuple[Floats, Symbols]],
-    rise: Floats,
-    slope: Floats,
+    targets: Sequence[Target],
+    rise: int,
+    slope: int,
+    steepness: float,
+    n: int,
 ) -> None:
-    """Symbols before rounding s [n, M] as their expectation, and how it and its price rise; see
-    `checkerboard_look`.
+    """Symbols before rounding of n positions as their expectation, and how it and its price rise; see
+    `checkerboard_look`. What they decode to, mean + expectation / per, goes to the targets as of `settle`.
 
     Args:
-        means: in steps of MEAN_STEP of a symbol, int16 [n, M]. index: tables [n, M]. savings:
-            `symbol_savings` of the table set, [256, 257]. prices: what a symbol's variance costs, and one
-            over the second derivative of the distortion by it, [M]. outputs: twice steps per symbol [M], and
-            where mean and expectation go in them [n, M]. rise, slope: [n, M].
+        s: float32 [C] each, in units of symbols. means: float32 [n, C or more]. index: the address of uint8
+            tables, laid out as the symbols are. savings: `symbol_savings` of the table set, [256, 257]. per:
+            symbols per unit, [C]. prices: what a symbol's variance costs, and one over the second derivative
+            of the distortion by it, [C]. rise, slope: addresses of float32, laid out as the symbols are.
+            steepness: of the probability that a value between two symbols is taken for the upper one, in the
+            middle between them, over that of the value itself.
     """
-    n, channels = s.shape
+    channels = len(per)
+    listed = _listed(targets, channels)
     given = (
-        _address(s, np.float32, n, channels), _address(means, np.int16, n, channels),
-        _address(index, np.uint8, n, channels), _address(savings, np.float32, 256, 257),
-        *(_address(each, np.float32, channels) for each in prices),
-        *(_address(each, np.float32, channels) for each, _ in outputs),
-        *(_address(each, np.int16, n, channels) for _, each in outputs),
-        _address(rise, np.float32, n, channels), _address(slope, np.float32, n, channels),
-        _channels(channels),
+        s.offsets.address, s.address, *means, index, _address(savings, np.float32, 256, 257),
+        *(_address(each, np.float32, channels) for each in (per, *prices)),
+        address_of(listed), len(targets), rise, slope,
+        bits_of(steepness), _channels(channels),
     )  # fmt: skip
-    _run("expected", given, n, channels)
+    _run("expected", given, n, channels * len(targets))
+
+
+def returned(
+    lacking: Places,
+    rise: int,
+    slope: int,
+    more: tuple[Places, Places],
+    factors: Floats,
+    out: Symbols,
+) -> None:
+    """What positions lack, with what their successors' means lack added in place; and what their own means
+    should be moved by, in steps, int16 [n, C].
+
+    Args:
+        lacking: float32 [C] each. rise, slope: addresses of what `expected` gives, laid out in the same way.
+        more: int16 [C] each, which are added. factors: of both of them; steps per unit of what lacks, where
+            it is the mean that decides, and of the slope, [3, C].
+    """
+    n, channels = out.shape
+    back, own = more
+    given = (
+        lacking.offsets.address, lacking.address, rise, slope, back.address, back.offsets.address,
+        own.address, own.offsets.address, *(_address(each, np.float32, channels) for each in factors),
+        _address(out, np.int16, n, channels), 2 * channels, _channels(channels),
+    )  # fmt: skip
+    _run("returned", given, n, channels)
 
 
 def moved(
@@ -265,12 +293,12 @@ def moved(
 ) -> None:
     """Symbols before rounding s [h, w, M], moved in place by reach * (rise * found * inverse - slope), which
     is at most `farthest` before it is multiplied; `found`, `inverse` as of `refined`, `rise` and `slope` as
-    `expected` gives them."""
+    `expected` gives them, [h, w, M]."""
     h, w, channels = s.shape
     at = _address(s, np.float32, h, w, channels)
     given = (
-        at, *found, _address(inverse, np.float32, channels), _address(rise, np.float32, h * w, channels),
-        _address(slope, np.float32, h * w, channels), bits_of(farthest), bits_of(reach), at, w,
+        at, *found, _address(inverse, np.float32, channels), _address(rise, np.float32, h, w, channels),
+        _address(slope, np.float32, h, w, channels), bits_of(farthest), bits_of(reach), at, w,
         _channels(channels),
     )  # fmt: skip
     _run("moved", given, h, w * channels)

@@ -14,11 +14,9 @@ from typing import Any, Final
 from llvmlite import ir
 
 from licodec.codecs.checkerboard_layout import (
-    MEAN_STEP,
     NEARLY_ZERO,
     QUARTER,
     SHOWN_STEP,
-    STEEPNESS,
     SYMBOL_MAX,
 )
 from licodec.entropy.tables import NOT_CODED
@@ -67,6 +65,7 @@ def module_text() -> str:
     _define_refined(module)
     _define_asinh_in_steps(module)
     _define_expected(module)
+    _define_returned(module)
     _define_moved(module)
     return str(module)
 
@@ -521,37 +520,53 @@ def _define_refined(module: Any) -> None:
 
 
 def _define_expected(module: Any) -> None:
-    """Rows first..last. Arguments: the addresses of float32 [rows, channels] symbols before rounding and of
-    int16 [rows, channels] means in steps of MEAN_STEP, of uint8 [rows, channels] table indices and of float32
-    [256, 257] what the next smaller magnitude saves; of float32 [channels] what a symbol's variance costs,
-    one over the curvature, and steps per symbol twice; of int16 [rows, channels] twice, of float32
-    [rows, channels] the rise of the expectation and the slope of its price; channels."""
-    build, given, first, last = _job(module, "expected", 13)
-    s, means, index, savings, variance, flat, factors, more_factors, out, more_out, rise, slope, channels = (
-        given
-    )
-    with loop(build, first, last) as row:
-        before = build.mul(row, channels)
+    """Positions first..last. Arguments: the address of int64 [n] bytes to each position, of those from which
+    they count in float32 [.., channels] symbols before rounding; that of means float32 [n, .. channels] and
+    the bytes to the next row; those of uint8 [.., channels] table indices, from which a quarter as many bytes
+    count, of float32 [256, 257] what the next smaller magnitude saves, of float32 [channels] symbols per
+    unit, what a symbol's variance costs, and one over the curvature; that of the targets and their number, as
+    of `settle`; of float32 [.., channels], from which as many bytes count, the rise of the expectation and
+    the slope of its price; the bits of float32 steepness; channels."""
+    build, given, first, last = _job(module, "expected", 15)
+    offsets, s, means, means_row, index, savings, units, variance, flat, *rest = given
+    targets, target_count, rise, slope, steepness, channels = rest
+    steepness = build.bitcast(build.trunc(steepness, I32), F32)
+    with loop(build, first, last) as position:
+        offset = build.load(pointer(build, _along(build, offsets, position, 8), 0, I64))
+        s_here, rise_here, slope_here = (build.add(each, offset) for each in (s, rise, slope))
+        index_here = build.add(index, build.lshr(offset, number(2)))
+        means_here = _along(build, means, position, means_row)
 
-        def some(channel: Any, count: int, before: Any = before) -> None:
-            place = build.add(before, channel)
+        def some(
+            channel: Any,
+            count: int,
+            position: Any = position,
+            s_here: Any = s_here,
+            rise_here: Any = rise_here,
+            slope_here: Any = slope_here,
+            index_here: Any = index_here,
+            means_here: Any = means_here,
+        ) -> None:
             real, whole = _lanes(F32, count), _lanes(I32, count)
             zero, one = every_lane(real, 0.0), every_lane(real, 1.0)
-            mean = _real(build, _load(build, _along(build, means, place, 2), I16, count))
-            mean = build.fmul(mean, every_lane(real, MEAN_STEP))
-            value = build.fsub(_load(build, _along(build, s, place, 4), F32, count), mean)
+            mean, value, per, spread, per_curve = (
+                _load(build, _along(build, each, channel, 4), F32, count)
+                for each in (means_here, s_here, units, variance, flat)
+            )
+            value = build.fsub(value, build.fmul(mean, per))
             low = each_lane(build, "floor", between(build, value, -float(SYMBOL_MAX), float(SYMBOL_MAX)))
-            table = _load(build, build.add(index, place), I8, count)
+            table = _load(build, build.add(index_here, channel), I8, count)
             coded = build.icmp_signed("!=", table, every_lane(table.type, NOT_CODED - 256))
 
             half = every_lane(real, 0.5)
             along = build.fsub(build.fsub(value, low), half)
-            along = build.fadd(half, build.fmul(along, every_lane(real, STEEPNESS)))
+            steep = _vector(build, [steepness] * count)
+            along = build.fadd(half, build.fmul(along, steep))
             along = between(build, along, 0.0, 1.0)
-            rest = build.fsub(one, along)
+            left = build.fsub(one, along)
             squared = build.fmul(along, along)
-            p = build.fmul(squared, build.fadd(one, build.fadd(rest, rest)))
-            rising = build.fmul(build.fmul(along, rest), every_lane(real, 6.0 * STEEPNESS))
+            p = build.fmul(squared, build.fadd(one, build.fadd(left, left)))
+            rising = build.fmul(build.fmul(along, left), build.fmul(steep, every_lane(real, 6.0)))
             rising = build.select(coded, rising, zero)
 
             upward = build.fcmp_ordered(">=", low, zero)
@@ -566,17 +581,61 @@ def _define_expected(module: Any) -> None:
                 saved.append(build.load(pointer(build, _along(build, savings, which, 4), 0, F32), align=4))
             more = _vector(build, saved)
             more = build.select(upward, more, build.fsub(zero, more))
-            spread, per_curve, per, more_per = (
-                _load(build, _along(build, each, channel, 4), F32, count)
-                for each in (variance, flat, factors, more_factors)
-            )
             more = build.fadd(more, build.fmul(spread, build.fsub(one, build.fadd(p, p))))
-            _store(build, rising, _along(build, rise, place, 4))
+            _store(build, rising, _along(build, rise_here, channel, 4))
             price = build.fmul(build.fmul(more, rising), per_curve)
-            _store(build, price, _along(build, slope, place, 4))
-            value = build.fadd(mean, build.select(coded, build.fadd(low, p), zero))
-            for factor, to in ((per, out), (more_per, more_out)):
-                _store(build, in_steps(build, build.fmul(value, factor)), _along(build, to, place, 2))
+            _store(build, price, _along(build, slope_here, channel, 4))
+            symbol = build.select(coded, build.fadd(low, p), zero)
+            value = build.fadd(mean, build.fdiv(symbol, per))
+            with loop(build, number(0), target_count) as target:
+                of_target = _along(build, targets, target, 24)
+                base, there, factors = (build.load(pointer(build, of_target, 8 * k, I64)) for k in range(3))
+                factor = _load(build, _along(build, factors, channel, 4), F32, count)
+                place = build.load(pointer(build, _along(build, there, position, 8), 0, I64))
+                to = _along(build, build.add(base, place), channel, 2)
+                _store(build, in_steps(build, build.fmul(value, factor)), to)
+
+        _row(build, channels, some)
+    build.ret_void()
+
+
+def _define_returned(module: Any) -> None:
+    """Positions first..last. Arguments: the address of int64 [n] bytes to each position, of those from which
+    they count in float32 [.., channels] what is lacking, the rise of expectations and the slope of prices;
+    those of int16 [.., channels] what else lacks, each followed by that of int64 [n] bytes to each position,
+    twice; of float32 [channels] what it counts, steps per unit of what lacks and of prices; the address of
+    rows int16 [n, .. channels] and the bytes to the next one; channels."""
+    build, given, first, last = _job(module, "returned", 14)
+    offsets, lacking, rise, slope, back, back_at, own, own_at, counts, steps, prices, *rest = given
+    out, out_row, channels = rest
+    with loop(build, first, last) as position:
+        here, back_here, own_here = (
+            build.load(pointer(build, _along(build, each, position, 8), 0, I64))
+            for each in (offsets, back_at, own_at)
+        )
+        lacking_here, rise_here, slope_here = (build.add(each, here) for each in (lacking, rise, slope))
+        back_here, own_here = build.add(back, back_here), build.add(own, own_here)
+        row = _along(build, out, position, out_row)
+
+        def some(
+            channel: Any,
+            count: int,
+            lacking_here: Any = lacking_here,
+            rise_here: Any = rise_here,
+            slope_here: Any = slope_here,
+            more: tuple[Any, Any] = (back_here, own_here),
+            row: Any = row,
+        ) -> None:
+            value, rising, price, counting, per, per_price = (
+                _load(build, _along(build, each, channel, 4), F32, count)
+                for each in (lacking_here, rise_here, slope_here, counts, steps, prices)
+            )
+            a, b = (_real(build, _load(build, _along(build, each, channel, 2), I16, count)) for each in more)
+            value = build.fadd(value, build.fmul(build.fadd(a, b), counting))
+            _store(build, value, _along(build, lacking_here, channel, 4))
+            rest = build.fsub(every_lane(value.type, 1.0), rising)
+            value = build.fadd(build.fmul(build.fmul(value, rest), per), build.fmul(price, per_price))
+            _store(build, in_steps(build, value), _along(build, row, channel, 2))
 
         _row(build, channels, some)
     build.ret_void()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,7 +33,6 @@ from licodec.codecs.checkerboard_layout import (
     Z_OFFSET_MAX,
     CodedPass,
     Symbols,
-    Tile,
     exact_layers,
     grid,
     knot_of,
@@ -45,8 +45,9 @@ from licodec.codecs.checkerboard_layout import (
     times,
     written,
 )
-from licodec.codecs.checkerboard_look import CHOICE, SEARCHES, Known, Look
+from licodec.codecs.checkerboard_look import CHOICE, SEARCHES, Looks, Tables, seen_of
 from licodec.codecs.checkerboard_means import Goal, Means
+from licodec.codecs.checkerboard_means_back import MeansBack
 from licodec.codecs.checkerboard_scales import ScaleNets, Scales
 from licodec.codecs.contract import USUALLY, Coded, LossyWish, Shared, Stages, Timer
 from licodec.codecs.registry import FHIC_SIDE_INFO
@@ -82,6 +83,23 @@ def build(weights: Weights) -> FixedCheckerboard | None:
     if not weights.known:  # then nobody has looked at what is not needed for every file
         _ = model.in_torch
     return model
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What is to be coded.
+
+    Attributes:
+        s: latents in units of symbols. z: hyper-latents, int16 [Z, h', w']. skipped: channels that are left
+            out, bool [M]. per_unit: symbols per bounded unit, [M]. step_value: bits that the squared error
+            of one symbol is worth, [M].
+    """
+
+    s: Values[np.float32]
+    z: npt.NDArray[np.int16]
+    skipped: Channels
+    per_unit: Floats
+    step_value: Floats
 
 
 class FixedCheckerboard:
@@ -137,6 +155,10 @@ class FixedCheckerboard:
     @functools.cached_property
     def pull(self) -> nets.Pull:
         return nets.Pull(self.preset, self._read, self._steps["refinement"]["missing"])
+
+    @functools.cached_property
+    def means_back(self) -> MeansBack:
+        return MeansBack(self.preset, self._read, self.gain, self.inverse_gain)
 
     @functools.cached_property
     def hyper_analysis(self) -> nets.HyperAnalysis:
@@ -198,6 +220,19 @@ class FixedCheckerboard:
         effort: int = 1,
     ) -> tuple[Symbols, list[CodedPass]]:
         """Symbols of a picture as `_padded` gives it, and the passes of their stream."""
+        found = self._searched(planes, rate, order, timer, shared, effort)
+        return self._walked(found, rate, order, timer)
+
+    def _searched(
+        self,
+        planes: npt.NDArray[np.uint8],
+        rate: int,
+        order: Order,
+        timer: Timer,
+        shared: Shared | None = None,
+        effort: int = 1,
+    ) -> Proposal:
+        """What is to be coded of a picture as `_padded` gives it."""
         gain, inverse = self._gains(rate)
         step_value = at_rate(self.step_value, rate)
         with timer("network"):
@@ -205,57 +240,34 @@ class FixedCheckerboard:
             z = self._hyper_latents(s, rate)
             skipped = np.zeros(self.preset.latents, np.bool_)
             skipped[first_skipped(s.inner.reshape(-1, len(skipped)), step_value) :] = True
-        per_unit = density(gain)
-        for number, reaches in enumerate(SEARCHES[effort]):
-            look = Look(self.synthesis, self.pull, rate, inverse, per_unit, symbol_savings(self.tables))
-            known = Known.nothing(s.height, s.width, len(skipped))
-            self._walked(s, z, skipped, per_unit, step_value, rate, order, timer, known)
-            with timer("network"):
-                for reach in reaches:
-                    s = self._moved(look, s, known, planes, reach)
-            step_value = step_value * np.float32(1 if number else CHOICE)
-        return self._walked(s, z, skipped, per_unit, step_value, rate, order, timer)
-
-    def _moved(
-        self,
-        look: Look,
-        s: Values[np.float32],
-        known: Known,
-        planes: npt.NDArray[np.uint8],
-        reach: float,
-    ) -> Values[np.float32]:
-        """Latents in units of symbols, after a look in tiles."""
-        parts = list(tiles(s.height, s.width, self.preset.halo))
-        if len(parts) == 1:
-            look.move(s, known, planes, reach)
-            return s
-        out = Values(s.width, np.empty_like(s.memory))
-        for tile in parts:
-            seen = tile.outer_rows, tile.outer_columns
-            y = s.copied(*seen)
-            look.move(y, known.part(*seen), _seen_of(planes, tile), reach)
-            out.inner[tile.rows, tile.columns] = y.inner[tile.inner_rows, tile.inner_columns]
-        return out
+        found = Proposal(s, z, skipped, density(gain), step_value)
+        if SEARCHES[effort]:
+            looks = Looks(
+                self.synthesis,
+                self.pull,
+                self.means,
+                self.means_back,
+                planes,
+                self._seen(z, timer),
+                rate,
+                inverse,
+                found.per_unit,
+                symbol_savings(self.tables),
+                timer,
+            )
+        for number, steps in enumerate(SEARCHES[effort]):
+            tables = Tables(s.height, s.width, len(skipped))
+            self._walked(found, rate, order, timer, tables)
+            found = replace(found, s=looks.moved(found.s, tables, steps))
+            if not number:
+                found = replace(found, step_value=step_value * np.float32(CHOICE))
+        return found
 
     def _walked(
-        self,
-        s: Values[np.float32],
-        z: npt.NDArray[np.int16],
-        skipped: Channels,
-        per_unit: Floats,
-        step_value: Floats,
-        rate: int,
-        order: Order,
-        timer: Timer,
-        known: Known | None = None,
+        self, of: Proposal, rate: int, order: Order, timer: Timer, known: Tables | None = None
     ) -> tuple[Symbols, list[CodedPass]]:
-        """Symbols of latents, and the passes of their stream.
-
-        Args:
-            s: latents in units of symbols. skipped: channels that are left out, bool [M]. per_unit: symbols
-                per bounded unit, [M]. step_value: bits that the squared error of one symbol is worth, [M].
-            known: what the walk finds out goes there.
-        """
+        """Symbols of latents, and the passes of their stream; `known`: what the walk finds out goes there."""
+        s, z, skipped, per_unit, step_value = of.s, of.z, of.skipped, of.per_unit, of.step_value
         h, w = s.height, s.width
         scales = Scales(self.scales, self.families[order], z, (h, w), rate, order, timer, skipped)
         savings = symbol_savings(self.tables)
@@ -272,7 +284,7 @@ class FixedCheckerboard:
                 elementwise.choose(values, means, per, index, worth, savings, symbols)
                 _settle(step, cells, means, symbols, per, goals)
                 if known:
-                    known.take(step, cells, means, per, index)
+                    known.take(step, cells, index)
             scales.settle(step, symbols)
             coded.append(CodedPass(step, symbols, index))
 
@@ -319,12 +331,12 @@ class FixedCheckerboard:
         for tile in parts:
             y = Values(
                 _width(tile.outer_columns),
-                self.analysis.finished(*self._begun(_seen_of(planes, tile)), rate, gain),
+                self.analysis.finished(*self._begun(seen_of(planes, tile)), rate, gain),
             )
             first.inner[tile.rows, tile.columns] = y.inner[tile.inner_rows, tile.inner_columns]
         for tile in parts:
             y = first.copied(tile.outer_rows, tile.outer_columns)
-            y = self._refined(y, _seen_of(planes, tile), rate, gain, inverse)
+            y = self._refined(y, seen_of(planes, tile), rate, gain, inverse)
             refined.inner[tile.rows, tile.columns] = y.inner[tile.inner_rows, tile.inner_columns]
         return refined
 
@@ -550,11 +562,6 @@ def _padded(planes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     if channels == 1:
         planes = np.repeat(planes, 3, axis=2)
     return np.ascontiguousarray(planes)
-
-
-def _seen_of(planes: npt.NDArray[np.uint8], tile: Tile) -> npt.NDArray[np.uint8]:
-    part = planes[times(tile.outer_rows, CELL), times(tile.outer_columns, CELL)]
-    return np.ascontiguousarray(part)
 
 
 def _width(columns: slice) -> int:

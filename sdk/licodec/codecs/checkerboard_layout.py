@@ -157,13 +157,6 @@ NEARLY_ZERO = 0.75
 """Symbols below this count as zero when the encoder looks at what it would decode."""
 
 
-MEAN_STEP = 1 / 32
-"""Of means in units of symbols, where they are integers while the encoder looks for better latents."""
-STEEPNESS = 3.0
-"""Of the probability that a value between two symbols is taken for the upper one, in the middle between them,
-over that of the value itself."""
-
-
 def taps_kernel(step: Pass) -> int:
     """Rows and columns in which a pass looks around. Decoded are, on even levels, 12 of the 25 positions of 5
     x 5 and 4 of 3 x 3; on odd ones the 4 diagonal ones in either."""

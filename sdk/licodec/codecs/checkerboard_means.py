@@ -7,6 +7,7 @@ context | what is around], and values in a map with zeros around it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -67,6 +68,19 @@ Settle = Callable[[Pass, Positions, Rows, Sequence[Goal]], None]
 """Gives the values of a pass to goals; means are float32 rows [n, C or more]."""
 
 
+@dataclass
+class Trail:
+    """What leaky ReLUs gave on a walk.
+
+    Attributes:
+        hidden: inside of heads, by pass, int16 [n or more, hidden]. seen: rows of what is seen, by group: its
+            context and what is around its passes' cells.
+    """
+
+    hidden: dict[str, npt.NDArray[np.int16]] = field(default_factory=dict)
+    seen: dict[int, Board] = field(default_factory=dict)
+
+
 class Means:
     """The nets. `hyper` gives features, `walk` does the rest."""
 
@@ -105,7 +119,7 @@ class Means:
         self._heads: dict[str, tuple[Layer, Layer]] = {}
         self._taps: dict[str, Conv] = {}
         for step in p.passes:
-            name, m = _name(step), step.last - step.first
+            name, m = name_of(step), step.last - step.first
             parts = [steps["features"]]
             parts += [steps[f"context.{step.group}"]] if step.group else []
             if step.number:
@@ -143,8 +157,10 @@ class Means:
         passes: Sequence[Pass],
         timer: Timer,
         goals: Sequence[Goal] = (),
+        trail: Trail | None = None,
     ) -> None:
-        """Passes in their order: each `settle`d to the map that later ones see, and to these goals."""
+        """Passes in their order: each `settle`d to the map that later ones see, and to these goals. trail:
+        is laid."""
         h, w = size
         known = Board(h, w, passes[-1].last, self._border)
         values = Goal(known.base, known.row, known.step, np.reciprocal(self.values))
@@ -159,7 +175,11 @@ class Means:
                 if step.number:
                     source = squeezed if step.group in self._squeeze else known
                     self._look_around(step, place.near(taps_kernel(step)), cells, source, seen)
-                means = self._means(step, cells, seen)
+                hidden, means = self._means(step, cells, seen)
+            if trail:
+                trail.hidden[name_of(step)] = hidden
+                if step.level == 0:
+                    trail.seen[step.group] = seen.copied()
             settle(step, cells, (address_of(means), means.strides[0]), [values, *goals])
             if step.level and step.group in self._squeeze:
                 layer, _ = self._squeeze[step.group]
@@ -196,9 +216,10 @@ class Means:
         """Channels of features and context."""
         return self.preset.mean * (2 if step.group else 1)
 
-    def _means(self, step: Pass, cells: Positions, seen: Board) -> Floats:
-        """Of a pass's cells, float32 [n or more, C or more]."""
-        wide, last = self._heads[_name(step)]
+    def _means(self, step: Pass, cells: Positions, seen: Board) -> tuple[npt.NDArray[np.int16], Floats]:
+        """Of a pass's cells: what is hidden in its head, int16 [n or more, hidden], and means, float32 [n or
+        more, C or more]."""
+        wide, last = self._heads[name_of(step)]
         own = seen.at(cells)
         room = len(own.at)
         hidden = np.empty((room, wide.outputs), np.int16)
@@ -206,11 +227,11 @@ class Means:
         wide.run_at(PLAIN, HERE, blocks_of(wide.outputs), own, rows)
         means = np.empty((room, last.outputs), np.float32)
         last.run_at(REAL, HERE, blocks_of(last.outputs), rows, rows_of(means, room))
-        return means
+        return hidden, means
 
     def _around(self, step: Pass, near: Neighbours) -> tuple[Layer, Held]:
         """The layer that looks around, for what is known there, and what is unknown by kind of position."""
-        name, conv = _name(step), self._taps[_name(step)]
+        name, conv = name_of(step), self._taps[name_of(step)]
         out = self._steps[f"taps.{name}"]
         known, all_of_it = (name, near.taps.tobytes()), (name, near.pattern)
         if known not in self._layers:
@@ -244,7 +265,7 @@ def _run(layer: Layer, source: Board, target: Board, kernel: int, side: int) -> 
     )
 
 
-def _name(step: Pass) -> str:
+def name_of(step: Pass) -> str:
     return f"{step.group}_{step.number}"
 
 

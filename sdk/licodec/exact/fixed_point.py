@@ -15,6 +15,7 @@ loops themselves; here is what runs them.
 from __future__ import annotations
 
 import contextlib
+import copy
 import ctypes
 import functools
 import os
@@ -298,6 +299,13 @@ class Board:
         self.row, self.step, _ = self.memory.strides
         self.base = address_of(self.memory) + border * (self.row + self.step)
 
+    def copied(self) -> Board:
+        """Another one that holds the same."""
+        of = copy.copy(self)
+        of.memory = self.memory.copy()
+        of.base += address_of(of.memory) - address_of(self.memory)
+        return of
+
     def at(self, positions: Positions, first: int = 0, every: int = 1) -> Listed:
         """Channel `first` of positions; of a map that is so many times as fine as theirs."""
         return Listed(self.base + 2 * first, distances(positions, every * self.row, every * self.step))
@@ -474,8 +482,8 @@ class Layer:
         target: Listed,
         residual: Listed | None = None,
     ) -> None:
-        """The same at positions that lie anywhere, PLAIN, RESIDUAL or REAL; of an output in float32
-        `places` are half as many bytes as there are."""
+        """The same at positions that lie anywhere, all but SUMS; of an output in float32 `places` are half
+        as many bytes as there are."""
         blocks, pairs, _ = self.weights.shape
         assert len(places) == blocks
         added, added_at = residual or target

@@ -533,7 +533,7 @@ def module_text(kind: Kind) -> str:
     module = ir.Module("fixed_point")
     for writes, name in NAMES.items():
         _define_layer(module, name, writes, of)
-        if writes not in (SUMS, MASKED):
+        if writes != SUMS:
             _define_layer_at(module, f"{name}_at", writes, of)
     _define_exact_layer_at(module, of)
     for name, added in (("around", False), ("around_added", True)):
