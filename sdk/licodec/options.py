@@ -352,9 +352,10 @@ OPTIONS: Mapping[str, Option] = {
             expects=f"a whole number from 1 to {_MOST_EFFORT}, or None",
             default=None,
             check=_whole(1, _MOST_EFFORT),
-            doc="How long to look for a better file, which decodes as fast. Lossy: 1 where nothing is said; "
-            "more improves latents for longer. Lossless: 1 to 3 without networks, fast; 4 to 8 with them, 5 "
-            "where nothing is said; 9 everything, coded and compared.",
+            doc="How long to look for a better file, which decodes as fast. Lossy: 1 looks once, more "
+            "improves latents for longer, from 6 on in PyTorch; 3 where nothing is said, or 1 where loops "
+            "for it are not to be had. Lossless: 1 to 3 without networks, fast; 4 to 8 with them, 5 where "
+            "nothing is said; 9 everything, coded and compared.",
         ),
         Option(
             name="tile_modes",

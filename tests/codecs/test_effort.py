@@ -25,7 +25,7 @@ from licodec.codecs import checkerboard as cb
 from licodec.codecs import checkerboard_layout as layout
 from licodec.codecs import checkerboard_look, fhic
 from licodec.codecs import latent_descent as ld
-from licodec.codecs.checkerboard_look import worth
+from licodec.codecs.checkerboard_look import USUAL_EFFORT, worth
 from licodec.codecs.contract import LossyWish, Timer
 from licodec.exact import fixed_point
 from tests.codecs.fixtures import Pixels, encoded, pixels
@@ -187,10 +187,21 @@ def test_pictures_of_every_kind(shape: tuple[int, ...]) -> None:
         np.testing.assert_array_equal(found[..., -1], planes[..., -1])
 
 
-def test_one_is_what_is_usual(photo: Pixels) -> None:
+def test_three_is_what_is_usual_where_it_is_compiled(photo: Pixels) -> None:
     usual = licodec.encode(photo)
-    assert licodec.encode(photo, effort=1) == licodec.encode(photo, effort=None) == usual
-    assert licodec.Encoder()(photo, effort=1) == usual
+    assert licodec.encode(photo, effort=None) == usual
+    assert licodec.encode(photo, effort=USUAL_EFFORT if fixed_point.has_pairs() else 1) == usual
+    assert licodec.Encoder()(photo) == usual
+
+
+@pytest.mark.usefixtures("short")
+def test_torch_does_not_search_unless_told_to(
+    photo: Pixels, model: cb.Checkerboard, weights: store.Weights
+) -> None:
+    usual = encoded(model, weights.ref, photo, rate=120)
+    for effort, same in ((None, True), (1, True), (2, False)):
+        found = encoded(model, weights.ref, photo, rate=120, wish=LossyWish(effort))
+        assert (found.units == usual.units) == same
 
 
 @pytest.mark.usefixtures("short")

@@ -859,21 +859,22 @@ class Checkerboard:
                 "wavefronts of order 2 (serial), which would take hours; use another order",
                 argument="order",
             )
-        if chosen == Order.SERIAL and wish.effort > 1:
+        effort = 1 if wish.effort is None else wish.effort
+        if chosen == Order.SERIAL and effort > 1:
             raise UsageValueError(
-                f"effort: {wish.effort} with order 2 (serial), expected 1; leave one of the two out",
+                f"effort: {effort} with order 2 (serial), expected 1; leave one of the two out",
                 argument="effort",
             )
-        refuse_search(wish.effort, self._weights)
+        refuse_search(effort, self._weights)
         timer = Timer(stages)
         with timer("pixels"):
             blocks = once(shared, "blocks", lambda: self._to_input(picture.planes))
         proposal = self.proposed(blocks, rate, chosen, timer, shared, skip=True)
-        found = self.walked(proposal, timer, whole=wish.effort > 1)
-        if wish.effort > 1:
+        found = self.walked(proposal, timer, whole=effort > 1)
+        if effort > 1:
             from licodec.codecs.latent_descent import improved  # which is made of this module's parts
 
-            found = improved(self, picture.planes.shape, blocks, proposal, found, wish.effort, timer)
+            found = improved(self, picture.planes.shape, blocks, proposal, found, effort, timer)
         return written(found.symbols, found.passes, rate, chosen, self.tables, timer)
 
     def _order(self, order: int) -> Order:

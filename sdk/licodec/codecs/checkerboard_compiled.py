@@ -218,16 +218,12 @@ class Block:
         self.film = read.floats(f"{tensors}.film", (KNOTS, 2 * width))
 
     def __call__(self, x: Map, rate: int, hidden: list[Map] | None = None) -> Map:
-        """hidden: what its leaky ReLU gave is put there, which takes a little longer."""
+        """hidden: what its leaky ReLU gave is put there."""
         out, wide = x.like(), self.wide.times(at_rate(self.film, rate))
-        if hidden is None:
-            fixed_point.block(self.around, wide, self.narrow, x, out)
-            return out
-        near, inside = x.like(), Map(x.height, x.width, wide.outputs, x.finer)
-        fixed_point.run_within(self.around, x, near)
-        run_layer(wide, HERE, near, inside)
-        run_layer(self.narrow, HERE, inside, out, residual=x)
-        hidden.append(inside)
+        inside = None if hidden is None else Map(x.height, x.width, wide.outputs, x.finer)
+        fixed_point.block(self.around, wide, self.narrow, x, out, inside)
+        if hidden is not None and inside is not None:
+            hidden.append(inside)
         return out
 
 
@@ -416,9 +412,9 @@ class BlockBack:
     def __call__(self, stream: Map, hidden: Map, rate: int) -> None:
         """The map of what came to its output becomes that of what comes to its input; `hidden`: what its
         leaky ReLU gave."""
-        back, near = hidden.like(), stream.like()
-        run_layer(self.narrow.times(at_rate(self.film, rate)), HERE, stream, back, mask=hidden)
-        run_layer(self.wide, HERE, back, near)
+        near = stream.like()
+        narrow = self.narrow.times(at_rate(self.film, rate))
+        fixed_point.block_back(narrow, self.wide, stream, hidden, near)
         fixed_point.run_within(self.around, near.bordered(), stream, added=True)
 
 

@@ -40,12 +40,13 @@ from licodec.codecs.checkerboard_layout import (
     read_known_answers,
     read_preset,
     refuse_search,
+    searchable,
     symbol_savings,
     tiles,
     times,
     written,
 )
-from licodec.codecs.checkerboard_look import CHOICE, SEARCHES, Looks, Tables, seen_of
+from licodec.codecs.checkerboard_look import CHOICE, SEARCHES, USUAL_EFFORT, Looks, Tables, seen_of
 from licodec.codecs.checkerboard_means import Goal, Means
 from licodec.codecs.checkerboard_means_back import MeansBack
 from licodec.codecs.checkerboard_scales import ScaleNets, Scales
@@ -187,13 +188,18 @@ class FixedCheckerboard:
     ) -> Coded:
         """See `contract.LossyModel`."""
         chosen = self.default_order if order is None else order
-        if wish.effort not in SEARCHES or chosen not in self.families:
+        effort = self._usual_effort if wish.effort is None else wish.effort
+        if effort not in SEARCHES or chosen not in self.families:
             return self.in_torch.encode(
                 picture, rate=rate, order=order, stages=stages, shared=shared, wish=wish
             )
-        refuse_search(wish.effort, self._weights)
+        refuse_search(effort, self._weights)
         with fixed_point.helped():
-            return self._encode(picture, rate, Order(chosen), stages, shared, wish.effort)
+            return self._encode(picture, rate, Order(chosen), stages, shared, effort)
+
+    @property
+    def _usual_effort(self) -> int:
+        return USUAL_EFFORT if searchable(self._weights) else 1
 
     def _encode(
         self,

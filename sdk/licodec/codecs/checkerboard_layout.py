@@ -551,13 +551,17 @@ def read_preset(weights: Weights) -> Preset:
         ) from error
 
 
+def searchable(weights: Weights) -> bool:
+    """Whether a search, which lowers squared errors, finds what weights have learnt to care for."""
+    return weights.metadata.get(DISTORTION) is None
+
+
 def refuse_search(effort: int, weights: Weights) -> None:
     """UsageValueError where an effort looks for less squared error than weights have learnt to care for."""
-    distortion = weights.metadata.get(DISTORTION)
-    if effort > 1 and distortion is not None:
+    if effort > 1 and not searchable(weights):
         raise UsageValueError(
             f"effort: {effort} with the weights {weights.ref.codec}/{weights.ref.tag}, expected 1: a search "
-            f"lowers squared errors, and they are trained for {distortion}",
+            f"lowers squared errors, and they are trained for {weights.metadata[DISTORTION]}",
             argument="effort",
         )
 

@@ -108,10 +108,11 @@ USUAL: Final = LosslessWish()
 class LossyWish:
     """How a lossy codec is to code.
 
-    effort: 1..9; more takes the encoder longer, for a file that is hardly ever worse (docs/effort.md).
+    effort: 1..9; more takes the encoder longer, for a file that is hardly ever worse (docs/effort.md). None
+        is what the model usually takes.
     """
 
-    effort: int = 1
+    effort: int | None = None
 
 
 USUALLY: Final = LossyWish()

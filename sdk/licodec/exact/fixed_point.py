@@ -542,15 +542,34 @@ def run_within(of: Within, x: Map, out: Map, *, added: bool = False) -> None:
     )  # fmt: skip
 
 
-def block(around: Within, wide: Layer, narrow: Layer, x: Map, out: Map) -> None:
-    """A residual block; see `checkerboard.Block`."""
+def block(around: Within, wide: Layer, narrow: Layer, x: Map, out: Map, hidden: Map | None = None) -> None:
+    """A residual block; see `checkerboard.Block`. hidden: what its leaky ReLU gives goes there."""
     channels, places = x.channels, blocks_of(2 * x.channels)
+    assert hidden is None or hidden.step == 2 * x.step
     compiled_loops().run(
         "block",
         (
             x.address, x.row, x.step, address_of(around[0]), address_of(around[1]), wide._weights,
             wide._constants, narrow._weights, narrow._constants, channels, HERE.address,
-            places.address, narrow._slope, out.address, out.row, x.width,
+            places.address, narrow._slope, out.address, out.row,
+            *((hidden.address, hidden.row) if hidden else (0, 0)), x.width,
+        ),
+        x.height,
+        2,
+        places, hidden,
+    )  # fmt: skip
+
+
+def block_back(narrow: Layer, wide: Layer, x: Map, hidden: Map, out: Map) -> None:
+    """What comes back through a block's `narrow`, MASKED by what was hidden, and `wide`."""
+    places = blocks_of(2 * x.channels)
+    assert (x.step, hidden.step) == (out.step, 2 * out.step)
+    compiled_loops().run(
+        "block_back",
+        (
+            x.address, x.row, x.step, narrow._weights, narrow._constants, wide._weights, wide._constants,
+            narrow._slope, x.channels, HERE.address, places.address, hidden.address, hidden.row, out.address,
+            out.row, x.width,
         ),
         x.height,
         2,

@@ -375,19 +375,22 @@ def _define_block(module: Any, of: Vectors) -> None:
 
     Arguments: the address of the input's position (0, 0), bytes to the next row and column, weights and
     constants of `around`, of `wide` and of `narrow`, channels, the address of one distance 0, those of the
-    places of outputs, slope of what comes out, its address and bytes to the next row; first, last, width.
+    places of outputs, slope of what comes out, its address and bytes to the next row; the address to which
+    goes what is hidden, whose columns are twice as far apart, and the bytes to its next row, or 0 and 0 where
+    nobody wants it; first, last, width.
     """
-    build, arguments = _function(module, "block", [*[_I64] * 12, _F32, *[_I64] * 5])
+    build, arguments = _function(module, "block", [*[_I64] * 12, _F32, *[_I64] * 7])
     x, row_bytes, step, w0, c0, w1, c1, w2, c2, channels, here, places, slope, *rest = arguments
-    out, out_row, first, last, width = rest
+    out, out_row, kept, kept_row, first, last, width = rest
     around, plain, residual = (module.get_global(name) for name in ("around", "plain", "residual"))
     half, few = (build.lshr(channels, _number(bits)) for bits in (1, 4))
     twice, many = build.shl(step, _number(1)), build.shl(few, _number(1))
     zero, one, leaky = _number(0), _number(1), ir.Constant(_F32, LEAKY)
     room = build.mul(step, _number(COLUMNS_TOGETHER + of.positions))
-    near, hidden = (
+    near, inside = (
         build.ptrtoint(build.alloca(_I8, build.mul(room, _number(times))), _I64) for times in (1, 2)
     )
+    unwanted = build.icmp_signed("==", kept, zero)
     with _loop(build, first, last) as row, _loop(build, zero, width, COLUMNS_TOGETHER) as column:
         count = _least(build, build.sub(width, column), _number(COLUMNS_TOGETHER))
         from_row = build.mul(column, step)
@@ -395,10 +398,57 @@ def _define_block(module: Any, of: Vectors) -> None:
         made = build.add(build.add(out, build.mul(row, out_row)), from_row)
         corner = build.sub(build.sub(at, row_bytes), step)
         build.call(around, [corner, row_bytes, step, w0, c0, channels, near, count])
+        wanted = build.add(build.add(kept, build.mul(row, kept_row)), build.mul(column, twice))
+        hidden = build.select(unwanted, inside, wanted)
         wide = [w1, here, one, half, places, many, c1, leaky, near, zero, step, zero, hidden, zero, twice]
         build.call(plain, [*wide, zero, one, count])
         narrow = [w2, here, one, channels, places, few, c2, slope, hidden, zero, twice, at, made, zero, step]
         build.call(residual, [*narrow, zero, one, count])
+    build.ret_void()
+
+
+def _define_block_back(module: Any, of: Vectors) -> None:
+    """Rows first..last of what comes back through the two 1x1 layers of a residual block, from map to map.
+
+    Arguments: the address of the input's position (0, 0), bytes to the next row and column, weights and
+    constants of both layers, the first one's slope, channels, the address of one distance 0, those of the
+    places of outputs, the address of what was hidden, whose columns are twice as far apart, and the bytes to
+    its next row, and the output's address and bytes to the next row; first, last, width.
+    """
+    build, arguments = _function(module, "block_back", [*[_I64] * 7, _F32, *[_I64] * 10])
+    x, row_bytes, step, w1, c1, w2, c2, slope, channels, here, places, mask, mask_row, *rest = arguments
+    out, out_row, first, last, width = rest
+    masked, plain = (module.get_global(name) for name in ("masked", "plain"))
+    half, few = (build.lshr(channels, _number(bits)) for bits in (1, 4))
+    twice, many = build.shl(step, _number(1)), build.shl(few, _number(1))
+    zero, one, straight = _number(0), _number(1), ir.Constant(_F32, 1.0)
+    room = build.mul(twice, _number(COLUMNS_TOGETHER + of.positions))
+    hidden = build.ptrtoint(build.alloca(_I8, room), _I64)
+    with _loop(build, first, last) as row, _loop(build, zero, width, COLUMNS_TOGETHER) as column:
+        count = _least(build, build.sub(width, column), _number(COLUMNS_TOGETHER))
+        at = build.add(build.add(x, build.mul(row, row_bytes)), build.mul(column, step))
+        made = build.add(build.add(out, build.mul(row, out_row)), build.mul(column, step))
+        seen = build.add(build.add(mask, build.mul(row, mask_row)), build.mul(column, twice))
+        first_layer = [
+            w1,
+            here,
+            one,
+            half,
+            places,
+            many,
+            c1,
+            slope,
+            at,
+            zero,
+            step,
+            seen,
+            hidden,
+            zero,
+            twice,
+        ]
+        build.call(masked, [*first_layer, zero, one, count])
+        second = [w2, here, one, channels, places, few, c2, straight, hidden, zero, twice, zero, made, zero]
+        build.call(plain, [*second, step, zero, one, count])
     build.ret_void()
 
 
@@ -540,6 +590,7 @@ def module_text(kind: Kind) -> str:
         _define_around(module, name, added, of)
         _define_around_rows(module, f"{name}_rows", name)
     _define_block(module, of)
+    _define_block_back(module, of)
     for each in list(module.functions):
         if not (each.is_declaration or each.name in ("around", "around_added")):
             _define_job(module, each.name)
