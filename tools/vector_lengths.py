@@ -48,7 +48,7 @@ def main() -> None:
             for number, picture in enumerate(pictures):
                 for quality in QUALITIES:
                     times = [time.perf_counter()]
-                    file = licodec.encode(picture, quality=quality, threads=given.threads)
+                    file = licodec.encode(picture, quality=quality, effort=1, threads=given.threads)
                     times.append(time.perf_counter())
                     shown = licodec.decode(file, threads=given.threads)
                     times.append(time.perf_counter())
