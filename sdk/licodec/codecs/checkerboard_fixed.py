@@ -247,20 +247,21 @@ class FixedCheckerboard:
             skipped = np.zeros(self.preset.latents, np.bool_)
             skipped[first_skipped(s.inner.reshape(-1, len(skipped)), step_value) :] = True
         found = Proposal(s, z, skipped, density(gain), step_value)
-        if SEARCHES[effort]:
-            looks = Looks(
-                self.synthesis,
-                self.pull,
-                self.means,
-                self.means_back,
-                planes,
-                self._seen(z, timer),
-                rate,
-                inverse,
-                found.per_unit,
-                symbol_savings(self.tables),
-                timer,
-            )
+        if not SEARCHES[effort]:
+            return found
+        looks = Looks(
+            synthesis=self.synthesis,
+            pull=self.pull,
+            means=self.means,
+            means_back=self.means_back,
+            planes=planes,
+            seen=self._seen(z, timer),
+            rate=rate,
+            inverse=inverse,
+            per_unit=found.per_unit,
+            savings=symbol_savings(self.tables),
+            timer=timer,
+        )
         for number, steps in enumerate(SEARCHES[effort]):
             tables = Tables(s.height, s.width, len(skipped))
             self._walked(found, rate, order, timer, tables)
