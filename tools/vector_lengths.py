@@ -32,6 +32,7 @@ def main() -> None:
     )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--effort", type=int, default=1)
     given = parser.parse_args()
     if fixed_point.kind_here() != fixed_point.SIXTEEN_PAIRS:
         sys.exit("this processor has no AVX512-VNNI: there is nothing to compare")
@@ -48,7 +49,8 @@ def main() -> None:
             for number, picture in enumerate(pictures):
                 for quality in QUALITIES:
                     times = [time.perf_counter()]
-                    file = licodec.encode(picture, quality=quality, effort=1, threads=given.threads)
+                    options = {"effort": given.effort, "threads": given.threads}
+                    file = licodec.encode(picture, quality=quality, **options)
                     times.append(time.perf_counter())
                     shown = licodec.decode(file, threads=given.threads)
                     times.append(time.perf_counter())
