@@ -18,7 +18,7 @@ import torch
 from licodec import store
 from licodec.codecs import checkerboard as cb
 from licodec.codecs.wide_synthesis import WideSynthesis, Widths, alternate, grown
-from licodec.training import distil
+from licodec.training import averaged, distil
 from licodec.training.card import alternate_card
 from licodec.training.data import Crops, read_crops
 from licodec.training.decoded import Decoded, coefficient_scale, decoded_crops, decoded_latents
@@ -51,7 +51,7 @@ def _crops(shards: Path, folders: pytest.TempPathFactory) -> tuple[Any, Path]:
 def clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """A clock that a busy machine doesn't slow down: a second a look."""
     seconds = itertools.count()
-    monkeypatch.setattr(distil, "time", SimpleNamespace(process_time=lambda: float(next(seconds))))
+    monkeypatch.setattr(averaged, "time", SimpleNamespace(process_time=lambda: float(next(seconds))))
 
 
 def test_crops_are_decoded_once_and_their_errors_are_those_of_the_codec(

@@ -15,6 +15,7 @@ import torch
 from licodec import store
 from licodec.codecs.checkerboard_fixed import FixedCheckerboard, build
 from licodec.exact import fixed_point
+from licodec.training import averaged
 from licodec.training import searched as module
 from licodec.training.export import load_average, trained_model
 from licodec.training.searched import Run, Searched, searched, searched_crops
@@ -66,25 +67,25 @@ def test_a_run_learns_stops_and_goes_on(
     codec: FixedCheckerboard, weights: store.Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seconds = itertools.count()
-    monkeypatch.setattr(module, "time", SimpleNamespace(process_time=lambda: float(next(seconds))))
+    monkeypatch.setattr(averaged, "time", SimpleNamespace(process_time=lambda: float(next(seconds))))
     monkeypatch.setattr(module, "BATCH", 2)
     torch.manual_seed(2)
     crops = searched(codec, [pixels(64, 64), pixels(64, 64)], (60, 190), 2)
     held = [crops.of(np.array([i])) for i in range(2)]
     before = {name: tensor.clone() for name, tensor in trained_model(weights).state_dict().items()}
     run = Run(trained_model(weights), tmp_path, minutes=0.1, learning_rate=1e-3, seed=1)
-    run.train(crops, held)
+    run.learn(crops, held)
     steps = run.step
     assert steps > 2
     again = Run(trained_model(weights), tmp_path, minutes=0.2, learning_rate=1e-3, seed=1)
     again.restore()
     assert again.step == steps
-    again.train(crops, held)
+    again.learn(crops, held)
     assert again.step > steps
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert rows[0]["start"] and rows[-1]["end"] and len(rows[-1]["rate_change"]) == 2
     learnt = {
-        name for name, tensor in again.model.state_dict().items() if not torch.equal(tensor, before[name])
+        name for name, tensor in again.net.state_dict().items() if not torch.equal(tensor, before[name])
     }
     assert learnt and all(
         name.startswith(("twins.", "synthesis.")) and "direct" not in name and "preview" not in name

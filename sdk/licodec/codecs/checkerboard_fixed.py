@@ -41,12 +41,13 @@ from licodec.codecs.checkerboard_layout import (
     read_preset,
     refuse_search,
     searchable,
+    seen_of,
     symbol_savings,
     tiles,
     times,
     written,
 )
-from licodec.codecs.checkerboard_look import CHOICE, SEARCHES, USUAL_EFFORT, Looks, Tables, seen_of
+from licodec.codecs.checkerboard_look import CHOICE, SEARCHES, USUAL_EFFORT, Looks, Tables
 from licodec.codecs.checkerboard_means import Goal, Means
 from licodec.codecs.checkerboard_means_back import MeansBack
 from licodec.codecs.checkerboard_scales import ScaleNets, Scales
@@ -91,13 +92,14 @@ class Proposal:
     """What is to be coded.
 
     Attributes:
-        s: latents in units of symbols. z: hyper-latents, int16 [Z, h', w']. skipped: channels that are left
-            out, bool [M]. per_unit: symbols per bounded unit, [M]. step_value: bits that the squared error
-            of one symbol is worth, [M].
+        s: latents in units of symbols. z: hyper-latents, int16 [Z, h', w']. seen: what the mean nets see of
+            them. skipped: channels that are left out, bool [M]. per_unit: symbols per bounded unit, [M].
+            step_value: bits that the squared error of one symbol is worth, [M].
     """
 
     s: Values[np.float32]
     z: npt.NDArray[np.int16]
+    seen: fixed_point.Board
     skipped: Channels
     per_unit: Floats
     step_value: Floats
@@ -213,21 +215,9 @@ class FixedCheckerboard:
         timer = Timer(stages)
         with timer("pixels"):
             planes = once(shared, "fixed.planes", lambda: _padded(picture.planes))
-        symbols, passes = self._symbols(planes, rate, order, timer, shared, effort)
-        return written(symbols, passes, rate, order, self.tables, timer)
-
-    def _symbols(
-        self,
-        planes: npt.NDArray[np.uint8],
-        rate: int,
-        order: Order,
-        timer: Timer,
-        shared: Shared | None = None,
-        effort: int = 1,
-    ) -> tuple[Symbols, list[CodedPass]]:
-        """Symbols of a picture as `_padded` gives it, and the passes of their stream."""
         found = self._searched(planes, rate, order, timer, shared, effort)
-        return self._walked(found, rate, order, timer)
+        symbols, passes = self._walked(found, rate, order, timer)
+        return written(symbols, passes, rate, order, self.tables, timer)
 
     def _searched(
         self,
@@ -246,7 +236,7 @@ class FixedCheckerboard:
             z = self._hyper_latents(s, rate)
             skipped = np.zeros(self.preset.latents, np.bool_)
             skipped[first_skipped(s.inner.reshape(-1, len(skipped)), step_value) :] = True
-        found = Proposal(s, z, skipped, density(gain), step_value)
+        found = Proposal(s, z, self._seen(z, timer), skipped, density(gain), step_value)
         if not SEARCHES[effort]:
             return found
         looks = Looks(
@@ -255,7 +245,7 @@ class FixedCheckerboard:
             means=self.means,
             means_back=self.means_back,
             planes=planes,
-            seen=self._seen(z, timer),
+            seen=found.seen,
             rate=rate,
             inverse=inverse,
             per_unit=found.per_unit,
@@ -298,7 +288,7 @@ class FixedCheckerboard:
         steps = self.preset.passes
         there = [step for step in steps if not skipped[step.first : step.last].all()]
         if there:
-            self.means.walk(self._seen(z, timer), (h, w), settle, there, timer)
+            self.means.walk(of.seen, (h, w), settle, there, timer)
         for step in steps[len(coded) :]:
             index = scales.index(step)
             coded.append(CodedPass(step, np.zeros(index.shape, np.int16), index))

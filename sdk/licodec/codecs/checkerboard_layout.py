@@ -403,6 +403,12 @@ def times(part: slice, factor: int) -> slice:
     return slice(part.start * factor, part.stop * factor)
 
 
+def seen_of(planes: npt.NDArray[np.uint8], tile: Tile) -> npt.NDArray[np.uint8]:
+    """A tile's part of a picture, with what it sees around."""
+    part = planes[times(tile.outer_rows, CELL), times(tile.outer_columns, CELL)]
+    return np.ascontiguousarray(part)
+
+
 def tiles(h: int, w: int, halo: int, pixels: int = TILE_PIXELS) -> Iterator[Tile]:
     """Tiles of a grid of latent positions, each seeing `halo` more on all sides; one tile for all but large
     pictures."""

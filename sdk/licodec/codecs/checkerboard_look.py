@@ -20,7 +20,7 @@ from licodec.codecs import checkerboard_compiled as nets
 from licodec.codecs import checkerboard_elementwise as elementwise
 from licodec.codecs.checkerboard_compiled import Values
 from licodec.codecs.checkerboard_elementwise import Places, Rows
-from licodec.codecs.checkerboard_layout import CELL, QUARTER, Tile, tiles, times
+from licodec.codecs.checkerboard_layout import QUARTER, seen_of, tiles
 from licodec.codecs.checkerboard_means import Goal, Means, Trail
 from licodec.codecs.checkerboard_means_back import MeansBack
 from licodec.codecs.contract import Timer
@@ -196,9 +196,3 @@ class Looks:
         to = missing.address, missing.row, missing.step
         elementwise.missing(planes, (shown.address, shown.row, shown.step), self.pull.per_pixel, to)
         return self.pull(missing, passed, self.rate, self.inverse * self.per_unit)
-
-
-def seen_of(planes: npt.NDArray[np.uint8], tile: Tile) -> npt.NDArray[np.uint8]:
-    """A tile's part of a picture, with what it sees around."""
-    part = planes[times(tile.outer_rows, CELL), times(tile.outer_columns, CELL)]
-    return np.ascontiguousarray(part)

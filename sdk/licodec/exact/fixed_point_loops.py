@@ -429,26 +429,10 @@ def _define_block_back(module: Any, of: Vectors) -> None:
         at = build.add(build.add(x, build.mul(row, row_bytes)), build.mul(column, step))
         made = build.add(build.add(out, build.mul(row, out_row)), build.mul(column, step))
         seen = build.add(build.add(mask, build.mul(row, mask_row)), build.mul(column, twice))
-        first_layer = [
-            w1,
-            here,
-            one,
-            half,
-            places,
-            many,
-            c1,
-            slope,
-            at,
-            zero,
-            step,
-            seen,
-            hidden,
-            zero,
-            twice,
-        ]
-        build.call(masked, [*first_layer, zero, one, count])
-        second = [w2, here, one, channels, places, few, c2, straight, hidden, zero, twice, zero, made, zero]
-        build.call(plain, [*second, step, zero, one, count])
+        narrow = [w1, here, one, half, places, many, c1, slope, at, zero, step, seen, hidden]
+        build.call(masked, [*narrow, zero, twice, zero, one, count])
+        wide = [w2, here, one, channels, places, few, c2, straight, hidden, zero, twice, zero, made]
+        build.call(plain, [*wide, zero, step, zero, one, count])
     build.ret_void()
 
 

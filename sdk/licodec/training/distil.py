@@ -24,9 +24,7 @@ import copy
 import dataclasses
 import json
 import math
-import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -39,13 +37,13 @@ from torch import Tensor, nn
 from licodec.codecs import checkerboard as cb
 from licodec.codecs.wide_synthesis import WideSynthesis, Widths, alternate, grown
 from licodec.store import Weights, load
+from licodec.training.averaged import AveragedRun
 from licodec.training.card import alternate_card
 from licodec.training.data import Crops, Pixels, read_crops
 from licodec.training.decoded import Batch, coefficient_scale, decoded_crops, decoded_latents
 from licodec.training.export import TAG_FILE, stored_tensor, write_weights
-from licodec.training.loop import CHECKPOINT_MINUTES, KLT_FACTOR, PLATEAU, validation_pictures
+from licodec.training.loop import KLT_FACTOR, validation_pictures
 from licodec.training.objective import CORRECTION_UNIT, INPUT_SCALE, rate_lambda
-from licodec.training.soap import Soap
 
 RATES = (16, 56, 96, 136, 176, 216, 248)
 """At which it is validated."""
@@ -132,8 +130,10 @@ def quality(codec: cb.Checkerboard, net: Synthesis, held: Sequence[Held]) -> lis
     return [float(np.mean(values)) for values in found.values()]
 
 
-class Run:
-    """Net, optimiser, average and clock of a folder."""
+class Run(AveragedRun[Synthesis, Batch]):
+    """A synthesis that learns, with a teacher beside or without one."""
+
+    VALIDATED_EVERY = 2
 
     def __init__(
         self,
@@ -146,47 +146,10 @@ class Run:
         seed: int = 1,
         teacher: WideSynthesis | None = None,
     ) -> None:
-        self.codec, self.net, self.out, self.teacher = codec, net, out, teacher
-        self.minutes, self.top = minutes, learning_rate
-        self.net.to(memory_format=torch.channels_last).requires_grad_(True)  # type: ignore[call-overload]
-        self.average = copy.deepcopy(net).requires_grad_(False)
-        self.optimiser = Soap(parameter_groups(net), lr=learning_rate)
-        self.rng = np.random.default_rng(seed)
-        self.step, self.elapsed = 0, 0.0
-        self.last = out / "last.pt"
-
-    @property
-    def progress(self) -> float:
-        return min(1.0, self.elapsed / (60 * self.minutes))
-
-    def save(self) -> None:
-        self.out.mkdir(parents=True, exist_ok=True)
-        state = {
-            "net": self.net.state_dict(),
-            "average": self.average.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "step": self.step,
-            "elapsed": self.elapsed,
-            "rng": self.rng.bit_generator.state,
-        }
-        partial = self.last.with_suffix(".partial")
-        torch.save(state, partial)
-        partial.replace(self.last)
-
-    def restore(self) -> None:
-        state = torch.load(self.last, weights_only=True)
-        self.net.load_state_dict(state["net"])
-        self.average.load_state_dict(state["average"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.step, self.elapsed = state["step"], state["elapsed"]
-        self.rng.bit_generator.state = state["rng"]
-
-    def log(self, **row: Any) -> None:
-        self.out.mkdir(parents=True, exist_ok=True)
-        row = {"step": self.step, "minutes": round(self.elapsed / 60, 2), **row}
-        with (self.out / "log.jsonl").open("a") as stream:
-            stream.write(json.dumps(row) + "\n")
-        print(json.dumps(row), file=sys.stderr, flush=True)
+        self.codec, self.teacher = codec, teacher
+        net.to(memory_format=torch.channels_last).requires_grad_(True)  # type: ignore[call-overload]
+        groups = parameter_groups(net)
+        super().__init__(net, groups, out, minutes=minutes, learning_rate=learning_rate, seed=seed)
 
     def loss(self, batch: Batch) -> Tensor:
         scale = coefficient_scale(self.codec, batch.rate)
@@ -202,47 +165,6 @@ class Run:
             other = other[:, : own.shape[1]]
             beside = beside + F.mse_loss(own, other) / other.square().mean()
         return picture_loss(found, batch) + weight * beside
-
-    def train_step(self, batch: Batch) -> float:
-        loss = self.loss(batch)
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
-        value = float(loss.detach())
-        if not (math.isfinite(value) and math.isfinite(float(norm))):
-            raise FloatingPointError(f"step {self.step}: loss {value}, gradient norm {float(norm)}")
-        down = max(0.0, (self.progress - PLATEAU) / (1 - PLATEAU))
-        now = self.top * min(1.0, (self.step + 1) / 100)
-        now *= 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * down))
-        for group in self.optimiser.param_groups:
-            group["lr"] = now * group["factor"]
-        self.optimiser.step()
-        self.step += 1
-        share = 1 / (10 + min(2000.0, self.step / 20))
-        with torch.no_grad():
-            torch._foreach_lerp_(list(self.average.parameters()), list(self.net.parameters()), share)
-        return value
-
-    def train(self, batches: Iterator[Batch], validate: Callable[[Synthesis], dict[str, Any]]) -> None:
-        """Until the minutes are used up; the average is what counts. Every second checkpoint is validated."""
-        saved = clock = time.process_time()
-        losses: list[float] = []
-        checked = True
-        try:
-            while self.elapsed < 60 * self.minutes:
-                losses.append(self.train_step(next(batches)))
-                now = time.process_time()
-                self.elapsed, clock = self.elapsed + now - clock, now
-                if now - saved > 60 * CHECKPOINT_MINUTES:
-                    self.save()
-                    checked = not checked
-                    found = validate(self.average) if checked else {}
-                    self.log(loss=round(float(np.mean(losses)), 5), **found)
-                    saved = clock = time.process_time()
-                    losses = []
-        finally:
-            self.save()
-        self.log(end=True, loss=round(float(np.mean(losses or [0.0])), 5), **validate(self.average))
 
 
 class features:

@@ -1,21 +1,17 @@
-"""Teach all that decodes with latents that an encoder has searched for, while encoder and gains stand still.
+"""Teach what decodes with latents that an encoder has searched for.
 
     python -m licodec.training.searched weights/fhic/s-1 RUN DATA/train --minutes 60
 
 Crops are coded once, with the looks of an effort (`codecs.checkerboard_look`), and kept below --cache. The
-mean nets, the integer nets of order 1 and the synthesis then learn from these latents as in training, but for
-what moves the latents themselves. Minutes are of processor time. RUN/last.pt goes into
+integer nets of order 1 and the synthesis then learn from what these decode to; the mean nets stand still, as
+latents were searched for around what they say. Minutes are of processor time. RUN/last.pt goes into
 `licodec.training.export` and is what --resume goes on from; RUN/log.jsonl has an object a line.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import json
-import math
-import sys
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,26 +27,23 @@ from licodec.codecs.checkerboard_fixed import FixedCheckerboard, build
 from licodec.codecs.contract import Timer
 from licodec.exact import fixed_point
 from licodec.store import load
+from licodec.training.averaged import AveragedRun
 from licodec.training.data import DRAWN_SHARE, Crops, Pixels, read_crops, to_input
 from licodec.training.encoders import objective, rate_change
 from licodec.training.export import TAG_FILE, trained_model
 from licodec.training.loop import (
-    CHECKPOINT_MINUTES,
-    PLATEAU,
     VALIDATION_RATES,
     parameter_groups,
     take_half,
     validation_pictures,
 )
 from licodec.training.objective import TrainingModel, rate_lambda
-from licodec.training.soap import Soap
 
 SIDE = 208
 """Pixels of a crop's side."""
 BATCH = 8
 LEARNING = ("twins.", "synthesis.")
 STANDING = ("synthesis.preview.", "twins.direct_")
-WARM_STEPS = 100
 
 
 @dataclass(frozen=True)
@@ -128,109 +121,38 @@ def searched_crops(
     return Searched(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in ARRAYS))
 
 
-class Run:
-    """Model, optimiser, average and clock of a folder."""
+class Run(AveragedRun[TrainingModel, Searched]):
+    """What decodes of a training model learns; gains, means and the encoder stand still."""
 
     def __init__(
         self, model: TrainingModel, out: Path, *, minutes: float, learning_rate: float, seed: int
     ) -> None:
-        self.model, self.out, self.minutes, self.top = model, out, minutes, learning_rate
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name.startswith(LEARNING) and not name.startswith(STANDING))
         groups = parameter_groups(model)
         for group in groups:
             group["params"] = [p for p in group["params"] if p.requires_grad]
-        self.optimiser = Soap([group for group in groups if group["params"]], lr=learning_rate)
-        self.learning = [p for p in model.parameters() if p.requires_grad]
-        self.average = copy.deepcopy(model).requires_grad_(False)
-        self.rng = np.random.default_rng(seed)
-        self.step, self.elapsed = 0, 0.0
-        self.last = out / "last.pt"
+        groups = [group for group in groups if group["params"]]
+        super().__init__(model, groups, out, minutes=minutes, learning_rate=learning_rate, seed=seed)
 
-    @property
-    def progress(self) -> float:
-        return min(1.0, self.elapsed / (60 * self.minutes))
+    def save(self, **more: Any) -> None:
+        super().save(distortion=self.net.distortion, **more)
 
-    def save(self) -> None:
-        self.out.mkdir(parents=True, exist_ok=True)
-        state = {
-            "model": self.model.state_dict(),
-            "average": self.average.state_dict(),
-            "distortion": self.model.distortion,
-            "optimiser": self.optimiser.state_dict(),
-            "step": self.step,
-            "elapsed": self.elapsed,
-            "rng": self.rng.bit_generator.state,
-        }
-        partial = self.last.with_suffix(".partial")
-        torch.save(state, partial)
-        partial.replace(self.last)
-
-    def restore(self) -> None:
-        state = torch.load(self.last, weights_only=True)
-        self.model.load_state_dict(state["model"])
-        self.average.load_state_dict(state["average"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.step, self.elapsed = state["step"], state["elapsed"]
-        self.rng.bit_generator.state = state["rng"]
-
-    def log(self, **row: Any) -> None:
-        self.out.mkdir(parents=True, exist_ok=True)
-        row = {"step": self.step, "minutes": round(self.elapsed / 60, 2), **row}
-        with (self.out / "log.jsonl").open("a") as stream:
-            stream.write(json.dumps(row) + "\n")
-        print(json.dumps(row), file=sys.stderr, flush=True)
-
-    def train_step(self, batch: Searched) -> float:
-        bits, error = _objective(self.model, batch)
+    def loss(self, batch: Searched) -> Tensor:
+        bits, error = _objective(self.net, batch)
         weight = rate_lambda(torch.from_numpy(batch.rate))
-        loss = ((bits + weight * error) * (0.016 / weight).sqrt()).mean()
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = torch.nn.utils.clip_grad_norm_(self.learning, 1.0)
-        value = float(loss.detach())
-        if not (math.isfinite(value) and math.isfinite(float(norm))):
-            raise FloatingPointError(f"step {self.step}: loss {value}, gradient norm {float(norm)}")
-        down = max(0.0, (self.progress - PLATEAU) / (1 - PLATEAU))
-        now = self.top * min(1.0, (self.step + 1) / WARM_STEPS)
-        now *= 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * down))
-        for group in self.optimiser.param_groups:
-            group["lr"] = now * group["factor"]
-        self.optimiser.step()
-        self.step += 1
-        share = 1 / (10 + min(2000.0, self.step / 20))
-        with torch.no_grad():
-            torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), share)
-        return value
+        return ((bits + weight * error) * (0.016 / weight).sqrt()).mean()
 
-    def train(self, crops: Searched, held: Sequence[Searched]) -> None:
-        """Until the minutes are used up; the average is what counts."""
+    def learn(self, crops: Searched, held: Sequence[Searched]) -> None:
+        """Until the minutes are used up."""
         before = validate(self.average, held)
         self.log(start=True, learning_rate=self.top, of_minutes=self.minutes, **before)
-        saved = clock = time.process_time()
-        losses: list[float] = []
-        batches = crops.batches(self.rng, BATCH)
-        try:
-            while self.elapsed < 60 * self.minutes:
-                losses.append(self.train_step(next(batches)))
-                now = time.process_time()
-                self.elapsed, clock = self.elapsed + now - clock, now
-                if now - saved > 60 * CHECKPOINT_MINUTES:
-                    self.save()
-                    self.told(losses, held, before)
-                    saved = clock = time.process_time()
-                    losses = []
-        finally:
-            self.save()
-        self.told(losses, held, before, end=True)
 
-    def told(
-        self, losses: list[float], held: Sequence[Searched], before: dict[str, list[float]], **row: Any
-    ) -> None:
-        now = validate(self.average, held)
-        self.log(
-            **row, loss=round(float(np.mean(losses or [0.0])), 5), **now, rate_change=rate_change(now, before)
-        )
+        def compared(model: TrainingModel) -> dict[str, Any]:
+            now = validate(model, held)
+            return {**now, "rate_change": rate_change(now, before)}
+
+        self.train(crops.batches(self.rng, BATCH), compared)
 
 
 def _objective(model: TrainingModel, batch: Searched) -> tuple[Tensor, Tensor]:
@@ -288,7 +210,7 @@ def main() -> None:
     run = Run(model, wish.run, minutes=wish.minutes, learning_rate=wish.learning_rate, seed=wish.seed)
     if wish.resume and run.last.exists():
         run.restore()
-    run.train(crops, held)
+    run.learn(crops, held)
 
 
 if __name__ == "__main__":
