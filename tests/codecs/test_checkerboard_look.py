@@ -25,6 +25,7 @@ from licodec.codecs.checkerboard_elementwise import Rows
 from licodec.codecs.checkerboard_fixed import FixedCheckerboard
 from licodec.codecs.checkerboard_look import worth
 from licodec.codecs.checkerboard_means import Goal, Trail
+from licodec.codecs.checkerboard_means_back import MeansBack
 from licodec.codecs.contract import LossyWish, Timer
 from licodec.entropy.schedule import Pass
 from licodec.exact import fixed_point
@@ -159,6 +160,21 @@ def test_looks_pay(fixed: FixedCheckerboard, weights: store.Weights, photo: Pixe
     costs = [price(fixed, searched(fixed, weights, photo, rate, e), photo, rate) for e in range(1, 6)]
     shares = [after / before for before, after in itertools.pairwise(costs)]
     assert all(share < least for share, least in zip(shares, (0.98, 0.995, 1, 1.003), strict=True)), shares
+
+
+@pytest.mark.parametrize("rate", [60, 130, 200])
+def test_what_means_lack_pays(
+    fixed: FixedCheckerboard,
+    weights: store.Weights,
+    photo: Pixels,
+    rate: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = price(fixed, searched(fixed, weights, photo, rate, 3), photo, rate)
+    with monkeypatch.context() as patched:
+        patched.setattr(MeansBack, "__call__", lambda *_: None)
+        without = price(fixed, searched(fixed, weights, photo, rate, 3), photo, rate)
+    assert whole < 0.998 * without, whole / without
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (17, 23), (70, 5), (3, 300)])
