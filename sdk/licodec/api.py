@@ -864,7 +864,8 @@ class Info:
         depth: bits a sample.
         orientation: EXIF's 1..8.
         codec, tag: which codec, and which of its weights.
-        quality: 0..100, to one decimal, as the rate index says it; None where the picture is lossless.
+        quality: 0..100, whole or to one decimal, as the rate index says it; None where the picture is
+            lossless.
         rate, order: rate index 0..255 and decode order as in the header.
         lossless, alpha: flags.
         alpha_bytes: of the alpha plane, coded; 0 where there is none.

@@ -19,11 +19,15 @@ def write_atomic(path: str | os.PathLike[str], data: bytes, mode: int = 0o666) -
 
     Raises:
         OSError: the folder is missing or not writable, the disk is full; an existing file is then untouched.
+            Its `filename` is `path`.
     """
     target = Path(os.path.realpath(path))
     present = _mode(target)
     if present is not None and not stat.S_ISREG(present):
-        target.write_bytes(data)
+        try:
+            target.write_bytes(data)
+        except OSError as error:
+            raise _named(error, path) from error
         return
     temporary = target.with_name(f".{target.name[:200]}.{secrets.token_hex(6)}.tmp")
     try:
@@ -41,10 +45,15 @@ def write_atomic(path: str | os.PathLike[str], data: bytes, mode: int = 0o666) -
     except BaseException as error:  # Ctrl-C too must leave no temporary file behind
         with contextlib.suppress(OSError):
             temporary.unlink()
-        if isinstance(error, OSError) and error.errno is not None:  # by the name that the caller knows
-            raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+        if isinstance(error, OSError) and error.errno is not None:
+            raise _named(error, path) from error
         raise
     _sync_folder(target.parent)
+
+
+def _named(error: OSError, path: str | os.PathLike[str]) -> OSError:
+    """An error by the name that the caller knows."""
+    return OSError(error.errno, error.strerror, os.fspath(path))
 
 
 def _mode(path: Path) -> int | None:

@@ -587,5 +587,8 @@ def rate_index(quality: float) -> int:
 
 
 def quality_of(rate: int) -> float:
-    """The quality, to one decimal, of a rate index: `rate_index(quality_of(r)) == r` for r in 0..255."""
-    return round(rate * 100.0 / (RATE_INDICES - 1), 1)
+    """The quality of a rate index, whole where a whole one means it, else to one decimal:
+    `rate_index(quality_of(r)) == r` for r in 0..255."""
+    quality = rate * 100.0 / (RATE_INDICES - 1)
+    whole = float(round(quality))
+    return whole if rate_index(whole) == rate else round(quality, 1)

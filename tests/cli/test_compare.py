@@ -12,6 +12,7 @@ from PIL import Image
 
 from licodec.evaluation import compare as room
 from licodec.evaluation.peers import PEERS
+from tests.sdk.fixtures import pixels
 
 from .conftest import picture
 
@@ -53,6 +54,18 @@ def test_bytes_decide_instead_of_a_quality(licodec_command: Command, photo: Path
     assert status == 0 and 500 < ours["bytes"] <= 600
     status, printed, err = licodec_command(*arguments, "--bytes", "3")
     assert (status, printed) == (1, b"") and "the smallest file has" in err and err.count("\n") == 1
+
+
+def test_effort_is_of_our_file(licodec_command: Command, tmp_path: Path) -> None:
+    photo = tmp_path / "photo.png"
+    Image.fromarray(pixels(64, 64)).save(photo)
+    arguments = ("compare", photo, "--peers", "", "--device", "cpu", "--json", "--quality", "60")
+    sizes = [
+        json.loads(licodec_command(*arguments, *effort)[1])["renditions"][0]["bytes"]
+        for effort in (("--effort", "1"), ("--effort", "5"), ("--effort", "1"))
+    ]
+    assert sizes[0] == sizes[2] != sizes[1]
+    assert licodec_command(*arguments, "--effort", "10")[0] == 2
 
 
 def test_stdin_goes_into_the_folder_or_to_stdout(

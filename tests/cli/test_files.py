@@ -122,6 +122,30 @@ def test_a_target_that_can_not_be_written_is_named(
     assert err == f"licodec: {photo}: No such file or directory: {target}\n"
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_device_is_named(licodec_command: Command, photo: Path) -> None:
+    status, _, err = licodec_command("encode", photo, "-o", "/dev/full")
+    assert status == 1 and err == f"licodec: {photo}: No space left on device: /dev/full\n"
+
+
+@pytest.mark.parametrize("name", ["x.jpg", "x.PNG", "x.tiff", "x.webp"])
+def test_a_result_is_not_named_as_a_picture_of_another_format(
+    licodec_command: Command, photo: Path, tmp_path: Path, name: str
+) -> None:
+    status, _, err = licodec_command("encode", photo, "-o", tmp_path / name)
+    assert status == 2 and name in err and "end it in .lic" in err and not (tmp_path / name).exists()
+    for other in ("x", "x.tmp", "x.LIC"):
+        assert licodec_command("encode", photo, "-o", tmp_path / other)[0] == 0
+
+
+def test_decoding_a_picture_of_another_format_says_what_is_decoded(
+    licodec_command: Command, photo: Path
+) -> None:
+    before = photo.read_bytes()
+    status, _, err = licodec_command("decode", photo)
+    assert status == 2 and "what is read are .lic files" in err and photo.read_bytes() == before
+
+
 def test_no_overwrite_leaves_a_file_and_counts_as_failure(licodec_command: Command, photo: Path) -> None:
     target = photo.with_suffix(".lic")
     target.write_bytes(b"old")

@@ -100,6 +100,7 @@ def test_rate_index_rises_with_quality_and_reaches_both_ends() -> None:
 
 def test_quality_of_is_the_inverse_of_rate_index() -> None:
     assert [rate_index(options.quality_of(rate)) for rate in range(256)] == list(range(256))
+    assert [options.quality_of(rate_index(quality)) for quality in range(101)] == list(range(101))
 
 
 def test_a_typing_error_finds_the_option_that_was_meant() -> None:

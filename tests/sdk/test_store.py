@@ -285,3 +285,15 @@ def test_a_damaged_weights_file_is_a_weights_error_that_names_it(tmp_path: Path,
         with pytest.raises(WeightsError, match=says) as caught:
             store.load("stand-in", "t-1", path=tmp_path)
     assert str(path) in str(caught.value)
+
+
+def test_a_configured_folder_that_is_not_there_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LICODEC_WEIGHTS", str(tmp_path / "gone"))
+    with pytest.warns(LicWarning, match="gone.*no such folder"):
+        assert store.load("fhic", "s-1").ref.tag == "s-1"
+    monkeypatch.setenv("LICODEC_WEIGHTS", str(tmp_path))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        store.load("fhic", "s-1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -84,6 +85,24 @@ def test_fetch_goes_on_after_a_failure_and_tries_again_when_asked_again(
     assert status == 1 and "no such file" in err and f"{DEFAULT}/model.safetensors".encode() in out
     place.hub.faults.clear()
     assert licodec_command("weights", "fetch", "stand-in/t-1")[0] == 0
+
+
+def test_list_tells_files_that_are_of_another_size(place: Place, licodec_command: Command) -> None:
+    folder = place.folder / DEFAULT
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(b"cut off")
+    _, out, _ = licodec_command("weights", "list")
+    assert f"configured {folder / 'model.safetensors'} (7 bytes: not these" in out.decode()
+    assert out.decode().count("not these") == 1
+
+
+def test_fetch_all_says_where_nothing_is_published(
+    licodec_command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unpublished = tuple(dataclasses.replace(entry, hub=()) for entry in store.known())
+    monkeypatch.setattr(store, "known", lambda: unpublished)
+    status, out, err = licodec_command("weights", "fetch", "--all")
+    assert (status, out) == (0, b"") and "no weights are published yet" in err
 
 
 @pytest.mark.parametrize("arguments", [(), ("--all", DEFAULT)])

@@ -41,6 +41,7 @@ from licodec.options import OPTIONS
     metavar="X0,Y0,X1,Y1",
     help="The part of the picture that is shown; of pictures above two megapixels else the middle.",
 )
+@declared_option("effort")
 @declared_option("codec")
 @declared_option("weights")
 @declared_option("device")
@@ -55,6 +56,7 @@ def compare(
     max_bytes: int | None,
     peers: tuple[str, ...] | None,
     crop: tuple[int, int, int, int] | None,
+    effort: int | None,
     codec: str,
     weights: str | None,
     device: str | None,
@@ -97,6 +99,7 @@ def compare(
             decoder,
             quality=quality,
             max_bytes=max_bytes,
+            effort=effort,
             peers=names,
             region=crop,
             threads=count,

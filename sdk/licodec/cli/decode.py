@@ -69,7 +69,7 @@ def decode(
     IN is a .lic file, or - for stdin; the result is of any format that Pillow writes. Without -o it lies
     beside the input.
     """
-    jobs_planned = plan(sources, output, f".{suffix.lstrip('.')}", overwrite=not no_overwrite)
+    jobs_planned = plan(sources, output, f".{suffix.lstrip('.')}", overwrite=not no_overwrite, reads=".lic")
     formats = {job: _format(job, suffix) for job in jobs_planned}
     from PIL import ImageOps
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import time
+from pathlib import Path
 from typing import Any
 
 import click
 
 from licodec.cli.batch import Batch
 from licodec.cli.declared import declared_options, shared_options
-from licodec.cli.files import Job, plan
+from licodec.cli.files import STREAM, Job, plan
 
 
 @click.command()
@@ -50,6 +51,8 @@ def encode(
     IN is any picture that Pillow reads, or - for stdin. Without -o the result lies beside the input.
     """
     jobs_planned = plan(sources, output, ".lic", overwrite=not no_overwrite)
+    for job in jobs_planned:
+        _refuse_other_format(job)
     import licodec
     from licodec import api, images, targets
 
@@ -96,6 +99,17 @@ def encode(
         }
 
     return Batch(_line, jobs, as_json, quiet).run(jobs_planned, work)
+
+
+def _refuse_other_format(job: Job) -> None:
+    """click.UsageError where a result would be named as a picture of another format."""
+    from PIL import Image
+
+    suffix = "" if job.target in (None, STREAM) else Path(str(job.target)).suffix.lower()
+    if suffix not in ("", ".lic") and Image.registered_extensions().get(suffix, "LIC") != "LIC":
+        raise click.UsageError(
+            f"{job.target}: what is written is a .lic file, whatever its name; end it in .lic"
+        )
 
 
 def _line(report: dict[str, Any]) -> str:

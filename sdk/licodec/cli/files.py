@@ -44,8 +44,10 @@ class Job:
             write_atomic(self.target, data)
 
 
-def plan(sources: Sequence[str], output: str | None, suffix: str, *, overwrite: bool = True) -> list[Job]:
-    """Return a job for every input.
+def plan(
+    sources: Sequence[str], output: str | None, suffix: str, *, overwrite: bool = True, reads: str = ""
+) -> list[Job]:
+    """Return a job for every input; `reads`: the suffix that inputs have, where it is one.
 
     Without `output` a result lies beside its input, with `suffix`; stdin's goes to stdout. `output` may be a
     folder (made where needed; the only choice for several inputs), a file, or `-`. Raises click.UsageError
@@ -60,7 +62,7 @@ def plan(sources: Sequence[str], output: str | None, suffix: str, *, overwrite: 
         targets = [output]
     else:
         targets = [str(_folder(output) / (_stem(name) + suffix)) for name in sources]
-    _refuse_clashes(sources, targets)
+    _refuse_clashes(sources, targets, reads)
     if STREAM in targets and sys.stdout.isatty():
         raise click.UsageError("stdout is a terminal; name a file with -o, or send the data into a pipe")
     return [Job(source, target, overwrite) for source, target in zip(sources, targets, strict=True)]
@@ -94,7 +96,7 @@ def _folder(output: str) -> Path:
     return folder
 
 
-def _refuse_clashes(sources: Sequence[str], targets: Sequence[str]) -> None:
+def _refuse_clashes(sources: Sequence[str], targets: Sequence[str], reads: str) -> None:
     inputs = {os.path.realpath(source) for source in sources if source != STREAM}
     taken: dict[str, str] = {}
     for source, target in zip(sources, targets, strict=True):
@@ -102,8 +104,9 @@ def _refuse_clashes(sources: Sequence[str], targets: Sequence[str]) -> None:
             continue
         path = os.path.realpath(target)
         if path in inputs:
+            other = f"; what is read are {reads} files" if reads and Path(target).suffix != reads else ""
             raise click.UsageError(
-                f"{source}: the result would overwrite the input {target}; name another with -o"
+                f"{source}: the result would overwrite the input {target}; name another with -o{other}"
             )
         if path in taken:
             raise click.UsageError(f"{source} and {taken[path]} would both be written to {target}")

@@ -36,19 +36,29 @@ def list_(as_json: bool) -> None:
             "decoder": entry.decoder if entry else None,
             "decode_digest": entry.ref.decode_digest.hex() if entry else None,
             "bytes": entry.size if entry else None,
-            "here": [{"where": copy.where, "path": str(copy.path)} for copy in here if copy.name == name],
+            "here": [
+                {"where": copy.where, "path": str(copy.path), "bytes": copy.path.stat().st_size}
+                for copy in here
+                if copy.name == name
+            ],
             "hub": [str(place) for place in entry.hub] if entry else [],
         }
         click.echo(json.dumps(report) if as_json else _line(report))
 
 
 def _line(report: dict[str, Any]) -> str:
-    here = [f"{copy['where']} {copy['path']}" for copy in report["here"]]
+    here = [f"{copy['where']} {copy['path']}{_apart(copy, report)}" for copy in report["here"]]
     places = here or report["hub"] or ["nowhere: not published yet"]
     known = f"{report['bytes']} bytes, {report['decode_digest']}" if report["bytes"] else "not in the table"
     if report["decoder"] not in (None, "fast"):
         known += f", for decoder {report['decoder']}"
     return f"{report['name']}  {known}\n  " + "\n  ".join(places)
+
+
+def _apart(copy: dict[str, Any], report: dict[str, Any]) -> str:
+    if report["bytes"] in (None, copy["bytes"]):
+        return ""
+    return f" ({copy['bytes']} bytes: not these; `licodec weights verify` tells more)"
 
 
 @weights.command()
@@ -74,6 +84,8 @@ def fetch(names: tuple[str, ...], everything: bool) -> int:
         raise click.UsageError("name weights, or give --all")
     status = 0
     entries = [entry for entry in store.known() if entry.hub] if everything else map(inventory.named, names)
+    if everything and not entries:
+        click.echo("licodec: no weights are published yet, so there are none to fetch", err=True)
     for entry in entries:
         try:
             click.echo(inventory.path_of(entry, "auto", again=True))

@@ -11,6 +11,7 @@ whole picture, even where a part of it is shown.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import io
 import math
@@ -209,6 +210,7 @@ def compare(
     *,
     quality: float | None = None,
     max_bytes: int | None = None,
+    effort: int | None = None,
     peers: Sequence[str] = DEFAULT_PEERS,
     region: Rectangle | None = None,
     threads: int = 1,
@@ -216,6 +218,7 @@ def compare(
     """Code a picture by `encoder`, at a quality or into at most so many bytes, and by peers at that size.
 
     Args:
+        effort: of our file; None is what is usual.
         region: x0, y0, x1, y1 of the part that is shown; None is as much of the middle as a page takes.
         threads: of the peers that have any.
 
@@ -226,7 +229,8 @@ def compare(
     """
     names = known_peers(peers)
     shown = shown_part(*original.size, region)
-    ours = _ours(original, encoder, decoder, quality, max_bytes, shown)
+    coded = functools.partial(encoder, **({} if effort is None else {"effort": effort}))
+    ours = _ours(original, coded, decoder, quality, max_bytes, shown)
     renditions, left_out = [ours], {}
     for name in names:
         if need := PEERS[name].missing():
@@ -287,7 +291,7 @@ def _has_ms_ssim() -> bool:
 
 def _ours(
     original: Original,
-    encoder: Encoder,
+    encoder: Callable[..., bytes],
     decoder: Decoder,
     quality: float | None,
     max_bytes: int | None,
