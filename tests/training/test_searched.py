@@ -1,5 +1,5 @@
-"""Decoders that learn from latents found by a search: crops are coded once, a run learns, stops and goes on,
-and what it writes can be exported."""
+"""Decoders that learn from latents found by a search, while these move on: crops are coded once, a run
+learns, stops and goes on, and what it writes can be exported."""
 
 from __future__ import annotations
 
@@ -12,13 +12,27 @@ import numpy as np
 import pytest
 import torch
 
+import licodec
 from licodec import store
 from licodec.codecs.checkerboard_fixed import FixedCheckerboard, build
+from licodec.evaluation.metrics import psnr
 from licodec.exact import fixed_point
+from licodec.options import rate_index
 from licodec.training import averaged
 from licodec.training import searched as module
 from licodec.training.export import load_average, trained_model
-from licodec.training.searched import Run, Searched, searched, searched_crops
+from licodec.training.objective import index_bits
+from licodec.training.searched import (
+    Pricing,
+    Run,
+    Searched,
+    expected_slope,
+    searched,
+    searched_crops,
+    settled,
+    share_above,
+    validate,
+)
 from tests.codecs.fixtures import pixels
 
 pytestmark = pytest.mark.skipif(not fixed_point.has_pairs(), reason="processor without products of pairs")
@@ -36,12 +50,49 @@ def codec(weights: store.Weights) -> FixedCheckerboard:
     return made
 
 
-def test_latents_are_those_that_a_file_decodes_to(codec: FixedCheckerboard) -> None:
+def test_what_a_search_finds_costs_less_by_the_cost_that_nets_learn_by(
+    codec: FixedCheckerboard, weights: store.Weights
+) -> None:
     picture, rates = pixels(64, 64), (20, 150)
-    once, twice = (searched(codec, [picture] * 2, rates, effort) for effort in (1, 2))
+    once, twice = (searched(codec, [picture] * 2, rates, effort) for effort in (1, 3))
     assert once.latents.shape == (2, 4, 4, 320) and once.hyper.shape[2:] == (1, 1)
-    assert not np.array_equal(once.latents, twice.latents)
     assert np.array_equal(once.hyper, twice.hyper)
+    model = trained_model(weights)
+    costs = [
+        validate(Pricing(), model, [of.of(np.array([i])) for i in (0, 1)])["cost"] for of in (once, twice)
+    ]
+    assert all(after < 0.99 * before for before, after in zip(*costs, strict=True))
+
+
+def test_bits_and_errors_are_about_those_of_files(codec: FixedCheckerboard, weights: store.Weights) -> None:
+    picture = pixels(192, 128)
+    for quality in (30, 70):
+        of = searched(codec, [picture], [rate_index(quality)], 3)
+        found = validate(Pricing(), trained_model(weights), [of])
+        data = licodec.encode(picture, quality=quality, effort=3, device="cpu")
+        assert abs(found["bpp"][0] / (8 * (len(data) - 95) / (192 * 128)) - 1) < 0.05
+        assert abs(found["psnr"][0] - psnr(picture, licodec.decode(data, output="numpy", device="cpu"))) < 0.2
+
+
+def test_latents_alone_go_down_the_cost(codec: FixedCheckerboard, weights: store.Weights) -> None:
+    model, of = trained_model(weights), searched(codec, [pixels(64, 64)], [150], 1)
+    after = settled(Pricing(), model, of, 6)
+    assert np.array_equal(of.hyper, after.hyper) and not np.array_equal(of.latents, after.latents)
+    before, now = (validate(Pricing(), model, [each])["cost"][0] for each in (of, after))
+    assert now < 0.97 * before
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_the_slope_is_that_of_expected_bits_and_variance() -> None:
+    value = torch.linspace(-3.2, 3.3, 41, dtype=torch.float64).view(1, 1, 1, -1).requires_grad_(True)
+    index, variance = torch.full_like(value, 20.0), torch.full_like(value, 3.0)
+    low = value.detach().floor()
+    p = share_above(value - low)
+    bits = (1 - p) * index_bits(low, index) + p * index_bits(low + 1, index)
+    (expected,) = torch.autograd.grad((bits + 3 * p * (1 - p)).sum(), value)
+    found = expected_slope(value.detach(), index, variance)
+    assert torch.allclose(found, expected, rtol=1e-9, atol=1e-9)
+    assert float(share_above(torch.tensor(0.0))) == 0.0 and float(share_above(torch.tensor(1.0))) == 1.0
 
 
 def test_crops_are_coded_once(
@@ -59,7 +110,7 @@ def test_crops_are_coded_once(
     assert all(np.array_equal(a, b) for a, b in zip(first.arrays, again.arrays, strict=True))
     before = first.pixels.copy()
     assert not np.array_equal(before, crops(4).pixels)
-    batch = next(first.batches(np.random.default_rng(1), 4))
+    batch = first.of(next(first.drawn(np.random.default_rng(1), 4)))
     assert batch.latents.shape == (4, 4, 4, 320) and sorted(batch.rate) == list(batch.rate)
 
 
@@ -73,14 +124,16 @@ def test_a_run_learns_stops_and_goes_on(
     crops = searched(codec, [pixels(64, 64), pixels(64, 64)], (60, 190), 2)
     held = [crops.of(np.array([i])) for i in range(2)]
     before = {name: tensor.clone() for name, tensor in trained_model(weights).state_dict().items()}
-    run = Run(trained_model(weights), tmp_path, minutes=0.1, learning_rate=1e-3, seed=1)
-    run.learn(crops, held)
+    found_first = crops.latents.copy()
+    run = Run(trained_model(weights), crops, tmp_path, minutes=0.1, learning_rate=1e-3, seed=1)
+    run.learn(held)
+    assert not np.array_equal(crops.latents, found_first)
     steps = run.step
     assert steps > 2
-    again = Run(trained_model(weights), tmp_path, minutes=0.2, learning_rate=1e-3, seed=1)
+    again = Run(trained_model(weights), crops, tmp_path, minutes=0.2, learning_rate=1e-3, seed=1)
     again.restore()
     assert again.step == steps
-    again.learn(crops, held)
+    again.learn(held)
     assert again.step > steps
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert rows[0]["start"] and rows[-1]["end"] and len(rows[-1]["rate_change"]) == 2
@@ -88,7 +141,7 @@ def test_a_run_learns_stops_and_goes_on(
         name for name, tensor in again.net.state_dict().items() if not torch.equal(tensor, before[name])
     }
     assert learnt and all(
-        name.startswith(("twins.", "synthesis.")) and "direct" not in name and "preview" not in name
+        name.startswith(("twins.", "synthesis.", "means.")) and "direct" not in name and "preview" not in name
         for name in learnt
     )
     found = load_average(tmp_path / "last.pt", "s").state_dict()

@@ -34,7 +34,7 @@ from licodec.exact.specs import KNOTS
 from licodec.exact.trainable import convert
 from licodec.store import Weights, load
 from licodec.store.weights import load_file as read_file
-from licodec.training.data import Crops
+from licodec.training.data import Crops, Pixels
 from licodec.training.objective import Distortion, TrainingModel, rate_lambda
 
 KNOT_RATES = tuple(min(255, 16 * k) for k in range(KNOTS))
@@ -140,8 +140,14 @@ def count(counts: npt.NDArray[np.int32], part: layout.CodedPass) -> None:
     np.add.at(counts.reshape(-1), (channel * layout.SCALES + scale) * MAGNITUDES + magnitude, 1)
 
 
-def _some(choices: list[int], rng: np.random.Generator) -> list[int]:
-    found: list[int] = rng.choice(choices, min(CROPS_MEASURED, len(choices)), replace=False).tolist()
+def measured_crops(crops: Crops, seed: int, count: int = CROPS_MEASURED) -> list[Pixels]:
+    """So many random crops as stored, and as many again at half size."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for pool, side in ((crops.full, CROP), (crops.half, CROP // 2)):
+        large = [k for k, crop in enumerate(pool) if min(crop.shape[:2]) >= side]
+        chosen = rng.choice(large, min(count, len(large)), replace=False)
+        found += [pool[i][:side, :side].copy() for i in chosen.tolist()]
     return found
 
 
@@ -149,14 +155,8 @@ def measure(weights: Weights, crops: Crops, seed: int) -> Counts:
     """Code training crops at every rate knot under both orders and count."""
     model = cb.build(weights, "cpu")
     counts = Counts(model.preset)
-    rng = np.random.default_rng(seed)
-    pictures = [
-        pool[i][:side, :side].copy()
-        for pool, side in ((crops.full, CROP), (crops.half, CROP // 2))
-        for i in _some([k for k, crop in enumerate(pool) if min(crop.shape[:2]) >= side], rng)
-    ]
     timer = Timer(None)
-    for picture in pictures:
+    for picture in measured_crops(crops, seed):
         x = model._to_input(picture)
         shared: Shared = {}
         for knot, rate in enumerate(KNOT_RATES):

@@ -1,0 +1,142 @@
+"""Shifts of scale indices, pass by pass, that suit what an encoder with a search chooses.
+
+    python -m licodec.training.tables weights/fhic/s-1 DATA/train
+
+`licodec.training.export` measures tables by channel, on what is coded without a search. Here training crops
+are coded at every rate knot with the looks of an effort, and each channel's scale index is moved, in every
+pass by as much as is cheapest there. Shifts go into biases of the last layers, so weights get another decode
+digest. Families stay.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from lic_format.header import Order
+from licodec.codecs import checkerboard_layout as layout
+from licodec.codecs.checkerboard_fixed import FixedCheckerboard, build
+from licodec.codecs.checkerboard_look import USUAL_EFFORT
+from licodec.codecs.contract import Timer
+from licodec.entropy.schedule import Pass
+from licodec.entropy.tables import NOT_CODED, load_set
+from licodec.exact import fixed_point
+from licodec.exact.layers import StoredLayer
+from licodec.exact.paths import ExactNet
+from licodec.store import Weights
+from licodec.store.weights import load_file
+from licodec.training.data import Crops, Pixels
+from licodec.training.export import (
+    INDEX_SHIFTS,
+    KNOT_RATES,
+    MAGNITUDES,
+    TAG_FILE,
+    measured_crops,
+    shift_index,
+    write_weights,
+)
+
+CROPS_MEASURED = 24
+"""As stored, and as many again at half size."""
+NEIGHBOUR = 0.5
+"""What a neighbouring knot counts for one; two knots on the square of it, and so on."""
+Costs = dict[Pass, npt.NDArray[np.float64]]
+
+
+def shift_costs(
+    codec: FixedCheckerboard, pictures: Iterable[Pixels], rate: int, effort: int
+) -> Iterator[tuple[Pass, npt.NDArray[np.float64]]]:
+    """Bits of all symbols of order 1 with scale indices shifted, [shift, channel of the pass] a pass."""
+    counts: dict[Pass, npt.NDArray[np.int32]] = {}
+    for pixels in pictures:
+        with fixed_point.helped():
+            planes, order, timer = np.ascontiguousarray(pixels), Order.CHECKERBOARD, Timer(None)
+            found = codec._searched(planes, rate, order, timer, None, effort)
+            _, passes = codec._walked(found, rate, order, timer)
+        for part in passes[1:]:
+            coded = part.index != NOT_CODED
+            channel, _ = np.nonzero(coded)
+            scale = part.index[coded] % layout.SCALES
+            magnitude = np.minimum(np.abs(part.symbols[coded].astype(np.int64)), MAGNITUDES - 1)
+            shape = part.index.shape[0], layout.SCALES, MAGNITUDES
+            np.add.at(counts.setdefault(part.step, np.zeros(shape, np.int32)), (channel, scale, magnitude), 1)
+    bits = load_set(1).bits().reshape(3, layout.SCALES, -1)[:, :, MAGNITUDES - 1 :].astype(np.float64)
+    rows = [np.clip(np.arange(layout.SCALES) + shift, 0, layout.SCALES - 1) for shift in INDEX_SHIFTS]
+    family = codec.families[Order.CHECKERBOARD]
+    for step, count in counts.items():
+        prices = bits[family[step.first : step.last]]
+        yield step, np.stack([(count * prices[:, row]).sum((1, 2)) for row in rows])
+
+
+def cheapest_shifts(costs: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """Shifts [17, C] of costs [17, shift, C]; a knot's neighbours count for it too, the less the further.
+    Where nothing tells shifts apart there is none."""
+    knots = np.arange(len(costs))
+    near = NEIGHBOUR ** np.abs(knots[:, None] - knots[None])
+    spread = np.einsum("ksc,kl->lsc", costs, near)
+    best = np.array(INDEX_SHIFTS)[spread.argmin(1)]
+    return np.where(spread.min(1) < spread[:, INDEX_SHIFTS.index(0)], best, 0)
+
+
+def shifted(weights: Weights, pictures: list[Pixels], effort: int, folder: Path) -> float:
+    """Write weights with shifts for these pictures; the share of bits that they save there.
+
+    Raises ValueError where this processor or these nets have no compiled loops.
+    """
+    codec = build(weights)
+    if codec is None:
+        raise ValueError("looks need the compiled loops, which this processor or these nets don't suit")
+    preset = codec.preset
+    costs: Costs = {
+        step: np.zeros((len(KNOT_RATES), len(INDEX_SHIFTS), step.last - step.first)) for step in preset.passes
+    }
+    for knot, rate in enumerate(KNOT_RATES):
+        for step, found in shift_costs(codec, pictures, rate, effort):
+            costs[step][knot] = found
+    layers = {
+        spec.name: StoredLayer.from_tensors(spec, "exact.", weights.tensors)
+        for spec in layout.exact_layers(preset)
+    }
+    before = after = 0.0
+    for step, cost in costs.items():
+        shifts = cheapest_shifts(cost)
+        at = shifts - INDEX_SHIFTS[0]
+        after += float(np.take_along_axis(cost, at[:, None], 1).sum())
+        before += float(cost[:, INDEX_SHIFTS.index(0)].sum())
+        last = f"scale.{step.group}.{step.number}.1"
+        layers[last] = shift_index(layers[last], shifts)
+    tensors = dict(weights.tensors)
+    for layer in layers.values():
+        tensors |= layer.tensors("exact.")
+    net = ExactNet(list(layers.values()), None, paths=("int64",))
+    answers = {name: net.known_answer(name, "int64") for name in net.layers}
+    said = json.dumps(answers, sort_keys=True, separators=(",", ":"))
+    write_weights(tensors, {**weights.metadata, "known_answers": said}, folder)
+    return 1 - after / before
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("weights", type=Path, help="folder of the weights, which it changes")
+    parser.add_argument("data", type=Path, help="training crops")
+    parser.add_argument("--effort", type=int, default=USUAL_EFFORT)
+    parser.add_argument("--cache", type=Path, default=Path("checkpoints/cache"))
+    wish = parser.parse_args(arguments)
+    weights = load_file(wish.weights / TAG_FILE, "fhic", wish.weights.name, as_named=True)
+    pictures = measured_crops(Crops.load(wish.data, wish.cache), 3, CROPS_MEASURED)
+    try:
+        saved = shifted(weights, pictures, wish.effort, wish.weights)
+    except ValueError as error:
+        parser.error(str(error))
+    print(f"{100 * saved:.2f} % less for latents of {len(pictures)} training crops")
+
+
+if __name__ == "__main__":
+    main()
