@@ -15,9 +15,14 @@ import numpy as np
 import pytest
 import torch
 
+import licodec
 from licodec import store
 from licodec.codecs import checkerboard as cb
+from licodec.codecs.checkerboard_fixed import build
+from licodec.codecs.checkerboard_look import USUAL_EFFORT
 from licodec.codecs.wide_synthesis import WideSynthesis, Widths, alternate, grown
+from licodec.evaluation.metrics import psnr
+from licodec.exact import fixed_point
 from licodec.training import averaged, distil
 from licodec.training.card import alternate_card
 from licodec.training.data import Crops, read_crops
@@ -74,6 +79,26 @@ def test_crops_are_decoded_once_and_their_errors_are_those_of_the_codec(
     assert torch.allclose((shown - batch.blocks).square().mean((1, 2, 3)), batch.error, rtol=1e-3)
     latents = decoded_latents(codec, first.pixels[1], int(first.rate[1]))
     assert torch.equal(latents.half().float(), batch.latents[1:2])
+
+
+@pytest.mark.skipif(not fixed_point.has_pairs(), reason="processor without products of pairs")
+def test_a_search_decodes_to_what_files_of_the_usual_effort_do(
+    codec: cb.Checkerboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = build(store.load("fhic", "s-1"))
+    picture, rate = pixels(80, 64), 140
+    found, plain = (decoded_latents(codec, picture, rate, way) for way in (looks, None))
+    assert found.shape == plain.shape and float((found - plain).abs().max()) > 0.1
+    at = torch.tensor([rate])
+    with torch.no_grad():
+        blocks = codec.lapped(found, coefficient_scale(codec, at), at)
+    shown = cb.shuffle(blocks, 4)[0].permute(1, 2, 0).mul(255).add(127.5)[:80, :64].clamp(0, 255).numpy()
+    monkeypatch.setenv("LICODEC_PRECISION", "fixed16")
+    licodec.clear_cache()
+    data = licodec.encode(picture, quality=rate / 2.55, effort=USUAL_EFFORT, device="cpu")
+    decoded = licodec.decode(data, output="numpy", device="cpu")
+    licodec.clear_cache()
+    assert psnr(np.round(shown).astype(np.uint8), decoded) > 50
 
 
 def test_batches_see_all_rates(decoded: Decoded) -> None:

@@ -17,9 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lic_format.header import Order
 from licodec.codecs import checkerboard as cb
 from licodec.codecs import checkerboard_layout as layout
+from licodec.codecs.checkerboard_fixed import FixedCheckerboard
+from licodec.codecs.checkerboard_look import USUAL_EFFORT
 from licodec.codecs.contract import Timer
+from licodec.exact import fixed_point
 from licodec.exact.layers import interpolate_knots
 from licodec.training.data import DRAWN_SHARE, Crops, Pixels
 from licodec.training.loop import take_half
@@ -28,8 +32,19 @@ ENDS = 6
 """Rate indices drawn beyond either end, which become the end: it has neighbours on one side only."""
 
 
-def decoded_latents(codec: cb.Checkerboard, pixels: Pixels, rate: int) -> Tensor:
-    """Latents in bounded units that a picture uint8 [H, W, 3] decodes to, float32 [1, M, h, w]."""
+def decoded_latents(
+    codec: cb.Checkerboard, pixels: Pixels, rate: int, looks: FixedCheckerboard | None = None
+) -> Tensor:
+    """Latents in bounded units that a picture uint8 [H, W, 3] decodes to, float32 [1, M, h, w]; `looks`: the
+    same weights in compiled loops, which search for them as usual, in pictures of whole cells."""
+    if looks is not None:
+        planes, timer, order = np.ascontiguousarray(pixels), Timer(None), Order.CHECKERBOARD
+        with fixed_point.helped():
+            proposal = looks._searched(planes, rate, order, timer, None, USUAL_EFFORT)
+            found, _ = looks._walked(proposal, rate, order, timer)
+            _, steps = looks._decoded(found, rate, timer)
+        values = np.divide(steps.inner, looks.synthesis.per_latent, dtype=np.float32)
+        return torch.from_numpy(values).permute(2, 0, 1)[None]
     blocks = codec._to_input(np.ascontiguousarray(pixels))
     symbols, _ = codec._symbols(blocks, rate, codec.default_order, Timer(None))
     with torch.inference_mode():
@@ -90,7 +105,14 @@ ARRAYS = ("rate", "latents", "pixels", "error")
 
 
 def decoded_crops(
-    codec: cb.Checkerboard, crops: Callable[[], Crops], folder: Path, *, count: int, side: int, seed: int
+    codec: cb.Checkerboard,
+    crops: Callable[[], Crops],
+    folder: Path,
+    *,
+    count: int,
+    side: int,
+    seed: int,
+    looks: FixedCheckerboard | None = None,
 ) -> Decoded:
     """`count` random crops of `side` pixels, a multiple of 16, at random rates, as many of them at half size
     as in training; read back from `folder` if an earlier call has written the same there.
@@ -98,18 +120,27 @@ def decoded_crops(
     Args:
         crops: called when there is something to decode.
         folder: holds files of one codec; it may be deleted any time.
+        looks: see `decoded_latents`.
     """
     done = folder / "done.json"
-    facts = {"count": count, "side": side, "seed": seed}
+    facts = {"count": count, "side": side, "seed": seed, "searched": looks is not None}
     if not done.exists() or json.loads(done.read_text()) != facts:
         folder.mkdir(parents=True, exist_ok=True)
         done.unlink(missing_ok=True)
-        _write(codec, crops(), folder, count, side, seed)
+        _write(codec, looks, crops(), folder, count, side, seed)
         done.write_text(json.dumps(facts))
     return Decoded(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in ARRAYS))
 
 
-def _write(codec: cb.Checkerboard, crops: Crops, folder: Path, count: int, side: int, seed: int) -> None:
+def _write(
+    codec: cb.Checkerboard,
+    looks: FixedCheckerboard | None,
+    crops: Crops,
+    folder: Path,
+    count: int,
+    side: int,
+    seed: int,
+) -> None:
     rng = np.random.default_rng(seed)
     h = side // layout.CELL
     kinds = (
@@ -125,7 +156,7 @@ def _write(codec: cb.Checkerboard, crops: Crops, folder: Path, count: int, side:
     for i in range(count):
         rate = np.clip(rng.integers(-ENDS, 256 + ENDS, 1), 0, 255)
         crop = crops.draw(rng, side, take_half(rng, rate), DRAWN_SHARE)
-        v = decoded_latents(codec, crop[0], int(rate[0])).half()
+        v = decoded_latents(codec, crop[0], int(rate[0]), looks).half()
         at = torch.from_numpy(rate)
         with torch.inference_mode():
             found = codec.synthesis(v.float(), coefficient_scale(codec, at), at)

@@ -11,10 +11,10 @@ student      The tag's own synthesis, trained on: alone, or with a teacher's pic
 export       The averaged net of RUN into a weights folder: of a teacher the alternate synthesis that decoder
              "best" takes, with its card; of a student (--student) the tag's weights with it in them.
 
-Crops are coded once with the tag's encoder and kept below --cache. Minutes are of processor time, so that
-runs on a machine with other work compare. RUN/last.pt holds what it takes to go on (--resume, with more
---minutes if wanted), RUN/log.jsonl an object a line: validation crops at seven rates, in dB over the tag's
-synthesis.
+Crops are coded once with the tag's encoder, at its usual effort, and kept below --cache. Minutes are of
+processor time, so that runs on a machine with other work compare. RUN/last.pt holds what it takes to go on
+(--resume, with more --minutes if wanted), RUN/log.jsonl an object a line: validation crops at seven rates, in
+dB over the tag's synthesis.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from licodec.codecs import checkerboard as cb
+from licodec.codecs.checkerboard_fixed import FixedCheckerboard, build
 from licodec.codecs.wide_synthesis import WideSynthesis, Widths, alternate, grown
 from licodec.store import Weights, load
 from licodec.training.averaged import AveragedRun
@@ -97,20 +98,24 @@ class Held:
     pixels: Tensor
 
 
-def held_pictures(codec: cb.Checkerboard, pictures: Sequence[Pixels]) -> list[Held]:
-    """Pictures at all of `RATES`, one picture after the other."""
+def held_pictures(
+    codec: cb.Checkerboard, pictures: Sequence[Pixels], looks: FixedCheckerboard | None = None
+) -> list[Held]:
+    """Pictures at all of `RATES`, one picture after the other; `looks` as in `decoded_latents`."""
     return [
-        Held(rate, decoded_latents(codec, x, rate).half(), torch.from_numpy(x[None].copy()))
+        Held(rate, decoded_latents(codec, x, rate, looks).half(), torch.from_numpy(x[None].copy()))
         for x in pictures
         for rate in RATES
     ]
 
 
-def held_crops(codec: cb.Checkerboard, data: Path, kept: Path) -> list[Held]:
+def held_crops(
+    codec: cb.Checkerboard, data: Path, kept: Path, looks: FixedCheckerboard | None = None
+) -> list[Held]:
     """Every fourth validation crop; read back from `kept` if an earlier call has written it."""
     if kept.exists():
         return [Held(*row) for row in torch.load(kept, weights_only=True)]
-    held = held_pictures(codec, validation_pictures(read_crops(data, "val.jsonl")[::4]))
+    held = held_pictures(codec, validation_pictures(read_crops(data, "val.jsonl")[::4]), looks)
     kept.parent.mkdir(parents=True, exist_ok=True)
     partial = kept.with_suffix(".partial")
     torch.save([(each.rate, each.latents, each.pixels) for each in held], partial)
@@ -255,7 +260,7 @@ def main() -> None:
     if wish.part == "export":
         if wish.out is None:
             parser.error("export needs --out, the folder to write")
-        held = held_crops(codec, wish.data, kept_in(wish.cache, weights) / "held.pt")
+        held = held_crops(codec, wish.data, kept_in(wish.cache, weights) / "held.pt", build(weights))
         facts = export(codec, weights, wish.run, wish.out, held, student=wish.student)
         if not wish.student:
             (wish.out / "card.md").write_text(alternate_card(wish.out, wish.tag, wish.data))
@@ -270,7 +275,7 @@ def kept_in(cache: Path, weights: Weights) -> Path:
 
 
 def learn(codec: cb.Checkerboard, weights: Weights, wish: argparse.Namespace) -> None:
-    kept = kept_in(wish.cache, weights)
+    kept, looks = kept_in(wish.cache, weights), build(weights)
     decoded = decoded_crops(
         codec,
         lambda: Crops.load(wish.data, wish.cache),
@@ -278,8 +283,9 @@ def learn(codec: cb.Checkerboard, weights: Weights, wish: argparse.Namespace) ->
         count=wish.crops,
         side=SIDE,
         seed=51,
+        looks=looks,
     )
-    held = held_crops(codec, wish.data, kept / "held.pt")[: HELD * len(RATES)]
+    held = held_crops(codec, wish.data, kept / "held.pt", looks)[: HELD * len(RATES)]
     fast = codec.lapped
     before = quality(codec, fast, held)
 
