@@ -48,6 +48,14 @@ def data(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_what_nets_learnt_from_searches_is_in_a_table_of_its_own(folder: Path) -> None:
+    log = folder / "training.jsonl"
+    row = {"step": 835, "minutes": 10.01, "rates": [32, 96], "rate_change": [-2.322, 0.5]}
+    log.write_text(log.read_text() + json.dumps(row) + "\n")
+    text = card(folder, ())
+    assert "| minutes | steps | r = 32 | r = 96 |" in text and "| 10 | 835 | -2.32 % | +0.50 % |" in text
+
+
 def test_a_card_of_everything_says_what_the_hub_wants_to_know(
     folder: Path, data: Path, tmp_path: Path
 ) -> None:

@@ -276,6 +276,25 @@ def _training(rows: Sequence[dict[str, Any]]) -> str:
             ],
         )
     )
+    searched = [row for row in rows if "rate_change" in row]
+    if searched:
+        lines.append(
+            "\nThen what decodes learnt from latents that went on being searched for as it changed "
+            "(docs/training.md): bits at equal PSNR against its start, other validation crops.\n"
+        )
+        lines.append(
+            table(
+                ("minutes", "steps", *(f"r = {rate}" for rate in searched[0]["rates"])),
+                [
+                    (
+                        f"{r['minutes']:.0f}",
+                        str(r["step"]),
+                        *(f"{change:+.2f} %" for change in r["rate_change"]),
+                    )
+                    for r in searched
+                ],
+            )
+        )
     return "\n".join(lines)
 
 

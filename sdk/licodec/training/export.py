@@ -235,7 +235,9 @@ def shift_index(layer: StoredLayer, shifts: npt.NDArray[np.int64]) -> StoredLaye
 # --- Export and restore -------------------------------------------------------------------------------------
 
 
-def export(model: TrainingModel, crops: Crops, folder: Path, tag: str, order: Order) -> dict[str, Any]:
+def export(
+    model: TrainingModel, crops: Crops, folder: Path, tag: str, order: Order, rounds: int = ROUNDS
+) -> dict[str, Any]:
     """Write the weights of a trained model; returns what was measured on the way, for the model card."""
     preset = model.preset
     layers = {spec.name: convert(model.twin(spec.name)) for spec in layout.exact_layers(preset)}
@@ -252,7 +254,7 @@ def export(model: TrainingModel, crops: Crops, folder: Path, tag: str, order: Or
         return write_weights({**tensors, **exact}, metadata, folder)
 
     facts: dict[str, Any] = {}
-    for seed in range(ROUNDS):  # what an encoder chooses depends on the tables it finds
+    for seed in range(rounds):  # what an encoder chooses depends on the tables it finds
         counts = measure(write(), crops, seed)
         tensors["prior.index"], tensors["prior.offset"] = choose_priors(counts.z)
         for name, each in (("direct", Order.ONE_STEP), ("context", Order.CHECKERBOARD)):
@@ -323,12 +325,14 @@ def load_average(checkpoint: Path, preset: str) -> TrainingModel:
     return model.requires_grad_(False)
 
 
-def export_run(run: Path, folder: Path, crops: Crops, preset: str, order: Order) -> dict[str, Any]:
+def export_run(
+    run: Path, folder: Path, crops: Crops, preset: str, order: Order, rounds: int = ROUNDS
+) -> dict[str, Any]:
     """Export a training folder's averaged weights into `folder` (.../CODEC/TAG), with log, facts and card."""
     from licodec.training.card import card
 
     facts = {"preset": preset}
-    facts |= export(load_average(run / "last.pt", preset), crops, folder, folder.name, order)
+    facts |= export(load_average(run / "last.pt", preset), crops, folder, folder.name, order, rounds)
     (folder / "export.json").write_text(json.dumps(facts, indent=1) + "\n")
     (folder / "training.jsonl").write_text((run / "log.jsonl").read_text())
     (folder / "card.md").write_text(card(folder, ()))
@@ -341,10 +345,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("folder", type=Path, help="weights/fhic/TAG")
     parser.add_argument("data", type=Path, help="training crops, on which tables are measured")
     parser.add_argument("--preset", choices=tuple(layout.PRESETS), default="s")
+    parser.add_argument(
+        "--rounds", type=int, default=ROUNDS, help="of measuring; 1 does for nets that were exported before"
+    )
     parser.add_argument("--cache", type=Path, default=Path("checkpoints/cache"))
     wish = parser.parse_args(arguments)
     crops = Crops.load(wish.data, wish.cache)
-    facts = export_run(wish.run, wish.folder, crops, wish.preset, DEFAULT_ORDER)
+    facts = export_run(wish.run, wish.folder, crops, wish.preset, DEFAULT_ORDER, wish.rounds)
     print(json.dumps(facts, indent=1))
 
 

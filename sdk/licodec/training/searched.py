@@ -7,7 +7,7 @@ The latents of some crops are found with the looks of an effort (`codecs.checker
 latents at once, and moves both: the nets as ever, the latents as a look would. So latents stay what a search
 would find for the nets as they become; gains, the analysis and hyper-latents stand still. Minutes are of
 processor time. RUN/last.pt goes into `licodec.training.export` and is what --resume goes on from, beside
-RUN/latents.npy; RUN/log.jsonl has an object a line.
+RUN/latents.npy; RUN/log.jsonl goes on from the log of the weights, an object a line.
 
 The cost is that of `codecs.latent_descent`, bits + `WORTH` lambda 255^2 MSE, with symbols taken for their
 expectations in what moves them and rounded in what learns from them.
@@ -300,7 +300,7 @@ class Run(AveragedRun[TrainingModel, "npt.NDArray[np.intp]"]):
         def compared(model: TrainingModel) -> dict[str, Any]:
             held[:] = [settled(self.price, model, of, SETTLING_AGAIN) for of in held]
             now = validate(self.price, model, held)
-            return {**now, "rate_change": rate_change(now, before)}
+            return {**now, "rates": VALIDATION_RATES, "rate_change": rate_change(now, before)}
 
         self.train(self.crops.drawn(self.rng, BATCH), compared)
 
@@ -399,6 +399,8 @@ def main() -> None:
     if not (wish.resume and own.exists()):
         wish.run.mkdir(parents=True, exist_ok=True)
         np.save(own, crops.latents)
+        if (so_far := wish.base / "training.jsonl").exists():
+            shutil.copy(so_far, wish.run / "log.jsonl")
     crops = replace(crops, latents=np.load(own, mmap_mode="r+"))
     pictures = validation_pictures(read_crops(wish.data, "val.jsonl")[::8])
     held = [searched(codec, pictures, [rate] * len(pictures), wish.effort) for rate in VALIDATION_RATES]
