@@ -270,6 +270,22 @@ def test_an_interrupted_search_leaves_nothing(
     assert licodec.encode(photo) == usual
 
 
+@pytest.mark.skipif(not fixed_point.has_pairs(), reason="processor without products of pairs")
+@pytest.mark.parametrize("order", ["one-step", "checkerboard"])
+def test_longer_searches_begin_where_compiled_ones_end(
+    order: str, photo: Pixels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cost(effort: int) -> float:
+        data = licodec.encode(photo, quality=50, effort=effort, order=order)
+        error = np.square(licodec.decode(data, output="numpy").astype(float) - photo).sum()
+        return float(8 * len(data) + worth(128) * error)
+
+    first, fifth, longer = (cost(effort) for effort in (1, 5, 6))
+    assert longer < 0.996 * fifth and fifth < 0.97 * first
+    monkeypatch.setattr(ld, "ROUNDS", [ld.Round(50)] * 4 + [ld.Round(0)] * 4)
+    assert cost(9) == pytest.approx(fifth, rel=5e-3)
+
+
 def test_ladder_stays_within_three_hundred_steps() -> None:
     assert len(ld.ROUNDS) == 8
     assert sum(each.steps for each in ld.ROUNDS) <= 300

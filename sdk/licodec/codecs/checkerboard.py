@@ -877,6 +877,40 @@ class Checkerboard:
             found = improved(self, picture.planes.shape, blocks, proposal, found, effort, timer)
         return written(found.symbols, found.passes, rate, chosen, self.tables, timer)
 
+    def gone_on(
+        self,
+        picture: Picture,
+        *,
+        rate: int,
+        order: Order,
+        stages: Stages | None,
+        s: npt.NDArray[np.float32],
+        z: npt.NDArray[np.int16],
+        skipped: Channels,
+        done: int,
+        effort: int,
+    ) -> Coded:
+        """`encode` with an effort above `done`, from what a search that stands for that effort has found.
+
+        Args:
+            s: latents in units of symbols [h, w, M]. z: hyper-latents [Z, h', w']. skipped: channels that are
+                left out [M].
+        """
+        from licodec.codecs.latent_descent import CHOICE, improved
+
+        torch_as_wanted()
+        timer = Timer(stages)
+        with timer("pixels"):
+            blocks = self._to_input(picture.planes)
+        gain, inverse = self._gains(rate)
+        with torch.inference_mode(), _no_autocast(self.device), timer("network"):
+            y = torch.from_numpy(s).to(self.device).permute(2, 0, 1)[None].contiguous()
+            features = self._mean_features(z, *s.shape[:2])
+        proposal = Proposal(rate, order, y, z, features, density(gain), inverse, skipped)
+        first = self.walked(proposal, timer, CHOICE, whole=True)
+        found = improved(self, picture.planes.shape, blocks, proposal, first, effort, timer, done)
+        return written(found.symbols, found.passes, rate, order, self.tables, timer)
+
     def _order(self, order: int) -> Order:
         if order not in self.orders:
             listed = " or ".join(f"{int(known)} ({known.name.lower()})" for known in self.orders)
@@ -926,10 +960,7 @@ class Checkerboard:
         """What the float nets propose for a picture as `_to_input` gives it. `skip`: channels may be left
         out."""
         at = torch.tensor([rate])
-        gain, inverse = (
-            torch.exp(interpolate_knots(knots, at)).to(self.device)[:, :, None, None]
-            for knots in (self.gain, self.inverse_gain)
-        )
+        gain, inverse = self._gains(rate)
         h, w = blocks.shape[2] // 4, blocks.shape[3] // 4
         with torch.inference_mode(), _no_autocast(self.device), timer("network"):
             y = self._latents(blocks, gain, inverse, at.to(self.device), shared)
@@ -1166,6 +1197,15 @@ class Checkerboard:
             with timer("entropy"):
                 stream.close()
         return q
+
+    def _gains(self, rate: int) -> tuple[Tensor, Tensor]:
+        """Symbols per unit of a latent, and coefficients in units of pixels per symbol, [1, M, 1, 1]."""
+        at = torch.tensor([rate])
+        gain, inverse = (
+            torch.exp(interpolate_knots(knots, at)).to(self.device)[:, :, None, None]
+            for knots in (self.gain, self.inverse_gain)
+        )
+        return gain, inverse
 
     def _mean_features(self, z: npt.NDArray[np.int16], h: int, w: int) -> Tensor:
         hyper = torch.from_numpy(z).unsqueeze(0).to(self.device).float()

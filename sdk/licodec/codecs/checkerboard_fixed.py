@@ -2,7 +2,7 @@
 
 The same nets, wired as there and read from the same weights, and nothing of torch, whose import takes longer
 than some dozens of pictures. What a file decodes to is the same on every such processor. What is asked for
-rarely (order 2, higher effort) is `checkerboard`'s, loaded then.
+rarely (order 2, efforts above 5) is `checkerboard`'s, loaded then.
 """
 
 from __future__ import annotations
@@ -191,33 +191,35 @@ class FixedCheckerboard:
         """See `contract.LossyModel`."""
         chosen = self.default_order if order is None else order
         effort = self._usual_effort if wish.effort is None else wish.effort
-        if effort not in SEARCHES or chosen not in self.families:
+        if chosen not in self.families:
             return self.in_torch.encode(
                 picture, rate=rate, order=order, stages=stages, shared=shared, wish=wish
             )
         refuse_search(effort, self._weights)
+        timer, way = Timer(stages), Order(chosen)
         with fixed_point.helped():
-            return self._encode(picture, rate, Order(chosen), stages, shared, effort)
+            with timer("pixels"):
+                planes = once(shared, "fixed.planes", lambda: _padded(picture.planes))
+            done = min(effort, max(SEARCHES))
+            found = self._searched(planes, rate, way, timer, shared, done)
+            if effort == done:
+                symbols, passes = self._walked(found, rate, way, timer)
+                return written(symbols, passes, rate, way, self.tables, timer)
+        return self.in_torch.gone_on(
+            picture,
+            rate=rate,
+            order=way,
+            stages=stages,
+            s=np.ascontiguousarray(found.s.inner),
+            z=found.z,
+            skipped=found.skipped,
+            done=done,
+            effort=effort,
+        )
 
     @property
     def _usual_effort(self) -> int:
         return USUAL_EFFORT if searchable(self._weights) else 1
-
-    def _encode(
-        self,
-        picture: Picture,
-        rate: int,
-        order: Order,
-        stages: Stages | None,
-        shared: Shared | None,
-        effort: int,
-    ) -> Coded:
-        timer = Timer(stages)
-        with timer("pixels"):
-            planes = once(shared, "fixed.planes", lambda: _padded(picture.planes))
-        found = self._searched(planes, rate, order, timer, shared, effort)
-        symbols, passes = self._walked(found, rate, order, timer)
-        return written(symbols, passes, rate, order, self.tables, timer)
 
     def _searched(
         self,

@@ -88,21 +88,24 @@ def improved(
     first: Walked,
     effort: int,
     timer: Timer,
+    done: int = 1,
 ) -> Walked:
     """The best coding of a picture that an effort of 2..9 finds, at worst `first`.
 
     Args:
         shape: height, width and channels of the picture. blocks: it as `Checkerboard._to_input` gives it.
-        proposal, first: what the encoder without a descent has.
+        proposal, first: what the encoder without a descent has, or a search that stands for the effort
+            `done`.
 
     Neither torch's random state nor its gradient mode is touched, and no weight gets a gradient.
     """
     aim = Aim.of(shape, blocks)
     height, width = proposal.y.shape[2:]
     areas = list(pieces(height, width, overlap_of(model.preset)))
+    rounds = ROUNDS[done - 1 : effort - 1]
     if len(areas) == 1:
         descent = Descent(model, aim, proposal, first, timer)
-        for each in ROUNDS[: effort - 1]:
+        for each in rounds:
             descent.run(each)
         return descent.best
     parts = []
@@ -112,7 +115,7 @@ def improved(
         parts.append((area, Descent(model, seen, part, model.walked(part, timer, whole=True), timer)))
     price = Price(model, aim, proposal, timer)
     best, cost = first, price(first)
-    for each in ROUNDS[: effort - 1]:
+    for each in rounds:
         y = proposal.y.clone()
         for area, descent in parts:
             descent.run(each)
