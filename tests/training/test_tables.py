@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from licodec import store
 from licodec.codecs.checkerboard_fixed import build
 from licodec.exact import fixed_point
 from licodec.training.export import INDEX_SHIFTS
-from licodec.training.tables import cheapest_shifts, shift_costs, shifted
+from licodec.training.tables import cheapest_shifts, note, shift_costs, shifted
 from tests.codecs.fixtures import pixels
 
 needs_loops = pytest.mark.skipif(not fixed_point.has_pairs(), reason="processor without products of pairs")
@@ -49,6 +51,11 @@ def test_weights_with_shifts_code_and_cost_less(tmp_path: Path) -> None:
     folder = tmp_path / "fhic" / "s-1"
     saved = shifted(weights, [picture], 2, folder)
     assert 0 < saved < 0.2
+    shutil.copy(weights.path.with_name("export.json"), folder)
+    note(folder, saved, 2)
+    facts = json.loads((folder / "export.json").read_text())
+    assert facts["decode_digest"] != weights.decode_digest.hex()
+    assert facts["shifts_by_pass"]["effort"] == 2 and facts["preset"] == "s"
     after = licodec.encode(picture, quality=60, effort=2, weights=folder, device="cpu")
     assert len(after) < len(licodec.encode(picture, quality=60, effort=2, device="cpu"))
     decoded = licodec.decode(after, output="numpy", weights=folder, device="cpu")

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lic_format.header import Order
+from licodec.atomic import write_atomic
 from licodec.codecs import checkerboard_layout as layout
 from licodec.codecs.checkerboard_fixed import FixedCheckerboard, build
 from licodec.codecs.checkerboard_look import USUAL_EFFORT
@@ -29,7 +30,7 @@ from licodec.exact import fixed_point
 from licodec.exact.layers import StoredLayer
 from licodec.exact.paths import ExactNet
 from licodec.store import Weights
-from licodec.store.weights import load_file
+from licodec.store.weights import FACTS, load_file
 from licodec.training.data import Crops, Pixels
 from licodec.training.export import (
     INDEX_SHIFTS,
@@ -120,6 +121,19 @@ def shifted(weights: Weights, pictures: list[Pixels], effort: int, folder: Path)
     return 1 - after / before
 
 
+def note(folder: Path, saved: float, effort: int) -> None:
+    """Into export.json: which weights these are now, and what shifts have saved."""
+    weights = load_file(folder / TAG_FILE, "fhic", folder.name, as_named=True)
+    facts = json.loads((folder / FACTS).read_text())
+    facts |= {
+        "shifts_by_pass": {"effort": effort, "bits_saved": round(saved, 5)},
+        "decode_digest": weights.decode_digest.hex(),
+        "synthesis_digest": weights.synthesis_digest.hex(),
+        "bytes": (folder / TAG_FILE).stat().st_size,
+    }
+    write_atomic(folder / FACTS, (json.dumps(facts, indent=1) + "\n").encode())
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -135,6 +149,7 @@ def main(arguments: list[str] | None = None) -> None:
         saved = shifted(weights, pictures, wish.effort, wish.weights)
     except ValueError as error:
         parser.error(str(error))
+    note(wish.weights, saved, wish.effort)
     print(f"{100 * saved:.2f} % less for latents of {len(pictures)} training crops")
 
 
