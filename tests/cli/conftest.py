@@ -39,9 +39,10 @@ class FakeDecoder:
     def __init__(self, **place: Any) -> None: ...
 
     def __call__(
-        self, data: bytes, *, max_pixels: int | None = None, max_pixels_per_byte: int | None = None,
+        self, data: bytes | Path, *, max_pixels: int | None = None, max_pixels_per_byte: int | None = None,
         reduce: int = 1, region: tuple[int, int, int, int] | None = None,
     ) -> Image.Image:  # fmt: skip
+        data = data.read_bytes() if isinstance(data, Path) else data
         if not data.startswith(SIGNATURE):
             raise FormatError("not a .lic file", offset=0)
         image = Image.open(io.BytesIO(data[len(SIGNATURE) :]))

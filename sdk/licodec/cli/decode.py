@@ -81,7 +81,9 @@ def decode(
 
     def work(job: Job) -> dict[str, Any]:
         job.check_target()
-        data = job.read()
+        # Of a file that is named only what a rectangle needs is read.
+        by_name = region is not None and job.source != STREAM
+        data = Path(job.source) if by_name else job.read()
         start = time.perf_counter()
         image = opened(
             data,
