@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,8 +14,13 @@ import pytest
 import torch
 
 import licodec
+from lic_format.header import Order
 from licodec import store
+from licodec.codecs import checkerboard as cb
+from licodec.codecs import latent_descent
 from licodec.codecs.checkerboard_fixed import FixedCheckerboard, build
+from licodec.codecs.checkerboard_look import FARTHEST
+from licodec.codecs.contract import Timer
 from licodec.evaluation.metrics import psnr
 from licodec.exact import fixed_point
 from licodec.options import rate_index
@@ -23,9 +29,13 @@ from licodec.training import searched as module
 from licodec.training.export import load_average, trained_model
 from licodec.training.objective import index_bits
 from licodec.training.searched import (
+    REACH,
+    SHARPNESS,
     Pricing,
     Run,
     Searched,
+    _loss,
+    _moved,
     expected_slope,
     searched,
     searched_crops,
@@ -74,6 +84,42 @@ def test_bits_and_errors_are_about_those_of_files(codec: FixedCheckerboard, weig
         assert abs(found["psnr"][0] - psnr(picture, licodec.decode(data, output="numpy", device="cpu"))) < 0.2
 
 
+def test_latents_move_down_the_gradient_of_the_search_in_pytorch(
+    codec: FixedCheckerboard, weights: store.Weights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two ways to the same: there tables, and distortion at expectations; here a likelihood, and distortion
+    at symbols, less what their rounding adds."""
+    monkeypatch.setenv("LICODEC_PRECISION", "float32")
+    planes, rate, timer = pixels(64, 64), 130, Timer(None)
+    of = searched(codec, [planes], [rate], 3)
+    built = cb.build(weights, "cpu")
+    blocks = built._to_input(planes)
+    y = torch.from_numpy(of.latents).permute(0, 3, 1, 2).contiguous()
+    proposal = replace(
+        built.proposed(blocks, rate, Order.CHECKERBOARD, timer),
+        y=y,
+        z=of.hyper[0],
+        features=built._mean_features(of.hyper[0], 4, 4).clone(),
+    )
+    walked = built.walked(proposal, timer, latent_descent.CHOICE, whole=True)
+    descent = latent_descent.Descent(
+        built, latent_descent.Aim.of(planes.shape, blocks), proposal, walked, timer
+    )
+    descent._relaxed.follow(walked)
+    gradient = descent._gradient(descent._relaxed.flat(y).clone(), SHARPNESS)
+    way = (gradient / descent._relaxed.curvature).clamp(-FARTHEST, FARTHEST)
+    model = trained_model(weights)
+    model.mixed = False
+    _, leaf = (loss := _loss(Pricing(), model, of))
+    (leaf.grad,) = torch.autograd.grad(loss[0], leaf)
+    moved = torch.from_numpy(_moved(model, of, leaf)).permute(0, 3, 1, 2)
+    found = descent._relaxed.flat((y - moved) / REACH)
+    far = way.abs() > 0.02
+    slope = float((way[far] * found[far]).sum() / way[far].square().sum())
+    alike = float(torch.corrcoef(torch.stack([way[far], found[far]]))[0, 1])
+    assert int(far.sum()) > 100 and alike > 0.85 and 0.85 < slope < 1.15
+
+
 def test_latents_alone_go_down_the_cost(codec: FixedCheckerboard, weights: store.Weights) -> None:
     model, of = trained_model(weights), searched(codec, [pixels(64, 64)], [150], 1)
     after = settled(Pricing(), model, of, 6)
@@ -120,6 +166,8 @@ def test_a_run_learns_stops_and_goes_on(
     seconds = itertools.count()
     monkeypatch.setattr(averaged, "time", SimpleNamespace(process_time=lambda: float(next(seconds))))
     monkeypatch.setattr(module, "BATCH", 2)
+    monkeypatch.setattr(module, "SETTLING", 2)
+    monkeypatch.setattr(module, "SETTLING_AGAIN", 1)
     torch.manual_seed(2)
     crops = searched(codec, [pixels(64, 64), pixels(64, 64)], (60, 190), 2)
     held = [crops.of(np.array([i])) for i in range(2)]
@@ -137,6 +185,9 @@ def test_a_run_learns_stops_and_goes_on(
     assert again.step > steps
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert rows[0]["start"] and rows[-1]["end"] and len(rows[-1]["rate_change"]) == 2
+    assert rows[0]["rate_change"] == [0.0, 0.0] != rows[-1]["rate_change"]
+    (resumed,) = [row for row in rows[1:] if "start" in row]
+    assert resumed["rate_change"] != [0.0, 0.0]  # against what the whole run began with
     learnt = {
         name for name, tensor in again.net.state_dict().items() if not torch.equal(tensor, before[name])
     }

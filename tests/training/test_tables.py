@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -51,8 +50,7 @@ def test_weights_with_shifts_code_and_cost_less(tmp_path: Path) -> None:
     folder = tmp_path / "fhic" / "s-1"
     saved = shifted(weights, [picture], 2, folder)
     assert 0 < saved < 0.2
-    shutil.copy(weights.path.with_name("export.json"), folder)
-    note(folder, saved, 2)
+    note(folder, json.loads(weights.path.with_name("export.json").read_text()), saved, 2)
     facts = json.loads((folder / "export.json").read_text())
     assert facts["decode_digest"] != weights.decode_digest.hex()
     assert facts["shifts_by_pass"]["effort"] == 2 and "parameters" in facts

@@ -104,7 +104,9 @@ def _refuse_clashes(sources: Sequence[str], targets: Sequence[str], reads: str) 
             continue
         path = os.path.realpath(target)
         if path in inputs:
-            other = f"; what is read are {reads} files" if reads and Path(target).suffix != reads else ""
+            other = (
+                f"; what is read are {reads} files" if reads and Path(target).suffix.lower() != reads else ""
+            )
             raise click.UsageError(
                 f"{source}: the result would overwrite the input {target}; name another with -o{other}"
             )

@@ -908,7 +908,7 @@ class Checkerboard:
             features = self._mean_features(z, *s.shape[:2])
         proposal = Proposal(rate, order, y, z, features, density(gain), inverse, skipped)
         first = self.walked(proposal, timer, CHOICE, whole=True)
-        found = improved(self, picture.planes.shape, blocks, proposal, first, effort, timer, done)
+        found = improved(self, picture.planes.shape, blocks, proposal, first, effort, timer, done, CHOICE)
         return written(found.symbols, found.passes, rate, order, self.tables, timer)
 
     def _order(self, order: int) -> Order:

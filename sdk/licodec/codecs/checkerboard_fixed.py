@@ -190,7 +190,7 @@ class FixedCheckerboard:
     ) -> Coded:
         """See `contract.LossyModel`."""
         chosen = self.default_order if order is None else order
-        effort = self._usual_effort if wish.effort is None else wish.effort
+        effort = self.usual_effort if wish.effort is None else wish.effort
         if chosen not in self.families:
             return self.in_torch.encode(
                 picture, rate=rate, order=order, stages=stages, shared=shared, wish=wish
@@ -218,7 +218,8 @@ class FixedCheckerboard:
         )
 
     @property
-    def _usual_effort(self) -> int:
+    def usual_effort(self) -> int:
+        """That of encoders that are not told another one."""
         return USUAL_EFFORT if searchable(self._weights) else 1
 
     def _searched(

@@ -15,7 +15,7 @@ Inference for Neural Image Compression", NeurIPS 2020), takes many more (docs/ef
 Which table a symbol has depends on the symbols before it. Tables are those of the last true walk, and every
 few steps the latents are walked again, as the encoder codes them. Of all walks the one that costs least is
 kept, so the result is never worse than what the descent began with. It goes in rounds, and a higher effort
-only adds rounds: it is never worse than a lower one.
+only adds rounds: from the same beginning it is never worse than a lower one.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ class Round:
 
 
 ROUNDS = (Round(4), Round(8), Round(12), Round(16), Round(24), Round(40), Round(72), Round(120))
-"""Effort e runs the first e - 1 of them: up to 296 steps."""
+"""Effort e runs the first e - 1 of them, up to 296 steps; after a search in compiled integers only those that
+the effort it stands for would not have run."""
 WALK_AGAIN = 6
 """Steps after which the latents are walked again."""
 SHARPNESS = (3.0, 8.0)
@@ -89,13 +90,14 @@ def improved(
     effort: int,
     timer: Timer,
     done: int = 1,
+    choice: float = 1.0,
 ) -> Walked:
     """The best coding of a picture that an effort of 2..9 finds, at worst `first`.
 
     Args:
         shape: height, width and channels of the picture. blocks: it as `Checkerboard._to_input` gives it.
         proposal, first: what the encoder without a descent has, or a search that stands for the effort
-            `done`.
+            `done`. choice: worth of distortion in the choice of its symbols, times what is usual.
 
     Neither torch's random state nor its gradient mode is touched, and no weight gets a gradient.
     """
@@ -112,7 +114,7 @@ def improved(
     for area in areas:
         part = _part(proposal, area)
         seen = aim.part(area.outer_rows, area.outer_columns)
-        parts.append((area, Descent(model, seen, part, model.walked(part, timer, whole=True), timer)))
+        parts.append((area, Descent(model, seen, part, model.walked(part, timer, choice, whole=True), timer)))
     price = Price(model, aim, proposal, timer)
     best, cost = first, price(first)
     for each in rounds:

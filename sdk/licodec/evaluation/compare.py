@@ -17,7 +17,7 @@ import io
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -231,6 +231,8 @@ def compare(
     shown = shown_part(*original.size, region)
     coded = functools.partial(encoder, **({} if effort is None else {"effort": effort}))
     ours = _ours(original, coded, decoder, quality, max_bytes, shown)
+    if effort is not None:
+        ours = replace(ours, title=f"{ours.title}, effort {effort}")
     renditions, left_out = [ours], {}
     for name in names:
         if need := PEERS[name].missing():

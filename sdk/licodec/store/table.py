@@ -23,12 +23,13 @@ import functools
 import json
 import os
 import re
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lic_format.errors import WeightsError
+from lic_format.errors import LicWarning, WeightsError
 from licodec.store.digests import FAST, WeightsRef
 
 ENVIRONMENT = "LICODEC_WEIGHTS"
@@ -93,6 +94,12 @@ def known() -> tuple[Entry, ...]:
     """
     own: tuple[Entry, ...] = ()
     if folder := os.environ.get(ENVIRONMENT):
+        if not os.path.isdir(folder):
+            warnings.warn(
+                f"{ENVIRONMENT} is {folder!r}, and there is no such folder; weights are looked for elsewhere",
+                LicWarning,
+                stacklevel=1,  # one place, so that it is said once
+            )
         table = Path(folder, TABLE_OF_FOLDER)
         if table.is_file():
             own = read_table(table)

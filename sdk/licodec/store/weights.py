@@ -160,12 +160,6 @@ def _places(codec: str, tags: Sequence[str], path: str | os.PathLike[str] | None
         given = Path(path)
         return [*(given / part for part in inside), given / FILE_NAME] if given.is_dir() else [given]
     configured = os.environ.get(ENVIRONMENT)
-    if configured and not os.path.isdir(configured):
-        warnings.warn(
-            f"{ENVIRONMENT} is {configured!r}, and there is no such folder; weights are looked for elsewhere",
-            LicWarning,
-            stacklevel=3,
-        )
     folders = [*([Path(configured)] if configured else []), *embedded_folders()]
     return [folder / part for folder in folders for part in inside]
 

@@ -21,7 +21,6 @@ from lic_format.header import Order
 from licodec.codecs import checkerboard as cb
 from licodec.codecs import checkerboard_layout as layout
 from licodec.codecs.checkerboard_fixed import FixedCheckerboard
-from licodec.codecs.checkerboard_look import USUAL_EFFORT
 from licodec.codecs.contract import Timer
 from licodec.exact import fixed_point
 from licodec.exact.layers import interpolate_knots
@@ -40,7 +39,7 @@ def decoded_latents(
     if looks is not None:
         planes, timer, order = np.ascontiguousarray(pixels), Timer(None), Order.CHECKERBOARD
         with fixed_point.helped():
-            proposal = looks._searched(planes, rate, order, timer, None, USUAL_EFFORT)
+            proposal = looks._searched(planes, rate, order, timer, None, looks.usual_effort)
             found, _ = looks._walked(proposal, rate, order, timer)
             _, steps = looks._decoded(found, rate, timer)
         values = np.divide(steps.inner, looks.synthesis.per_latent, dtype=np.float32)
@@ -123,7 +122,7 @@ def decoded_crops(
         looks: see `decoded_latents`.
     """
     done = folder / "done.json"
-    facts = {"count": count, "side": side, "seed": seed, "searched": looks is not None}
+    facts = {"count": count, "side": side, "seed": seed, "effort": looks.usual_effort if looks else 1}
     if not done.exists() or json.loads(done.read_text()) != facts:
         folder.mkdir(parents=True, exist_ok=True)
         done.unlink(missing_ok=True)

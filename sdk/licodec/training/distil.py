@@ -110,9 +110,10 @@ def held_pictures(
 
 
 def held_crops(
-    codec: cb.Checkerboard, data: Path, kept: Path, looks: FixedCheckerboard | None = None
+    codec: cb.Checkerboard, data: Path, folder: Path, looks: FixedCheckerboard | None = None
 ) -> list[Held]:
-    """Every fourth validation crop; read back from `kept` if an earlier call has written it."""
+    """Every fourth validation crop; read back from `folder` if an earlier call has written it there."""
+    kept = folder / ("held.pt" if looks is None else f"held-{looks.usual_effort}.pt")
     if kept.exists():
         return [Held(*row) for row in torch.load(kept, weights_only=True)]
     held = held_pictures(codec, validation_pictures(read_crops(data, "val.jsonl")[::4]), looks)
@@ -260,7 +261,7 @@ def main() -> None:
     if wish.part == "export":
         if wish.out is None:
             parser.error("export needs --out, the folder to write")
-        held = held_crops(codec, wish.data, kept_in(wish.cache, weights) / "held.pt", build(weights))
+        held = held_crops(codec, wish.data, kept_in(wish.cache, weights), build(weights))
         facts = export(codec, weights, wish.run, wish.out, held, student=wish.student)
         if not wish.student:
             (wish.out / "card.md").write_text(alternate_card(wish.out, wish.tag, wish.data))
@@ -285,7 +286,7 @@ def learn(codec: cb.Checkerboard, weights: Weights, wish: argparse.Namespace) ->
         seed=51,
         looks=looks,
     )
-    held = held_crops(codec, wish.data, kept / "held.pt", looks)[: HELD * len(RATES)]
+    held = held_crops(codec, wish.data, kept, looks)[: HELD * len(RATES)]
     fast = codec.lapped
     before = quality(codec, fast, held)
 

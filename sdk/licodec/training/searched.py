@@ -4,18 +4,20 @@
 
 The latents of some crops are found with the looks of an effort (`codecs.checkerboard_look`) and kept below
 --cache. Then every step takes a few of these crops, takes the gradient of what they cost by nets and by
-latents at once, and moves both: the nets as ever, the latents as a look would. So latents stay what a search
-would find for the nets as they become; gains, the analysis and hyper-latents stand still. Minutes are of
+latents at once, and moves both: the nets as ever, the latents as a look would. So latents stay near what a
+search would find for the nets as they become; gains, the analysis and hyper-latents stand still. So do order
+0 and reduced pictures, whose nets see what learns: `licodec.training.polish` makes up for it. Minutes are of
 processor time. RUN/last.pt goes into `licodec.training.export` and is what --resume goes on from, beside
 RUN/latents.npy; RUN/log.jsonl goes on from the log of the weights, an object a line.
 
-The cost is that of `codecs.latent_descent`, bits + `WORTH` lambda 255^2 MSE, with symbols taken for their
-expectations in what moves them and rounded in what learns from them.
+The cost is that of `codecs.latent_descent`, bits + `WORTH` lambda 255^2 MSE, with symbols rounded in
+what decodes and is coded, and the gradient at their expectations for what moves them, latents and means.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import math
 import shutil
@@ -73,8 +75,7 @@ SHARPNESS = 5.0
 ZERO_BELOW = 0.54
 """Searched latents lie near whole numbers; encoders take zero up to about here."""
 SETTLING = 8
-"""Steps of the latents alone, on pictures that nothing learns from, before the first validation; what a look
-of the compiled search leaves to gain should not pass for what nets have learnt."""
+"""Steps of the latents alone, on pictures that nothing learns from, before the first validation."""
 SETTLING_AGAIN = 4
 """And before each that follows."""
 
@@ -269,6 +270,7 @@ class Run(AveragedRun[TrainingModel, "npt.NDArray[np.intp]"]):
         for group in groups:
             group["params"] = [p for p in group["params"] if p.requires_grad]
         groups = [group for group in groups if group["params"]]
+        self.start = copy.deepcopy(model).requires_grad_(False)
         super().__init__(model, groups, out, minutes=minutes, learning_rate=learning_rate, seed=seed)
         self.crops, self.price = crops, Pricing()
         self._moving: tuple[Searched, Tensor] | None = None
@@ -292,16 +294,24 @@ class Run(AveragedRun[TrainingModel, "npt.NDArray[np.intp]"]):
         return value
 
     def learn(self, held: Sequence[Searched]) -> None:
-        """Until the minutes are used up."""
-        held = [settled(self.price, self.average, of, SETTLING) for of in held]
-        before = validate(self.price, self.average, held)
-        self.log(start=True, learning_rate=self.top, of_minutes=self.minutes, **before)
+        """Until the minutes are used up.
 
-        def compared(model: TrainingModel) -> dict[str, Any]:
-            held[:] = [settled(self.price, model, of, SETTLING_AGAIN) for of in held]
-            now = validate(self.price, model, held)
+        `held`: pictures that nothing learns from. Their latents move twice, for the nets as they are and for
+        those that the run began with, as long each time, and what is logged compares the two.
+        """
+        apart, beside = list(held), list(held)
+
+        def compared(model: TrainingModel, steps: int | None = None) -> dict[str, Any]:
+            steps = SETTLING_AGAIN if steps is None else steps
+            rows = []
+            for net, pictures in ((self.start, apart), (model, beside)):
+                pictures[:] = [settled(self.price, net, of, steps) for of in pictures]
+                rows.append(validate(self.price, net, pictures))
+            before, now = rows
             return {**now, "rates": VALIDATION_RATES, "rate_change": rate_change(now, before)}
 
+        first = compared(self.average, SETTLING)
+        self.log(start=True, learning_rate=self.top, of_minutes=self.minutes, **first)
         self.train(self.crops.drawn(self.rng, BATCH), compared)
 
 
@@ -391,14 +401,27 @@ def main() -> None:
     codec = build(base)
     if codec is None:
         parser.error("looks need the compiled loops, which this processor or these nets don't suit")
-    kept = wish.cache / f"latents-{base.decode_digest.hex()[:16]}"
+    facts = f"{base.decode_digest.hex()[:16]}-{wish.effort}-{wish.crops}-{wish.seed}"
     crops = searched_crops(
-        codec, wish.data, wish.cache, kept, count=wish.crops, effort=wish.effort, seed=wish.seed
+        codec,
+        wish.data,
+        wish.cache,
+        wish.cache / f"latents-{facts}",
+        count=wish.crops,
+        effort=wish.effort,
+        seed=wish.seed,
     )
-    own = wish.run / "latents.npy"
-    if not (wish.resume and own.exists()):
+    own, of = wish.run / "latents.npy", wish.run / "latents.txt"
+    resume = wish.resume and (wish.run / "last.pt").exists()
+    if resume and not (of.exists() and of.read_text() == facts):
+        parser.error(
+            f"--resume: {wish.run} learns from other crops: give the weights, --effort, --crops and "
+            "--seed that it began with"
+        )
+    if not resume:
         wish.run.mkdir(parents=True, exist_ok=True)
         np.save(own, crops.latents)
+        of.write_text(facts)
         if (so_far := wish.base / "training.jsonl").exists():
             shutil.copy(so_far, wish.run / "log.jsonl")
     crops = replace(crops, latents=np.load(own, mmap_mode="r+"))
@@ -408,7 +431,7 @@ def main() -> None:
     model.prices.compile("cpu")
     run = Run(model, crops, wish.run, minutes=wish.minutes, learning_rate=wish.learning_rate, seed=wish.seed)
     run.price.compile()
-    if wish.resume and run.last.exists():
+    if resume:
         run.restore()
     run.learn(held)
 

@@ -14,6 +14,7 @@ import argparse
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,7 @@ from lic_format.header import Order
 from licodec.atomic import write_atomic
 from licodec.codecs import checkerboard_layout as layout
 from licodec.codecs.checkerboard_fixed import FixedCheckerboard, build
+from licodec.codecs.checkerboard_layout import read_known_answers
 from licodec.codecs.checkerboard_look import USUAL_EFFORT
 from licodec.codecs.contract import Timer
 from licodec.entropy.schedule import Pass
@@ -46,27 +48,38 @@ CROPS_MEASURED = 24
 """As stored, and as many again at half size."""
 NEIGHBOUR = 0.5
 """What a neighbouring knot counts for one; two knots on the square of it, and so on."""
+LOST = 40.0
+"""Bits that a symbol counts for that could no longer be coded."""
 Costs = dict[Pass, npt.NDArray[np.float64]]
 
 
 def shift_costs(
     codec: FixedCheckerboard, pictures: Iterable[Pixels], rate: int, effort: int
 ) -> Iterator[tuple[Pass, npt.NDArray[np.float64]]]:
-    """Bits of all symbols of order 1 with scale indices shifted, [shift, channel of the pass] a pass."""
-    counts: dict[Pass, npt.NDArray[np.int32]] = {}
+    """Bits of all symbols of order 1 with scale indices shifted, [shift, channel of the pass] a pass.
+
+    What is not coded has index 0, whatever its net said below; it counts as just there, so that a shift
+    upwards costs at most what is counted. Channels that are left out don't count.
+    """
+    counts = {
+        step: np.zeros((step.last - step.first, layout.SCALES, MAGNITUDES), np.int32)
+        for step in codec.preset.passes
+    }
     for pixels in pictures:
         with fixed_point.helped():
             planes, order, timer = np.ascontiguousarray(pixels), Order.CHECKERBOARD, Timer(None)
             found = codec._searched(planes, rate, order, timer, None, effort)
             _, passes = codec._walked(found, rate, order, timer)
         for part in passes[1:]:
-            coded = part.index != NOT_CODED
-            channel, _ = np.nonzero(coded)
-            scale = part.index[coded] % layout.SCALES
-            magnitude = np.minimum(np.abs(part.symbols[coded].astype(np.int64)), MAGNITUDES - 1)
-            shape = part.index.shape[0], layout.SCALES, MAGNITUDES
-            np.add.at(counts.setdefault(part.step, np.zeros(shape, np.int32)), (channel, scale, magnitude), 1)
+            there = ~found.skipped[part.step.first : part.step.last]
+            channel = np.broadcast_to(np.flatnonzero(there)[:, None], part.index[there].shape)
+            coded = part.index[there] != NOT_CODED
+            scale = np.where(coded, part.index[there] % layout.SCALES, 0)
+            magnitude = np.minimum(np.abs(part.symbols[there].astype(np.int64)), MAGNITUDES - 1)
+            np.add.at(counts[part.step], (channel, scale, magnitude), 1)
     bits = load_set(1).bits().reshape(3, layout.SCALES, -1)[:, :, MAGNITUDES - 1 :].astype(np.float64)
+    bits[:, 0] = LOST  # index 0 is not coded
+    bits[:, 0, 0] = 0
     rows = [np.clip(np.arange(layout.SCALES) + shift, 0, layout.SCALES - 1) for shift in INDEX_SHIFTS]
     family = codec.families[Order.CHECKERBOARD]
     for step, count in counts.items():
@@ -116,16 +129,16 @@ def shifted(weights: Weights, pictures: list[Pixels], effort: int, folder: Path)
         tensors |= layer.tensors("exact.")
     net = ExactNet(list(layers.values()), None, paths=("int64",))
     answers = {name: net.known_answer(name, "int64") for name in net.layers}
+    answers = {**read_known_answers(weights), **answers}
     said = json.dumps(answers, sort_keys=True, separators=(",", ":"))
     write_weights(tensors, {**weights.metadata, "known_answers": said}, folder)
     return 1 - after / before
 
 
-def note(folder: Path, saved: float, effort: int) -> None:
-    """Into export.json: which weights these are now, and what shifts have saved."""
+def note(folder: Path, facts: dict[str, Any], saved: float, effort: int) -> None:
+    """Write export.json: which weights these are now, and what shifts have saved."""
     weights = load_file(folder / TAG_FILE, "fhic", folder.name, as_named=True)
-    facts = json.loads((folder / FACTS).read_text())
-    facts |= {
+    facts = facts | {
         "shifts_by_pass": {"effort": effort, "bits_saved": round(saved, 5)},
         "decode_digest": weights.decode_digest.hex(),
         "synthesis_digest": weights.synthesis_digest.hex(),
@@ -144,12 +157,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--cache", type=Path, default=Path("checkpoints/cache"))
     wish = parser.parse_args(arguments)
     weights = load_file(wish.weights / TAG_FILE, "fhic", wish.weights.name, as_named=True)
+    facts = json.loads((wish.weights / FACTS).read_text())
     pictures = measured_crops(Crops.load(wish.data, wish.cache), 3, CROPS_MEASURED)
     try:
         saved = shifted(weights, pictures, wish.effort, wish.weights)
     except ValueError as error:
         parser.error(str(error))
-    note(wish.weights, saved, wish.effort)
+    note(wish.weights, facts, saved, wish.effort)
     print(f"{100 * saved:.2f} % less for latents of {len(pictures)} training crops")
 
 
