@@ -22,8 +22,8 @@ from lic_format.header import Order
 from licodec import store
 from licodec.cli.program import run
 from licodec.codecs import checkerboard as cb
+from licodec.codecs import checkerboard_fixed, checkerboard_look, fhic
 from licodec.codecs import checkerboard_layout as layout
-from licodec.codecs import checkerboard_look, fhic
 from licodec.codecs import latent_descent as ld
 from licodec.codecs.checkerboard_look import USUAL_EFFORT, worth
 from licodec.codecs.contract import LossyWish, Timer
@@ -187,11 +187,20 @@ def test_pictures_of_every_kind(shape: tuple[int, ...]) -> None:
         np.testing.assert_array_equal(found[..., -1], planes[..., -1])
 
 
-def test_three_is_what_is_usual_where_it_is_compiled(photo: Pixels) -> None:
+def test_a_search_is_usual_where_it_is_compiled(photo: Pixels) -> None:
     usual = licodec.encode(photo)
     assert licodec.encode(photo, effort=None) == usual
     assert licodec.encode(photo, effort=USUAL_EFFORT if fixed_point.has_pairs() else 1) == usual
     assert licodec.Encoder()(photo) == usual
+
+
+@pytest.mark.skipif(not fixed_point.has_pairs(), reason="processor without products of pairs")
+def test_large_pictures_are_searched_less_unless_told(photo: Pixels, monkeypatch: pytest.MonkeyPatch) -> None:
+    less = licodec.encode(photo, effort=USUAL_EFFORT - 1)
+    monkeypatch.setattr(checkerboard_fixed, "LARGE", photo.shape[0] * photo.shape[1] - 1)
+    assert licodec.encode(photo) == less != licodec.encode(photo, effort=USUAL_EFFORT)
+    monkeypatch.setattr(checkerboard_fixed, "LARGE", photo.shape[0] * photo.shape[1])
+    assert licodec.encode(photo) == licodec.encode(photo, effort=USUAL_EFFORT)
 
 
 @pytest.mark.usefixtures("short")

@@ -47,7 +47,7 @@ from licodec.codecs.checkerboard_layout import (
     times,
     written,
 )
-from licodec.codecs.checkerboard_look import CHOICE, SEARCHES, USUAL_EFFORT, Looks, Tables
+from licodec.codecs.checkerboard_look import CHOICE, LARGE, SEARCHES, USUAL_EFFORT, Looks, Tables
 from licodec.codecs.checkerboard_means import Goal, Means
 from licodec.codecs.checkerboard_means_back import MeansBack
 from licodec.codecs.checkerboard_scales import ScaleNets, Scales
@@ -190,7 +190,9 @@ class FixedCheckerboard:
     ) -> Coded:
         """See `contract.LossyModel`."""
         chosen = self.default_order if order is None else order
-        effort = self.usual_effort if wish.effort is None else wish.effort
+        effort = wish.effort
+        if effort is None:
+            effort = self.usual_effort(picture.width * picture.height)
         if chosen not in self.families:
             return self.in_torch.encode(
                 picture, rate=rate, order=order, stages=stages, shared=shared, wish=wish
@@ -217,10 +219,11 @@ class FixedCheckerboard:
             effort=effort,
         )
 
-    @property
-    def usual_effort(self) -> int:
-        """That of encoders that are not told another one."""
-        return USUAL_EFFORT if searchable(self._weights) else 1
+    def usual_effort(self, pixels: int = 0) -> int:
+        """That of encoders that are not told another one, for a picture of so many pixels."""
+        if not searchable(self._weights):
+            return 1
+        return USUAL_EFFORT - 1 if pixels > LARGE else USUAL_EFFORT
 
     def _searched(
         self,

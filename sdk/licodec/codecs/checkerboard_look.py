@@ -65,8 +65,10 @@ def _steps(looks: int, walks: int) -> tuple[tuple[Step, ...], ...]:
 
 SEARCHES: Final = {1: (), 2: _steps(2, 1), 3: _steps(4, 1), 4: _steps(8, 2), 5: _steps(16, 3)}
 """By effort, the looks after each walk."""
-USUAL_EFFORT: Final = 3
+USUAL_EFFORT: Final = 4
 """Where the curve of what a file loses by time bends (docs/effort.md)."""
+LARGE: Final = 1 << 22
+"""Pixels above which one less is usual: time grows with them."""
 CHOICE: Final = 3.0
 """Worth of distortion in the choice of symbols after looks, times what is usual without: their values lie
 near whole numbers already."""

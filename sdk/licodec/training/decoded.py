@@ -39,7 +39,7 @@ def decoded_latents(
     if looks is not None:
         planes, timer, order = np.ascontiguousarray(pixels), Timer(None), Order.CHECKERBOARD
         with fixed_point.helped():
-            proposal = looks._searched(planes, rate, order, timer, None, looks.usual_effort)
+            proposal = looks._searched(planes, rate, order, timer, None, looks.usual_effort())
             found, _ = looks._walked(proposal, rate, order, timer)
             _, steps = looks._decoded(found, rate, timer)
         values = np.divide(steps.inner, looks.synthesis.per_latent, dtype=np.float32)
@@ -122,7 +122,7 @@ def decoded_crops(
         looks: see `decoded_latents`.
     """
     done = folder / "done.json"
-    facts = {"count": count, "side": side, "seed": seed, "effort": looks.usual_effort if looks else 1}
+    facts = {"count": count, "side": side, "seed": seed, "effort": looks.usual_effort() if looks else 1}
     if not done.exists() or json.loads(done.read_text()) != facts:
         folder.mkdir(parents=True, exist_ok=True)
         done.unlink(missing_ok=True)

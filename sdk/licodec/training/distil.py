@@ -113,7 +113,7 @@ def held_crops(
     codec: cb.Checkerboard, data: Path, folder: Path, looks: FixedCheckerboard | None = None
 ) -> list[Held]:
     """Every fourth validation crop; read back from `folder` if an earlier call has written it there."""
-    kept = folder / ("held.pt" if looks is None else f"held-{looks.usual_effort}.pt")
+    kept = folder / ("held.pt" if looks is None else f"held-{looks.usual_effort()}.pt")
     if kept.exists():
         return [Held(*row) for row in torch.load(kept, weights_only=True)]
     held = held_pictures(codec, validation_pictures(read_crops(data, "val.jsonl")[::4]), looks)
