@@ -91,7 +91,7 @@ def test_what_comes_back_is_the_gradient(
     assert leaf.grad is not None
     wanted = leaf.grad[0].permute(1, 2, 0).numpy() / inverse
     inner = slice(2, -2), slice(2, -2)
-    for first, last, alike in ((0, 16, 0.99), (16, 160, 0.97), (160, 320, 0.94)):  # small ones in few steps
+    for first, last, alike in ((0, 16, 0.99), (16, 160, 0.97), (160, 320, 0.93)):  # small ones in few steps
         a, b = found[inner][..., first:last].ravel(), wanted[inner][..., first:last].ravel()
         assert np.corrcoef(a, b)[0, 1] > alike
         assert 0.95 < float(a @ b) / float(b @ b) < 1.05

@@ -196,7 +196,7 @@ def test_what_is_exported_is_what_the_store_finds(
         arguments = each.latents.float(), coefficient_scale(codec, torch.tensor([136])), torch.tensor([136])
         expected, exact = run.average(*arguments), alternate(codec, found).shown_by(*arguments)
     moved = float((expected - codec.lapped(*arguments)).std())
-    assert float((expected - exact).std()) < 0.1 * moved
+    assert float((expected - exact).std()) < 0.15 * moved  # steps of int8
     (tmp_path / "index.jsonl").write_text('{"source": "cameras"}\n')
     card = alternate_card(folder, "s-1", tmp_path)
     assert "metrics: [" in card and 'datasets: ["cameras"]' in card

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 
@@ -45,6 +46,7 @@ from licodec.training.searched import (
 )
 from tests.codecs.fixtures import pixels
 
+PHOTO = Path(__file__).parents[2] / "examples" / "photo.png"
 pytestmark = pytest.mark.skipif(not fixed_point.has_pairs(), reason="processor without products of pairs")
 
 
@@ -90,7 +92,9 @@ def test_latents_move_down_the_gradient_of_the_search_in_pytorch(
     """Two ways to the same: there tables, and distortion at expectations; here a likelihood, and distortion
     at symbols, less what their rounding adds."""
     monkeypatch.setenv("LICODEC_PRECISION", "float32")
-    planes, rate, timer = pixels(64, 64), 130, Timer(None)
+    with PIL.Image.open(PHOTO) as image:
+        planes = np.asarray(image.convert("RGB"))[96:224, 32:160].copy()
+    rate, timer = 130, Timer(None)
     of = searched(codec, [planes], [rate], 3)
     built = cb.build(weights, "cpu")
     blocks = built._to_input(planes)
@@ -99,7 +103,7 @@ def test_latents_move_down_the_gradient_of_the_search_in_pytorch(
         built.proposed(blocks, rate, Order.CHECKERBOARD, timer),
         y=y,
         z=of.hyper[0],
-        features=built._mean_features(of.hyper[0], 4, 4).clone(),
+        features=built._mean_features(of.hyper[0], 8, 8).clone(),
     )
     walked = built.walked(proposal, timer, latent_descent.CHOICE, whole=True)
     descent = latent_descent.Descent(
@@ -117,7 +121,7 @@ def test_latents_move_down_the_gradient_of_the_search_in_pytorch(
     far = way.abs() > 0.02
     slope = float((way[far] * found[far]).sum() / way[far].square().sum())
     alike = float(torch.corrcoef(torch.stack([way[far], found[far]]))[0, 1])
-    assert int(far.sum()) > 100 and alike > 0.85 and 0.85 < slope < 1.15
+    assert int(far.sum()) > 100 and alike > 0.65 and 0.7 < slope < 1.3
 
 
 def test_latents_alone_go_down_the_cost(codec: FixedCheckerboard, weights: store.Weights) -> None:
