@@ -58,21 +58,23 @@ class Loaded:
 
     bytes: of its weights as float32, the form in which codecs hold them (a model of fhic takes as much, give
     or take a fiftieth).
+    sha256: of its weights file.
     """
 
     model: Model
     ref: store.WeightsRef
     device: str
     bytes: int
+    sha256: str = ""
 
 
-_Key = tuple[bytes, bytes, str]
+_Key = tuple[bytes, bytes, str, str]
 _Question = tuple[Request, str, tuple[Any, ...]]
 
 
 class ModelCache:
-    """The models used last, by (decode digest, synthesis digest, device), up to so many bytes, and the very
-    last one whatever it takes. Safe in threads and forks."""
+    """The models used last, by (decode digest, synthesis digest, device, SHA-256 of the weights file), up to
+    so many bytes, and the very last one whatever it takes. Safe in threads and forks."""
 
     def __init__(self, most_bytes: int) -> None:
         self._most_bytes = most_bytes
@@ -131,14 +133,16 @@ class ModelCache:
             and request.decode_digest
             and request.synthesis_digest
         ):
-            key = (request.decode_digest, request.synthesis_digest, device)  # loaded for another question
+            wanted = (request.decode_digest, request.synthesis_digest, device)
+            # Loaded for another question; whatever else its file holds, it decodes.
+            key = next((key for key in self._models if key[:3] == wanted), None)
         if key is None or key not in self._models:
             return None
         self._models.move_to_end(key)
         return self._models[key]
 
     def _keep(self, question: _Question, loaded: Loaded) -> Loaded:
-        key = (loaded.ref.decode_digest, loaded.ref.synthesis_digest, loaded.device)
+        key = (loaded.ref.decode_digest, loaded.ref.synthesis_digest, loaded.device, loaded.sha256)
         self._answers[question] = key
         kept = self._models.setdefault(key, loaded)
         self._models.move_to_end(key)
@@ -244,7 +248,7 @@ def _build(entry: CodecEntry, request: Request, device: str) -> Loaded:
     torch_as_wanted()
     _let_freed_memory_be_used_again()
     model: Model = _all_used(weights, lambda noted: module.build(noted, device))
-    return Loaded(model, weights.ref, device, _bytes_of(weights))
+    return Loaded(model, weights.ref, device, _bytes_of(weights), weights.sha256)
 
 
 def _with_alternate(entry: CodecEntry, request: Request, whole: Loaded) -> Loaded:
@@ -260,7 +264,7 @@ def _with_alternate(entry: CodecEntry, request: Request, whole: Loaded) -> Loade
     module = importlib.import_module(entry.alternates[request.decoder])
     torch_as_wanted()
     model: Model = _all_used(weights, lambda noted: module.alternate(whole.model, noted))
-    return Loaded(model, weights.ref, whole.device, _bytes_of(weights))
+    return Loaded(model, weights.ref, whole.device, _bytes_of(weights), whole.sha256 + weights.sha256)
 
 
 def _all_used(weights: store.Weights, make: Callable[[store.Weights], Model]) -> Model:

@@ -32,6 +32,7 @@ class StandInModel:
     def __init__(self, weights: Weights, device: str) -> None:
         found = {name: weights.tensors[name] for name in TENSORS if name in weights.tensors}
         self.kernel = found["decode.kernel"].to(device)
+        self.scale = float(found["encoder.scale"]) if "encoder.scale" in found else 1.0
         self.device = device
 
     def encode(
@@ -45,7 +46,8 @@ class StandInModel:
         wish: LossyWish = USUALLY,
     ) -> Coded:
         shift = 7 - rate // 32
-        samples = self._through_torch(picture.planes, stages) >> shift
+        scaled = np.round(np.asarray(picture.planes) * self.scale).astype(np.uint8)
+        samples = self._through_torch(scaled, stages) >> shift
         side_info = SIDE_INFO.write({"layout": 1})
         unit = Unit(2, b"", zlib.compress(samples.tobytes(), 9))
         return Coded({"rate": rate, "side_info": side_info}, (unit,))
@@ -101,18 +103,20 @@ def write_weights(
     tag: str = "t-1",
     synthesis: float = 1.0,
     decode: float = 1.0,
+    encoder: float = 1.0,
     padding: int = 0,
     row: int = 1,
 ) -> Path:
-    """`folder`/stand-in/`tag`/model.safetensors; the two numbers change the two digests, so do bytes of
-    padding. A `row` of the kernel other than the middle one moves pictures by a pixel."""
+    """`folder`/stand-in/`tag`/model.safetensors; the first two numbers change the two digests, so do bytes of
+    padding; `encoder`, by which samples are multiplied before they are coded, changes none. A `row` of the
+    kernel other than the middle one moves pictures by a pixel."""
     kernel = torch.zeros(1, 1, 3, 3)
     kernel[0, 0, row, 1] = 1.0
     tensors = {
         "decode.kernel": kernel,
         "decode.scale": torch.tensor([decode]),
         "synthesis.scale": torch.tensor([synthesis]),
-        "encoder.scale": torch.tensor([1.0]),
+        "encoder.scale": torch.tensor([encoder]),
     }
     if padding:
         tensors["decode.padding"] = torch.arange(padding, dtype=torch.int64).to(torch.uint8)

@@ -165,6 +165,17 @@ def test_the_cache_is_bounded_in_bytes_and_can_be_cleared(
     assert len(CACHE) == 1
 
 
+def test_weights_that_differ_in_their_encoder_alone_are_told_apart(tmp_path: Path) -> None:
+    grey = np.full((8, 8, 3), 128, np.uint8)
+    plain = encode(grey, weights=write_weights(tmp_path / "plain"))
+    other = encode(grey, weights=write_weights(tmp_path / "other", encoder=0.5))
+    assert licodec.inspect(plain).decode_digest == licodec.inspect(other).decode_digest
+    assert licodec.decode(plain, output="numpy").mean() == 128
+    assert licodec.decode(other, output="numpy").mean() == 64
+    assert len(CACHE) == 2
+    assert encode(grey, weights=write_weights(tmp_path / "plain", encoder=0.5)) == other
+
+
 def test_a_model_that_is_there_does_not_wait_for_one_that_is_loaded(
     lic: bytes, stand_in: Path, image: PIL.Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:

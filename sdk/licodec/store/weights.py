@@ -107,6 +107,7 @@ class Weights:
         path: where it was read.
         known: whether the table of known weights has this very content. A model was built of all its tensors
             before it was entered there.
+        sha256: of the file, in hexadecimal: tells encoders apart too, which no digest in `ref` covers.
     """
 
     ref: WeightsRef
@@ -114,6 +115,7 @@ class Weights:
     metadata: Mapping[str, str]
     path: Path
     known: bool = False
+    sha256: str = ""
 
     @property
     def decode_digest(self) -> bytes:
@@ -292,6 +294,7 @@ class _File:
     path: Path
     data: bytearray
     ref: WeightsRef
+    sha256: str
     decoder: str = FAST
     known: bool = False
 
@@ -308,7 +311,7 @@ class _File:
         sha256 = hashlib.sha256(data).hexdigest()
         entry = next((entry for entry in known() if entry.sha256 == sha256), None)
         if entry is not None and entry.ref.codec == codec:
-            return cls(path, data, entry.ref, entry.decoder, known=True)
+            return cls(path, data, entry.ref, sha256, entry.decoder, known=True)
         try:
             digests = digests_of(bytes(data))
         except WeightsError as error:
@@ -319,7 +322,7 @@ class _File:
         ref = WeightsRef(codec, metadata.get("tag", tag), digests.decode, digests.synthesis)
         if not as_named:
             _refuse_damage(path, ref, sha256)
-        return cls(path, data, ref, decoder_of(metadata))
+        return cls(path, data, ref, sha256, decoder_of(metadata))
 
     def weights(self) -> Weights:
         import numpy as np
@@ -328,7 +331,7 @@ class _File:
         for name in () if self.known else tensors:
             if "float" in tensors.dtype(name) and not np.isfinite(tensors.array(name)).all():
                 raise WeightsError(f"{self.path}: the tensor {name} holds values that are not finite")
-        return Weights(self.ref, tensors, metadata, self.path, self.known)
+        return Weights(self.ref, tensors, metadata, self.path, self.known, self.sha256)
 
     def _content(self) -> tuple[dict[str, str], Tensors]:
         """Metadata, and tensors that lie in the bytes that were read; safetensors' own functions copy them.
@@ -367,7 +370,7 @@ def entry_of(path: Path) -> Entry:
     """What a table says of .../CODEC/TAG/model.safetensors; WeightsError where it is none, or belongs into
     another folder."""
     file = _File.read(path, path.parent.parent.name, path.parent.name, as_named=True)
-    entry = Entry(file.ref, hashlib.sha256(file.data).hexdigest(), len(file.data), decoder=file.decoder)
+    entry = Entry(file.ref, file.sha256, len(file.data), decoder=file.decoder)
     if Path(entry.name) != Path(*path.parts[-3:-1]):
         raise WeightsError(f"{path} holds the weights {entry.name}: its folder must have that name")
     return entry
