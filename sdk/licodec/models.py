@@ -65,7 +65,7 @@ class Loaded:
     ref: store.WeightsRef
     device: str
     bytes: int
-    sha256: str = ""
+    sha256: str
 
 
 _Key = tuple[bytes, bytes, str, str]

@@ -105,17 +105,17 @@ class Weights:
         tensors: by name; floats are finite.
         metadata: name -> text, as the file has it.
         path: where it was read.
+        sha256: of the file, in hexadecimal: tells encoders apart too, which no digest in `ref` covers.
         known: whether the table of known weights has this very content. A model was built of all its tensors
             before it was entered there.
-        sha256: of the file, in hexadecimal: tells encoders apart too, which no digest in `ref` covers.
     """
 
     ref: WeightsRef
     tensors: Tensors
     metadata: Mapping[str, str]
     path: Path
+    sha256: str
     known: bool = False
-    sha256: str = ""
 
     @property
     def decode_digest(self) -> bytes:
@@ -331,7 +331,7 @@ class _File:
         for name in () if self.known else tensors:
             if "float" in tensors.dtype(name) and not np.isfinite(tensors.array(name)).all():
                 raise WeightsError(f"{self.path}: the tensor {name} holds values that are not finite")
-        return Weights(self.ref, tensors, metadata, self.path, self.known, self.sha256)
+        return Weights(self.ref, tensors, metadata, self.path, self.sha256, self.known)
 
     def _content(self) -> tuple[dict[str, str], Tensors]:
         """Metadata, and tensors that lie in the bytes that were read; safetensors' own functions copy them.
